@@ -1,0 +1,1 @@
+"""Threat models and attacks on any callable that maps pixels in [0, 1] to logits."""

@@ -1,0 +1,1 @@
+"""Configuration schema, presets and the error type that users see."""

@@ -1,0 +1,30 @@
+"""The one exception type that stands for a user's mistake."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used.
+
+    The message is one sentence or two that say what was received, what was expected and what to
+    do. The command line prints it on stderr and exits with code 2.
+    """
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str = "") -> InputError:
+    """Build the error for a name that is not in a list, with its nearest right neighbour.
+
+    Args:
+        kind: What is named, e.g. ``"corruption"``.
+        name: What was received.
+        known: All valid names.
+        where: Optional place, e.g. a file's name.
+    """
+    options = sorted(known)
+    near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    place = f" in {where}" if where else ""
+    return InputError(f"unknown {kind} {name!r}{place}{hint} Known: {', '.join(options)}.")

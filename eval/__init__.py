@@ -1,0 +1,1 @@
+"""The robustness suite: evaluate, results store, compare, report."""

@@ -1,0 +1,1 @@
+"""Thresholds, dictionary, solver, LCA, predictor, WARP-LCA, priming, sparse-coding metrics."""

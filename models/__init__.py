@@ -1,0 +1,1 @@
+"""Classifiers: a front-end before a timm backbone; checkpoints and export."""

@@ -1,0 +1,1 @@
+"""The quick start and the study: public calls in sequence."""
