@@ -1,0 +1,142 @@
+"""AutoAttack (Croce and Hein, ICML 2020), its versions and each of its parts, through pyautoattack."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from torch import Tensor
+
+from ..configs.errors import InputError, unknown_name
+from .base import Attack, forward
+from .counting import CountingModel
+from .square import PaddedSquare, tiles_fit
+from .threat import ThreatModel
+
+if TYPE_CHECKING:
+    from pyautoattack import AutoAttack as Library
+
+Version = Literal["standard", "plus", "rand"]
+VERSIONS: tuple[str, ...] = get_args(Version)
+STANDARD_PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+PLUS_PARTS = ("apgd-dlr", "fab")
+CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4}
+"""The losses divide by differences of sorted logits that fewer classes do not have."""
+
+_NORMS: dict[str, Any] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+_LOGGER = "auto-attack"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Attack):
+    """A version of AutoAttack, or one of its parts with the restarts it has in the standard suite.
+
+    Attributes:
+        version: ``"standard"``, ``"plus"`` or ``"rand"`` (for random models).
+        part: One part alone: ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"``, ``"square"`` as in the standard
+            version, ``"apgd-dlr"`` and ``"fab"`` as in plus; ``None`` runs the version.
+        square_queries: Queries per image of the part Square.
+    """
+
+    version: Version = "standard"
+    part: str | None = None
+    square_queries: int = 5000
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise unknown_name("AutoAttack version", self.version, VERSIONS)
+        if self.part is not None and self.part not in STANDARD_PARTS + PLUS_PARTS:
+            raise unknown_name("AutoAttack part", self.part, STANDARD_PARTS + PLUS_PARTS)
+        if self.square_queries < 1:
+            raise InputError(f"square_queries is {self.square_queries}; expected at least 1.")
+
+    @property
+    def uses_gradients(self) -> bool:
+        """False for Square alone."""
+        return self.part != "square"
+
+    def run(
+        self,
+        model: CountingModel,
+        images: Tensor,
+        labels: Tensor,
+        threat: ThreatModel,
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        """Run the library and pass its own warnings on as notes."""
+        from pyautoattack import AutoAttack as Library
+
+        classes = forward(model, images[:1], 1).shape[1]
+        library = Library(
+            model,
+            norm=_NORMS[threat.norm],
+            eps=threat.epsilon,
+            seed=seed,
+            version="plus" if self.part in PLUS_PARTS else self.version,
+            device=images.device,
+        )
+        notes = self._choose_parts(library, classes)
+        if threat.norm != "linf" and not tiles_fit(*images.shape[2:]):
+            library.square = PaddedSquare(library.square)  # pyright: ignore[reportAttributeAccessIssue]
+        with _library_state() as warnings:
+            adversarial, _ = library.run_standard_evaluation(images, labels, batch_size=batch_size)
+        return adversarial.to(images.dtype), notes + tuple(dict.fromkeys(warnings))
+
+    def _choose_parts(self, library: Library, classes: int) -> tuple[str, ...]:
+        """Set the parts, targets and queries; leave out, by name, what needs more classes."""
+        wanted: list[Any] = [self.part] if self.part else list(library.attacks_to_run or ())
+        possible = [part for part in wanted if classes >= CLASSES_NEEDED.get(part, 2)]
+        if not possible:
+            raise InputError(
+                f"{wanted[0]} needs {CLASSES_NEEDED[wanted[0]]} classes, the model has {classes}; "
+                "use 'apgd-ce', 'fab-t' or 'square'."
+            )
+        library.attacks_to_run = possible
+        library.apgd_targeted.n_target_classes = min(library.apgd_targeted.n_target_classes, classes - 1)
+        library.fab.n_target_classes = min(library.fab.n_target_classes, classes - 1)
+        library.square.n_queries = self.square_queries
+        return tuple(
+            f"{part} was left out: it needs {CLASSES_NEEDED[part]} classes, the model has {classes}."
+            for part in wanted
+            if part not in possible
+        )
+
+
+@contextmanager
+def _library_state() -> Iterator[list[str]]:
+    """Collect the library's warnings and keep its global state out of ours.
+
+    pyautoattack 0.2.0 switches off any tracer (coverage, debugger) and counts suspicious calls in a
+    module-level table, so that one dynamic defence would mark every later model.
+    """
+    from pyautoattack import checks
+
+    tracer = sys.gettrace()
+    checks.funcs.update(dict.fromkeys(checks.funcs, 0))
+    collected = _Collector()
+    logger = logging.getLogger(_LOGGER)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(collected)
+    try:
+        yield collected.messages
+    finally:
+        logger.removeHandler(collected)
+        logger.propagate = propagate
+        sys.settrace(tracer)
+
+
+class _Collector(logging.Handler):
+    """Keeps warnings, without the library's pointer to a file that it does not ship."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append("AutoAttack: " + record.getMessage().split(" See flags_doc")[0].strip())

@@ -1,0 +1,222 @@
+"""The interface that every attack shares: checks before, proof after, accounting throughout."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from ..configs.errors import InputError
+from . import checks
+from .ball import enforce
+from .counting import CountingModel, Model
+from .result import AttackResult
+from .seeding import seeded
+from .threat import ThreatModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An attack with its settings; data comes in through the call.
+
+    Subclasses are frozen dataclasses whose fields are the settings, and write only ``run``. The call
+    owns validation, clipping, the proof that every perturbation lies in the ball, the check of every
+    success on the real forward pass, and the counts.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether the attack differentiates the model; if so, a model cut off from its pixels is refused."""
+        return True
+
+    @abstractmethod
+    def run(
+        self,
+        model: CountingModel,
+        images: Tensor,
+        labels: Tensor,
+        threat: ThreatModel,
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        """Perturb images that the model classifies rightly.
+
+        Args:
+            model: The model behind its counter.
+            images: (N, C, H, W) contiguous, in [0, 1], on the model's device.
+            labels: (N,) int64.
+            threat: The ball.
+            seed: Seeds all randomness.
+            batch_size: Most images that may pass through the model at once.
+
+        Returns:
+            Candidates inside the ball up to rounding, and notes for the result.
+        """
+
+    @final
+    def __call__(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        threat: ThreatModel,
+        *,
+        seed: int = 0,
+        batch_size: int = 128,
+    ) -> AttackResult:
+        """Attack ``model`` on ``images``.
+
+        Args:
+            model: Any callable, usually an ``nn.Module``, from pixels in [0, 1] to logits (N, classes).
+            images: (N, C, H, W) float32 or float64 in [0, 1].
+            labels: (N,) integer classes.
+            threat: The ball; attacks that know only some norms refuse the others.
+            seed: Equal seeds and batch sizes give equal results.
+            batch_size: Most images that pass through the model at once.
+
+        Returns:
+            The outcome on the device of ``images``.
+
+        Raises:
+            InputError: Images, labels, model or threat cannot be used; the message says why.
+            BallError: The attack itself broke its promise.
+        """
+        started = time.perf_counter()
+        self._check_settings(threat, batch_size)
+        checks.check_images(images)
+        checks.check_mode(model)
+        home, device = images.device, _device_of(model, images)
+        x, y = images.detach().to(device).contiguous(), labels
+        with _frozen_parameters(model):
+            logits = forward(model, x, batch_size)
+            checks.check_logits(logits, len(x))
+            checks.check_labels(y, len(x), logits.shape[1])
+            y = y.to(device=device, dtype=torch.int64)
+            notes = self._probe(model, x[:batch_size], logits[:batch_size])
+            correct = logits.argmax(dim=1) == y
+            counter = CountingModel(model, x.dtype)
+            adversarial, run_notes = self._run_on_correct(
+                counter, x, y, correct, threat, seed=seed, batch_size=batch_size
+            )
+            final_logits = forward(model, adversarial, batch_size)
+        checks.check_logits(final_logits, len(x))
+        if counter.bad_gradients:
+            notes += (f"{counter.bad_gradients} of {counter.gradients} image gradients were not finite.",)
+        predictions = final_logits.argmax(dim=1)
+        return AttackResult(
+            adversarial=adversarial.to(home),
+            predictions=predictions.to(home),
+            correct=correct.to(home),
+            success=((predictions != y) | ~correct).to(home),
+            queries=counter.queries,
+            gradients=counter.gradients,
+            seconds=time.perf_counter() - started,
+            notes=notes + run_notes,
+        )
+
+    def _check_settings(self, threat: ThreatModel, batch_size: int) -> None:
+        if threat.norm not in self.norms:
+            raise InputError(
+                f"{type(self).__name__} knows the norms {', '.join(self.norms)}, not {threat.norm!r}; "
+                "choose another attack or another threat model."
+            )
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; expected at least 1.")
+
+    def _probe(self, model: Model, x: Tensor, logits: Tensor) -> tuple[str, ...]:
+        """Look at one batch for randomness and, where it matters, for a path back to the pixels."""
+        if self.uses_gradients:
+            checks.check_gradient(model, x[:1])
+        if checks.looks_random(logits, forward(model, x, len(x))):
+            return ("The model is random: equal images gave different logits on two calls.",)
+        return ()
+
+    def _run_on_correct(
+        self,
+        model: CountingModel,
+        x: Tensor,
+        y: Tensor,
+        correct: Tensor,
+        threat: ThreatModel,
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        adversarial = x.clone()
+        if not correct.any():
+            return adversarial, ()
+        with seeded(seed), torch.enable_grad():
+            candidates, notes = self.run(
+                model, x[correct], y[correct], threat, seed=seed, batch_size=batch_size
+            )
+        adversarial[correct] = enforce(x[correct], candidates, threat)
+        return adversarial, notes
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchwiseAttack(Attack):
+    """An attack that treats batches apart; subclasses write ``run_batch``."""
+
+    @abstractmethod
+    def run_batch(
+        self, model: CountingModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, seed: int
+    ) -> Tensor:
+        """Perturb one batch; the arguments are those of ``run``."""
+
+    @final
+    def run(
+        self,
+        model: CountingModel,
+        images: Tensor,
+        labels: Tensor,
+        threat: ThreatModel,
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        """Run ``run_batch`` over consecutive batches."""
+        batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        parts = [self.run_batch(model, x, y, threat, seed=seed).detach() for x, y in batches]
+        return torch.cat(parts), ()
+
+
+def forward(model: Model, images: Tensor, batch_size: int) -> Tensor:
+    """Logits of all images, batch by batch, without gradients.
+
+    Args:
+        model: Any callable on pixels.
+        images: (N, C, H, W).
+        batch_size: Images per call.
+    """
+    with torch.no_grad():
+        return torch.cat([model(batch) for batch in images.split(batch_size)])
+
+
+def _device_of(model: Model, images: Tensor) -> torch.device:
+    if isinstance(model, nn.Module):
+        for tensor in itertools.chain(model.parameters(), model.buffers()):
+            return tensor.device
+    return images.device
+
+
+@contextmanager
+def _frozen_parameters(model: Model) -> Iterator[None]:
+    """Stop the libraries' ``backward`` from leaving gradients in the model's parameters."""
+    trainable = [p for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)

@@ -1,0 +1,73 @@
+"""All attacks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from ..configs.errors import unknown_name
+from .autoattack import AutoAttack
+from .base import Attack
+from .counting import Model
+from .gradient_descent import FGSM, PGD
+from .result import AttackResult
+from .threat import ThreatModel, as_threat
+
+ATTACKS: dict[str, Callable[[], Attack]] = {
+    "fgsm": FGSM,
+    "pgd": PGD,
+    "pgd-10": partial(PGD, steps=10),
+    "pgd-restarts": partial(PGD, steps=50, restarts=10),
+    "autoattack": AutoAttack,
+    "autoattack-plus": partial(AutoAttack, version="plus"),
+    "autoattack-rand": partial(AutoAttack, version="rand"),
+    "apgd-ce": partial(AutoAttack, part="apgd-ce"),
+    "apgd-dlr": partial(AutoAttack, part="apgd-dlr"),
+    "apgd-t": partial(AutoAttack, part="apgd-t"),
+    "fab": partial(AutoAttack, part="fab"),
+    "fab-t": partial(AutoAttack, part="fab-t"),
+    "square": partial(AutoAttack, part="square"),
+    "square-20k": partial(AutoAttack, part="square", square_queries=20_000),
+}
+"""Name to constructor. A new attack is one entry here."""
+
+
+def as_attack(attack: str | Attack) -> Attack:
+    """Accept an attack or its name in ``ATTACKS``."""
+    if isinstance(attack, Attack):
+        return attack
+    if attack not in ATTACKS:
+        raise unknown_name("attack", attack, ATTACKS)
+    return ATTACKS[attack]()
+
+
+def run_attack(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    attack: str | Attack,
+    threat: str | ThreatModel,
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+) -> AttackResult:
+    """Attack a model on images.
+
+    Args:
+        model: Any callable, usually an ``nn.Module`` in evaluation mode, from pixels to logits.
+        images: (N, C, H, W) float images in [0, 1].
+        labels: (N,) integer classes.
+        attack: A name in ``ATTACKS``, or an attack with settings of your own.
+        threat: A threat model or its text, such as ``"linf 8/255"``.
+        seed: Seeds the attack.
+        batch_size: Most images that pass through the model at once.
+
+    Returns:
+        Adversarial images, predictions, success per image, and what the attack spent.
+
+    Raises:
+        InputError: One of the arguments cannot be used; the message says which and why.
+    """
+    return as_attack(attack)(model, images, labels, as_threat(threat), seed=seed, batch_size=batch_size)
