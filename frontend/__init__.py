@@ -1,1 +1,32 @@
 """Thresholds, dictionary, solver, LCA, predictor, WARP-LCA, priming, sparse-coding metrics."""
+
+from .dictionary import ConvDictionary
+from .lca import LCA, Encoding
+from .metrics import active_fraction, energy, fixed_point_residual
+from .predictor import StatePredictor
+from .priming import PrimingPlan, measure, prime
+from .solver import Schedule, SolveStatistics, solve
+from .standardise import Standardised, standardise
+from .threshold import THRESHOLDS, Threshold
+from .warp import WarpLCA
+
+__all__ = [
+    "LCA",
+    "THRESHOLDS",
+    "ConvDictionary",
+    "Encoding",
+    "PrimingPlan",
+    "Schedule",
+    "SolveStatistics",
+    "Standardised",
+    "StatePredictor",
+    "Threshold",
+    "WarpLCA",
+    "active_fraction",
+    "energy",
+    "fixed_point_residual",
+    "measure",
+    "prime",
+    "solve",
+    "standardise",
+]

@@ -1,0 +1,210 @@
+"""The Locally Competitive Algorithm as a layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..configs.errors import InputError, unknown_name
+from .dictionary import ConvDictionary
+from .implicit import implicit_code
+from .operator import ConvOperator
+from .solver import Schedule, SolveStatistics, plain_schedule, solve, statistics
+from .standardise import Standardised, check_finite, standardise
+from .threshold import Threshold, get_threshold
+
+Output = Literal["code", "reconstruction"]
+GradientMode = Literal["unroll", "implicit", "detach"]
+GRADIENT_MODES = ("unroll", "implicit", "detach")
+OUTPUTS = ("code", "reconstruction")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """All that one forward pass computes.
+
+    Attributes:
+        output: What the layer hands on: the code, or the reconstruction in pixel range.
+        code: (N, M, ceil(H/s), ceil(W/s)).
+        state: The final state, same shape.
+        initial_state: The state before the first iteration; None for a cold start.
+        standardised: The images as the solver saw them.
+        operator: The dictionary used.
+    """
+
+    output: Tensor
+    code: Tensor
+    state: Tensor
+    initial_state: Tensor | None
+    standardised: Standardised
+    operator: ConvOperator
+
+
+class LCA(nn.Module):
+    """Sparse coding by convolutional LCA (Rozell et al. 2008), from a cold start.
+
+    Maps images (N, C, H, W) with pixels in [0, 1] to their code (N, features, ceil(H/stride),
+    ceil(W/stride)) or to their reconstruction (N, C, H, W) in pixel range. Images are standardised inside.
+
+    Args:
+        in_channels: C, 3 for RGB.
+        features: Number of atoms M.
+        kernel_size: Side of an atom in pixels.
+        stride: Pixels between neighbouring atoms, 1 to kernel_size.
+        lam: Threshold value lambda, above 0, in units of the standardised image.
+        threshold: A name of ``THRESHOLDS`` ("hard", "soft", "smooth", ...) or a :class:`Threshold`.
+        iterations: Number of cycles.
+        momentum: Heavy-ball momentum, 0 to below 1; plain LCA has 0.
+        step_size: eta = dt/tau; None (the default) takes 1 / L, which never diverges.
+        output: "code" or "reconstruction".
+        gradient_mode: "unroll" (autograd through all cycles), "implicit" (adjoint of the fixed point; biased
+            while unsettled) or "detach" (no gradient through the code). May be set on a built layer.
+        learn_lam: Whether lam is trained, kept positive; not with a hard threshold.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        features: int = 64,
+        kernel_size: int = 9,
+        stride: int = 2,
+        *,
+        lam: float = 0.5,
+        threshold: str | Threshold = "hard",
+        iterations: int = 300,
+        momentum: float = 0.0,
+        step_size: float | None = None,
+        output: Output = "code",
+        gradient_mode: GradientMode = "unroll",
+        learn_lam: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (lam > 0.0 and math.isfinite(lam)):
+            raise InputError(f"lam is {lam}; give a number above 0.")
+        if output not in OUTPUTS:
+            raise unknown_name("output", output, OUTPUTS)
+        self.dictionary = ConvDictionary(in_channels, features, kernel_size, stride)
+        self.threshold = get_threshold(threshold)
+        if learn_lam and not self.threshold.differentiable_in_lam:
+            raise InputError(
+                "learn_lam=True with a hard threshold: its gradient for lam is zero almost everywhere; "
+                'take threshold="soft" or "smooth".'
+            )
+        self._lam = float(lam)
+        self.lam_raw = nn.Parameter(torch.tensor(math.log(math.expm1(lam)))) if learn_lam else None
+        self.iterations = iterations
+        self.momentum = momentum
+        self.step_size = step_size
+        self.output: Output = output
+        self.gradient_mode = gradient_mode
+        if iterations < 0:
+            raise InputError(f"iterations is {iterations}; give 0 or more.")
+        if not 0.0 <= momentum < 1.0:
+            raise InputError(f"momentum is {momentum}; give a number from 0 to below 1.")
+
+    @property
+    def gradient_mode(self) -> GradientMode:
+        """How gradients pass the layer: "unroll", "implicit" or "detach"."""
+        return self._gradient_mode
+
+    @gradient_mode.setter
+    def gradient_mode(self, mode: GradientMode) -> None:
+        if mode not in GRADIENT_MODES:
+            raise unknown_name("gradient_mode", mode, GRADIENT_MODES)
+        self._gradient_mode: GradientMode = mode
+
+    @property
+    def lam(self) -> Tensor | float:
+        """The threshold value; a positive tensor with gradient if it is learned."""
+        return self._lam if self.lam_raw is None else F.softplus(self.lam_raw)
+
+    def standardise(self, images: Tensor) -> Standardised:
+        """Check images and bring each to zero mean and unit variance."""
+        self.dictionary.check_size(images)
+        if not self.training:
+            check_finite(images)
+        return standardise(images)
+
+    def schedule(self, operator: ConvOperator, iterations: int) -> Schedule:
+        """Return the step sizes and momenta of ``iterations`` cycles."""
+        return plain_schedule(operator, iterations, step_size=self.step_size, momentum=self.momentum)
+
+    def initial_state(self, images: Tensor) -> Tensor | None:
+        """Return the state before the first cycle for standardised images; None stands for zero."""
+        return None
+
+    def encode(self, images: Tensor) -> Encoding:
+        """Run the layer and keep what it computed on the way.
+
+        Args:
+            images: (N, C, H, W), pixels in [0, 1].
+        """
+        standardised = self.standardise(images)
+        operator = self.dictionary.operator()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient_mode == "unroll"):
+            initial = self.initial_state(standardised.images)
+            schedule = self.schedule(operator, self.iterations)
+            state = solve(operator, standardised.images, self.threshold, self.lam, schedule, state=initial)
+            code = self.threshold(state, self.lam)
+        if self.gradient_mode == "implicit" and torch.is_grad_enabled():
+            code = implicit_code(operator, standardised.images, self.threshold, self.lam, state)
+        output = code
+        if self.output == "reconstruction":
+            size = (images.shape[2], images.shape[3])
+            output = standardised.restore(operator.synthesise(code, size))
+        return Encoding(output, code, state, initial, standardised, operator)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the code or, with ``output="reconstruction"``, the reconstruction in pixel range."""
+        return self.encode(images).output
+
+    @torch.no_grad()
+    def solve(
+        self,
+        images: Tensor,
+        *,
+        state: Tensor | None = None,
+        iterations: int | None = None,
+        trace: bool = False,
+    ) -> tuple[Tensor, SolveStatistics]:
+        """Code images and report how well; without gradient.
+
+        Args:
+            images: (N, C, H, W), pixels in [0, 1].
+            state: Start from this state instead of the layer's own.
+            iterations: Number of cycles, if other than the layer's.
+            trace: Whether to record the energy before the first and after every cycle.
+
+        Returns:
+            The code and its :class:`SolveStatistics`.
+        """
+        cycles = self.iterations if iterations is None else iterations
+        standardised = self.standardise(images).images
+        operator = self.dictionary.operator()
+        state = self.initial_state(standardised) if state is None else state
+        self._check_state(state, standardised)
+        energies: list[Tensor] | None = [] if trace else None
+        schedule = self.schedule(operator, cycles)
+        final = solve(operator, standardised, self.threshold, self.lam, schedule, state=state, trace=energies)
+        measured = statistics(operator, standardised, self.threshold, self.lam, final, cycles, energies)
+        return self.threshold(final, self.lam), measured
+
+    def _check_state(self, state: Tensor | None, images: Tensor) -> None:
+        features, stride = self.dictionary.weight.shape[0], self.dictionary.stride
+        expected = (len(images), features, -(-images.shape[2] // stride), -(-images.shape[3] // stride))
+        if state is not None and tuple(state.shape) != expected:
+            raise InputError(
+                f"the state has shape {tuple(state.shape)}; expected {expected} for these images."
+            )
+
+    def extra_repr(self) -> str:
+        """Describe the layer in ``print(module)``."""
+        return (
+            f"lam={float(self.lam):.3g}, threshold={self.threshold}, iterations={self.iterations}, "
+            f"momentum={self.momentum}, output={self.output!r}, gradient_mode={self.gradient_mode!r}"
+        )

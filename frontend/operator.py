@@ -1,0 +1,112 @@
+"""The convolutional dictionary as a pair of adjoint linear maps that autograd knows to be adjoint.
+
+Autograd's own backward of a strided convolution is ``conv_transpose``, several times slower on CPUs than
+the blocked synthesis. Since each map is the other's adjoint, the backward of one is the forward of the
+other; and the gradient for the atoms is the same correlation of images with code in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import functional
+
+
+@dataclass(frozen=True)
+class ConvOperator:
+    """Phi and Phi^T for fixed atoms.
+
+    Attributes:
+        atoms: (M, C, k, k), unit norm each.
+        stride: Step between neighbouring atoms.
+        kernel: The atoms rearranged for the blocked synthesis; holds no gradient.
+        lipschitz: L >= ||Phi^T Phi||_2, a scalar tensor without gradient.
+    """
+
+    atoms: Tensor
+    stride: int
+    kernel: Tensor
+    lipschitz: Tensor
+
+    @classmethod
+    def from_atoms(cls, atoms: Tensor, stride: int, lipschitz: Tensor) -> ConvOperator:
+        """Prepare the operator; the kernel for the synthesis is made once."""
+        return cls(atoms, stride, functional.synthesis_kernel(atoms.detach(), stride), lipschitz)
+
+    def analyse(self, images: Tensor) -> Tensor:
+        """Phi^T x: (N, C, H, W) -> (N, M, ceil(H/s), ceil(W/s))."""
+        if _plain(images, self.atoms):
+            return functional.analyse(images, self.atoms, self.stride)
+        return _Analyse.apply(images, self.atoms, self.kernel, self.stride)  # type: ignore[no-any-return]
+
+    def synthesise(self, code: Tensor, size: tuple[int, int]) -> Tensor:
+        """Phi a: (N, M, ceil(H/s), ceil(W/s)) -> (N, C, H, W)."""
+        if _plain(code, self.atoms):
+            kernel_size = self.atoms.shape[-1]
+            return functional.synthesise(code, self.kernel, kernel_size, self.stride, size)
+        return _Synthesise.apply(code, self.atoms, self.kernel, self.stride, size)  # type: ignore[no-any-return]
+
+    def detached(self) -> ConvOperator:
+        """Return the same maps without gradient to the atoms."""
+        return ConvOperator(self.atoms.detach(), self.stride, self.kernel, self.lipschitz)
+
+
+def _plain(values: Tensor, atoms: Tensor) -> bool:
+    """Tell whether no gradient is asked for."""
+    return not (torch.is_grad_enabled() and (values.requires_grad or atoms.requires_grad))
+
+
+def _atoms_gradient(images: Tensor, code: Tensor, atoms: Tensor, stride: int) -> Tensor:
+    """Correlate images with code: the gradient of <Phi a, x> = <a, Phi^T x> for the atoms."""
+    kernel = atoms.shape[-1]
+    if kernel % 2 == 0:
+        images = F.pad(images, (0, 1, 0, 1))
+    return torch.nn.grad.conv2d_weight(
+        images, list(atoms.shape), code, stride=stride, padding=functional.left_padding(kernel)
+    )
+
+
+class _Analyse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, atoms: Tensor, kernel: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(images, atoms, kernel)
+        ctx.stride = stride
+        return functional.analyse(images, atoms, stride)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (gradient,) = gradients
+        images, atoms, kernel = ctx.saved_tensors
+        for_images = for_atoms = None
+        if ctx.needs_input_grad[0]:
+            size = (images.shape[2], images.shape[3])
+            for_images = _Synthesise.apply(gradient, atoms, kernel, ctx.stride, size)
+        if ctx.needs_input_grad[1]:
+            for_atoms = _atoms_gradient(images, gradient, atoms, ctx.stride)
+        return for_images, for_atoms, None, None  # type: ignore[return-value]
+
+
+class _Synthesise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, code: Tensor, atoms: Tensor, kernel: Tensor, stride: int, size: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(code, atoms, kernel)
+        ctx.stride = stride
+        return functional.synthesise(code, kernel, atoms.shape[-1], stride, size)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        (gradient,) = gradients
+        code, atoms, kernel = ctx.saved_tensors
+        for_code = for_atoms = None
+        if ctx.needs_input_grad[0]:
+            for_code = _Analyse.apply(gradient, atoms, kernel, ctx.stride)
+        if ctx.needs_input_grad[1]:
+            for_atoms = _atoms_gradient(gradient, code, atoms, ctx.stride)
+        return for_code, for_atoms, None, None, None  # type: ignore[return-value]

@@ -1,0 +1,63 @@
+"""The network that predicts LCA's states from an image (Kasenbacher et al., arXiv 2410.18794)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .functional import left_padding
+
+
+class StatePredictor(nn.Module):
+    """A small fully convolutional network from standardised images to membrane potentials.
+
+    One strided convolution with the dictionary's geometry, then residual blocks at code resolution (a
+    depthwise convolution and two pointwise ones, after Liu et al., "A ConvNet for the 2020s"), then a
+    pointwise head. It predicts states, not activations: a state below the threshold carries how far below.
+
+    Args:
+        in_channels: Image channels C.
+        features: Number of atoms M.
+        kernel_size: Side of the first convolution, the atoms' side.
+        stride: The dictionary's stride.
+        width: Channels inside.
+        depth: Number of residual blocks.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        features: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        width: int = 96,
+        depth: int = 3,
+    ) -> None:
+        super().__init__()
+        self.overhang = 1 - kernel_size % 2  # as in functional.analyse: even kernels need one more pixel
+        padding = left_padding(kernel_size)
+        self.stem = nn.Conv2d(in_channels, width, kernel_size, stride=stride, padding=padding)
+        self.blocks = nn.Sequential(*[_Block(width) for _ in range(depth)])
+        self.head = nn.Conv2d(width, features, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map standardised images (N, C, H, W) to states (N, M, ceil(H/s), ceil(W/s))."""
+        if self.overhang:
+            images = F.pad(images, (0, 1, 0, 1))
+        return self.head(self.blocks(self.stem(images)))
+
+
+class _Block(nn.Module):
+    """x + pointwise(gelu(pointwise(depthwise(x)))), with a learned scale per channel that starts small."""
+
+    def __init__(self, width: int, kernel_size: int = 5, expansion: int = 2) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
+        self.expand = nn.Conv2d(width, expansion * width, 1)
+        self.contract = nn.Conv2d(expansion * width, width, 1)
+        self.scale = nn.Parameter(torch.full((width, 1, 1), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.contract(F.gelu(self.expand(self.depthwise(x))))

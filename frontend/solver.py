@@ -1,0 +1,158 @@
+"""The dynamics of the Locally Competitive Algorithm as a plain function.
+
+    u <- u + eta * (Phi^T (x - Phi T(u)) + T(u) - u) + mu * (u - u_before)
+
+in residual form, which never builds the lateral Gram tensor (Rozell et al. 2008, equation 3.1;
+heavy-ball momentum mu after Polyak 1964). Without momentum the iteration is stable for
+eta < 2 / L, with L = ||Phi^T Phi||_2; with momentum mu, for eta < 2 (1 + mu) / L.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..configs.errors import InputError
+from .metrics import active_fraction, energy, fixed_point_residual
+from .operator import ConvOperator
+from .threshold import Threshold
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Step sizes and momenta, one each per iteration.
+
+    Attributes:
+        step_size: (T,) eta of every iteration, above 0.
+        momentum: (T,) mu of every iteration, 0 <= mu < 1.
+    """
+
+    step_size: Tensor
+    momentum: Tensor
+
+    @classmethod
+    def constant(cls, iterations: int, step_size: Tensor, momentum: float) -> Schedule:
+        """Use the same step and momentum ``iterations`` times."""
+        return cls(step_size.expand(iterations), step_size.new_full((iterations,), momentum))
+
+    def __len__(self) -> int:
+        return len(self.step_size)
+
+
+@dataclass(frozen=True)
+class SolveStatistics:
+    """What a solve did, per image.
+
+    Attributes:
+        iterations: Number of iterations done.
+        energy: (N,) E(a) at the end.
+        residual: (N,) fixed-point residual at the end; see ``metrics.fixed_point_residual``.
+        active_fraction: (N,) share of active units, 0 to 1.
+        trace: (T + 1, N) energy before the first and after every iteration, or None.
+    """
+
+    iterations: int
+    energy: Tensor
+    residual: Tensor
+    active_fraction: Tensor
+    trace: Tensor | None = None
+
+
+def plain_schedule(
+    operator: ConvOperator, iterations: int, *, step_size: float | None = None, momentum: float = 0.0
+) -> Schedule:
+    """Return the constant schedule, eta = 1 / L unless given.
+
+    Raises:
+        InputError: If the step would diverge: eta >= 2 (1 + momentum) / L.
+    """
+    if iterations < 0:
+        raise InputError(f"iterations is {iterations}; give 0 or more.")
+    if not 0.0 <= momentum < 1.0:
+        raise InputError(f"momentum is {momentum}; give a number from 0 to below 1.")
+    if step_size is None:
+        return Schedule.constant(iterations, 1.0 / operator.lipschitz, momentum)
+    limit = 2.0 * (1.0 + momentum) / float(operator.lipschitz)
+    if not 0.0 < step_size < limit:
+        raise InputError(
+            f"step_size {step_size:g} would diverge on this dictionary; give one above 0 and below {limit:.4g} "
+            "(2 (1 + momentum) / L), or leave it out to use 1 / L."
+        )
+    return Schedule.constant(iterations, operator.lipschitz.new_tensor(step_size), momentum)
+
+
+def annealed_thresholds(
+    lam: Tensor | float, iterations: int, *, factor: float, span: int
+) -> list[Tensor | float]:
+    """Let the threshold fall geometrically from ``factor`` * lam to lam over ``span`` iterations, then stay."""
+    return [lam * factor ** max(0.0, 1.0 - i / span) for i in range(iterations)]
+
+
+def solve(
+    operator: ConvOperator,
+    images: Tensor,
+    threshold: Threshold,
+    lam: Tensor | float,
+    schedule: Schedule,
+    *,
+    state: Tensor | None = None,
+    thresholds: list[Tensor | float] | None = None,
+    trace: list[Tensor] | None = None,
+) -> Tensor:
+    """Run ``len(schedule)`` iterations of the dynamics.
+
+    Args:
+        operator: Phi and its bound L.
+        images: Standardised images (N, C, H, W).
+        threshold: T.
+        lam: The threshold value, above 0; a number or broadcastable to (N, M, h, w).
+        schedule: Step size and momentum of every iteration.
+        state: The initial state (N, M, h, w); None for a cold start at zero.
+        thresholds: One lam per iteration in place of ``lam`` (annealing).
+        trace: A list to which the energy (N,) is appended before the first and after every iteration.
+
+    Returns:
+        The final state u, (N, M, h, w); the code is ``threshold(u, lam)``. Gradients flow through all
+        iterations if autograd is on.
+    """
+    size = (images.shape[2], images.shape[3])
+    if state is None:
+        state = torch.zeros_like(operator.analyse(images.detach()))
+    record = trace.append if trace is not None else None
+    before = state
+    for i in range(len(schedule)):
+        now = lam if thresholds is None else thresholds[i]
+        code = threshold(state, now)
+        if record is not None:
+            record(energy(images, threshold(state, lam), operator, threshold, lam))
+        drive = operator.analyse(images - operator.synthesise(code, size))
+        following = (
+            state + schedule.step_size[i] * (drive + code - state) + schedule.momentum[i] * (state - before)
+        )
+        state, before = following, state
+    if record is not None:
+        record(energy(images, threshold(state, lam), operator, threshold, lam))
+    return state
+
+
+@torch.no_grad()
+def statistics(
+    operator: ConvOperator,
+    images: Tensor,
+    threshold: Threshold,
+    lam: Tensor | float,
+    state: Tensor,
+    iterations: int,
+    trace: list[Tensor] | None = None,
+) -> SolveStatistics:
+    """Measure a final state; arguments as for :func:`solve`."""
+    code = threshold(state, lam)
+    return SolveStatistics(
+        iterations=iterations,
+        energy=energy(images, code, operator, threshold, lam),
+        residual=fixed_point_residual(images, state, operator, threshold, lam),
+        active_fraction=active_fraction(code, lam),
+        trace=torch.stack(trace) if trace else None,
+    )
