@@ -1,1 +1,19 @@
 """Configuration schema, presets and the error type that users see."""
+
+from .errors import InputError
+from .load import from_dict, load_config, preset_names
+from .plan import PLANS, AttackSetting, EvaluationPlan
+from .schema import ModelConfig, RunConfig, TrainConfig
+
+__all__ = [
+    "PLANS",
+    "AttackSetting",
+    "EvaluationPlan",
+    "InputError",
+    "ModelConfig",
+    "RunConfig",
+    "TrainConfig",
+    "from_dict",
+    "load_config",
+    "preset_names",
+]

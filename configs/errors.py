@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_LISTED = 40
+
 
 class InputError(ValueError):
     """What the user gave cannot be used.
@@ -27,4 +29,5 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str = 
     near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     place = f" in {where}" if where else ""
-    return InputError(f"unknown {kind} {name!r}{place}{hint} Known: {', '.join(options)}.")
+    shown = ", ".join(options) if len(options) <= MOST_LISTED else f"{len(options)} names"
+    return InputError(f"unknown {kind} {name!r}{place}{hint} Known: {shown}.")

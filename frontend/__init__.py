@@ -4,6 +4,7 @@ from .dictionary import ConvDictionary
 from .lca import LCA, Encoding
 from .metrics import active_fraction, energy, fixed_point_residual
 from .predictor import StatePredictor
+from .pretrained import load_frontend, save_frontend, shipped_frontends
 from .priming import PrimingPlan, measure, prime
 from .solver import Schedule, SolveStatistics, solve
 from .standardise import Standardised, standardise
@@ -25,8 +26,11 @@ __all__ = [
     "active_fraction",
     "energy",
     "fixed_point_residual",
+    "load_frontend",
     "measure",
     "prime",
+    "save_frontend",
+    "shipped_frontends",
     "solve",
     "standardise",
 ]

@@ -56,7 +56,9 @@ class _FixedPoint(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
         adjoint = solve_adjoint(ctx.operator, slope, gradients[0], ctx.size)
         return adjoint, None, None, None, None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from .implicit import implicit_code
 from .operator import ConvOperator
 from .solver import Schedule, SolveStatistics, plain_schedule, solve, statistics
 from .standardise import Standardised, check_finite, standardise
-from .threshold import Threshold, get_threshold
+from .threshold import THRESHOLDS, Threshold, get_threshold
 
 Output = Literal["code", "reconstruction"]
 GradientMode = Literal["unroll", "implicit", "detach"]
@@ -106,6 +107,33 @@ class LCA(nn.Module):
             raise InputError(f"iterations is {iterations}; give 0 or more.")
         if not 0.0 <= momentum < 1.0:
             raise InputError(f"momentum is {momentum}; give a number from 0 to below 1.")
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **overrides: Any) -> Self:
+        """Build a layer from a primed front-end, in evaluation mode.
+
+        Args:
+            name: Name of a shipped front-end (``shipped_frontends()``) or a folder that ``warplca prime`` wrote.
+            **overrides: Constructor arguments to change, e.g. ``output="reconstruction"``.
+
+        Raises:
+            InputError: If there is no such front-end, or the weights do not fit the arguments.
+        """
+        from .pretrained import from_pretrained
+
+        return from_pretrained(cls, name, overrides)
+
+    @property
+    def threshold_name(self) -> str:
+        """The threshold's name in ``THRESHOLDS``.
+
+        Raises:
+            InputError: If it is one of the user's own, which cannot be saved by name.
+        """
+        for name, threshold in THRESHOLDS.items():
+            if threshold == self.threshold:
+                return name
+        raise InputError(f"{self.threshold} has no name; add it to THRESHOLDS to save this layer.")
 
     @property
     def gradient_mode(self) -> GradientMode:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ..configs.errors import InputError
 from .lca import LCA
 from .metrics import active_fraction, energy
+from .operator import ConvOperator
 from .solver import annealed_thresholds, plain_schedule, solve
 from .threshold import Threshold
 from .warp import WarpLCA
@@ -60,7 +61,8 @@ def prime(layer: WarpLCA, images: Tensor, plan: PrimingPlan, *, progress: bool =
     """
     if len(images) < 2 * plan.batch_size + 64:
         raise InputError(
-            f"priming got {len(images)} images; give at least {2 * plan.batch_size + 64} for batch_size {plan.batch_size}."
+            f"priming got {len(images)} images; give at least {2 * plan.batch_size + 64} "
+            f"for batch_size {plan.batch_size}."
         )
     layer.dictionary.check_size(images)
     held_out, rest = images[:64], images[64:]
@@ -161,7 +163,9 @@ def learn_unrolled(layer: WarpLCA, images: Tensor, plan: PrimingPlan, *, progres
     bar.close()
 
 
-def smooth_energy(images: Tensor, state: Tensor, operator, threshold: Threshold, lam: float) -> Tensor:  # noqa: ANN001
+def smooth_energy(
+    images: Tensor, state: Tensor, operator: ConvOperator, threshold: Threshold, lam: float
+) -> Tensor:
     """E(T(u)) with the count of active units replaced by a sigmoid of the state, shape (N,)."""
     code = threshold(state, lam)
     residual = images - operator.synthesise(code, (images.shape[2], images.shape[3]))

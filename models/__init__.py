@@ -1,1 +1,19 @@
 """Classifiers: a front-end before a timm backbone; checkpoints and export."""
+
+from . import backbones as _backbones  # registers warplca's backbones with timm
+from .checkpoint import load_checkpoint, read_card, save_checkpoint
+from .classifier import Classifier, build_classifier, create_classifier
+from .conv import ConvFrontend
+from .export import ExportCheck, export_onnx
+
+__all__ = [
+    "Classifier",
+    "ConvFrontend",
+    "ExportCheck",
+    "build_classifier",
+    "create_classifier",
+    "export_onnx",
+    "load_checkpoint",
+    "read_card",
+    "save_checkpoint",
+]

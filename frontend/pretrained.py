@@ -1,0 +1,144 @@
+"""Primed front-ends: a folder with ``model.safetensors``, ``config.json`` and ``README.md``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from ..configs.atomic import folder_written_whole
+from ..configs.errors import InputError, unknown_name
+from .lca import LCA
+from .warp import WarpLCA
+
+SHIPPED = Path(__file__).parent / "pretrained"
+GEOMETRY = ("in_channels", "features", "kernel_size", "stride")
+
+
+def shipped_frontends() -> list[str]:
+    """Names of the primed front-ends inside the package."""
+    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "config.json").is_file())
+
+
+def layer_config(layer: LCA) -> dict[str, Any]:
+    """Return the constructor's arguments that rebuild a layer (as JSON takes them)."""
+    features, channels, kernel, _ = layer.dictionary.weight.shape
+    config: dict[str, Any] = {
+        "kind": "warp-lca" if isinstance(layer, WarpLCA) else "lca",
+        "in_channels": channels,
+        "features": features,
+        "kernel_size": kernel,
+        "stride": layer.dictionary.stride,
+        "lam": float(layer.lam),
+        "threshold": layer.threshold_name,
+        "iterations": layer.iterations,
+        "momentum": layer.momentum,
+    }
+    if isinstance(layer, WarpLCA):
+        config["predictor_width"] = layer.predictor.stem.out_channels
+        config["predictor_depth"] = len(layer.predictor.blocks)
+    return config
+
+
+def save_frontend(
+    layer: LCA, folder: str | Path, *, card: str, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write a primed layer as a folder, whole or not at all.
+
+    Args:
+        layer: The layer.
+        folder: Where to; replaced if it exists.
+        card: Text of its README.md: data, seed, energies, sparsity, licence.
+        facts: Measured figures for config.json.
+    """
+    with folder_written_whole(Path(folder)) as target:
+        state = {name: tensor.contiguous() for name, tensor in layer.state_dict().items()}
+        (target / "model.safetensors").write_bytes(save(state))
+        config = {"layer": layer_config(layer), "facts": dict(facts or {})}
+        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (target / "README.md").write_text(card, encoding="utf-8")
+
+
+def load_frontend(layer: LCA, source: str | Path) -> None:
+    """Load primed weights into a layer of the same geometry; a plain LCA takes the dictionary alone.
+
+    Args:
+        layer: The layer.
+        source: Name of a shipped front-end, or a folder.
+
+    Raises:
+        InputError: If there is no such front-end or its geometry differs.
+    """
+    folder, config = _open(source)
+    own = layer_config(layer)
+    for key in GEOMETRY:
+        if config[key] != own[key]:
+            raise InputError(
+                f"the primed front-end {str(source)!r} has {key} {config[key]}, this layer has {own[key]}; "
+                "build the layer with the same geometry."
+            )
+    try:
+        state = load_file(folder / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{folder / 'model.safetensors'} cannot be read ({error}); prime or copy it again."
+        ) from error
+    wanted = layer.state_dict()
+    # lam belongs to the layer's configuration; a plain LCA has no predictor and no learned steps
+    state = {name: tensor for name, tensor in state.items() if name in wanted and name != "lam_raw"}
+    if isinstance(layer, WarpLCA) and layer.steps is not None:
+        _fit_steps(layer, state)
+    missing = [name for name in wanted if name not in state and name != "lam_raw"]
+    if missing:
+        raise InputError(
+            f"the primed front-end {str(source)!r} lacks {missing[0]}: it is of another kind; "
+            "prime one with `warplca prime`."
+        )
+    layer.load_state_dict(state, strict=False)
+
+
+L = TypeVar("L", bound=LCA)
+
+
+def from_pretrained(cls: type[L], source: str | Path, overrides: Mapping[str, Any]) -> L:
+    """Build a layer as it was primed; see :meth:`LCA.from_pretrained`."""
+    _, config = _open(source)
+    config.pop("kind")
+    unknown = next((key for key in overrides if key not in inspect.signature(cls).parameters), None)
+    if unknown:
+        raise unknown_name(f"{cls.__name__} argument", unknown, inspect.signature(cls).parameters)
+    if not issubclass(cls, WarpLCA):
+        # What WARP-LCA was primed with is not plain LCA: cold start, no momentum, its own number of cycles.
+        for key in ("iterations", "momentum", "predictor_width", "predictor_depth"):
+            config.pop(key, None)
+    layer = cls(**{**config, **overrides})
+    load_frontend(layer, source)
+    return layer.eval()
+
+
+def _open(source: str | Path) -> tuple[Path, dict[str, Any]]:
+    folder = SHIPPED / str(source)
+    if not (folder / "config.json").is_file():
+        folder = Path(source)
+    if not (folder / "config.json").is_file():
+        raise unknown_name("primed front-end", str(source), shipped_frontends())
+    try:
+        return folder, dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["layer"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'config.json'} is not the description of a front-end.") from error
+
+
+def _fit_steps(layer: WarpLCA, state: dict[str, Any]) -> None:
+    """Use as many learned steps as the layer has cycles; cycles beyond them keep the layer's initial ones."""
+    assert layer.steps is not None
+    for name, own in layer.steps.state_dict(prefix="steps.").items():
+        if name in state:
+            fitted = own.clone()
+            count = min(len(own), len(state[name]))
+            fitted[:count] = state[name][:count]
+            state[name] = fitted

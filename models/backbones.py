@@ -1,0 +1,88 @@
+"""Backbones: any timm model, small-image stems for its ResNet family, and a slim ResNet for CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, ResNet
+from torch import nn
+
+from ..configs.errors import InputError, unknown_name
+
+default_cfgs = generate_default_cfgs(
+    {
+        "resnet10_slim.untrained": {
+            "input_size": (3, 32, 32),
+            "pool_size": (2, 2),
+            "num_classes": 10,
+            "mean": (0.0, 0.0, 0.0),
+            "std": (1.0, 1.0, 1.0),
+            "first_conv": "conv1",
+            "classifier": "fc",
+        }
+    }
+)
+
+
+@register_model
+def resnet10_slim(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    """One basic block per stage, 32 to 256 channels: about 18 million MACs on a 16 x 16 map."""
+    options = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256), "stem_width": 32}
+    return build_model_with_cfg(ResNet, "resnet10_slim", pretrained, **{**options, **kwargs})
+
+
+def create_backbone(
+    name: str,
+    *,
+    in_channels: int,
+    num_classes: int,
+    stem: str = "auto",
+    stem_stride: int = 1,
+    pretrained: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Create a timm model for the front-end's output.
+
+    Args:
+        name: A timm model name.
+        in_channels: Channels of its input.
+        num_classes: Size of its logits.
+        stem: "small" replaces a ResNet's stem by a 3x3 convolution without max-pool, for 32x32 images;
+            "original" keeps it; "auto" takes "small" for the ResNet family unless weights are pretrained.
+        stem_stride: Stride of the small stem.
+        pretrained: Whether timm loads pretrained weights.
+        options: Further keyword arguments for ``timm.create_model``.
+
+    Raises:
+        InputError: On an unknown model, one without ``in_chans``, or a small stem outside the ResNet family.
+    """
+    if not timm.is_model(name):
+        raise unknown_name("backbone", name, timm.list_models())
+    try:
+        backbone = timm.create_model(
+            name, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes, **(options or {})
+        )
+    except TypeError as error:
+        raise InputError(
+            f"the backbone {name!r} does not take these options ({error}); "
+            "choose a timm model that takes in_chans, and options that it knows."
+        ) from error
+    is_resnet = isinstance(backbone, ResNet)
+    if stem == "small" and not is_resnet:
+        raise InputError(
+            f'stem is "small", but {name!r} is not of timm\'s ResNet family; take stem: original.'
+        )
+    if stem == "small" or (stem == "auto" and is_resnet and not pretrained):
+        _small_stem(backbone, in_channels, stem_stride)
+    return backbone
+
+
+def _small_stem(backbone: nn.Module, in_channels: int, stride: int) -> None:
+    """Replace a ResNet's 7x7 stride-2 convolution and max-pool by one 3x3 convolution (He et al. 2016, 4.2)."""
+    width = backbone.bn1.num_features  # type: ignore[union-attr]
+    backbone.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
+    backbone.maxpool = nn.Identity()

@@ -1,0 +1,170 @@
+"""A classifier: a front-end before a timm backbone, from pixels in [0, 1] to logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..configs import InputError, ModelConfig, from_dict
+from ..frontend import LCA, WarpLCA, active_fraction, standardise
+from ..frontend.pretrained import load_frontend
+from .backbones import create_backbone
+from .conv import ConvFrontend
+
+
+class Classifier(nn.Module):
+    """Front-end (or none) and backbone, with the normalisation inside.
+
+    Args:
+        frontend: Maps pixels in [0, 1] to features, or to pixels in [0, 1] if its ``output`` is
+            "reconstruction"; None for none.
+        backbone: Maps features, or normalised images, to logits.
+        config: What it was made from; saved in checkpoints.
+        mean: Per-channel mean by which a backbone with pretrained weights wants pixels normalised; None
+            standardises each image.
+        std: Likewise the standard deviation.
+    """
+
+    def __init__(
+        self,
+        frontend: nn.Module | None,
+        backbone: nn.Module,
+        config: ModelConfig,
+        *,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.backbone = backbone
+        self.config = config
+        self.num_classes = config.num_classes
+        self.fixed_normalisation = mean is not None
+        shape = (1, -1, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean or (0.0,)).reshape(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std or (1.0,)).reshape(shape), persistent=False)
+
+    def features(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what the backbone sees, and what the front-end tells for training and display."""
+        if not self.training:
+            check_range(images)
+        if isinstance(self.frontend, LCA):
+            encoding = self.frontend.encode(images)
+            told = {"active_fraction": active_fraction(encoding.code.detach(), self.frontend.lam).mean()}
+            if self.training and isinstance(self.frontend, WarpLCA):
+                told["distillation"] = self.frontend.distillation_loss(encoding)
+            if self.frontend.output == "code":
+                return encoding.output, told
+            return self._normalise(encoding.output), told
+        if self.frontend is not None:
+            return self.frontend(images), {}
+        return self._normalise(images), {}
+
+    def forward(self, images: Tensor, *, auxiliary: bool = False) -> Any:
+        """Classify images.
+
+        Args:
+            images: (N, C, H, W), pixels in [0, 1].
+            auxiliary: Whether to return as well a dictionary of scalars: ``active_fraction`` of the code
+                and, in training, WARP-LCA's ``distillation`` loss.
+
+        Returns:
+            Logits (N, num_classes), or the pair (logits, dictionary).
+        """
+        features, told = self.features(images)
+        logits = self.backbone(features)
+        return (logits, told) if auxiliary else logits
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        if self.fixed_normalisation:
+            return (images - self.mean) / self.std
+        return standardise(images).images
+
+
+def create_classifier(
+    backbone: str, frontend: str | None = None, num_classes: int = 10, **options: Any
+) -> Classifier:
+    """Create a classifier; input is pixels in [0, 1], normalisation is inside.
+
+    Args:
+        backbone: Any timm model that takes ``in_chans``, or "resnet10_slim".
+        frontend: None, "conv", "lca" or "warp-lca".
+        num_classes: Number of classes.
+        **options: The other fields of :class:`~warplca.configs.ModelConfig`, e.g. ``stride``, ``lam``,
+            ``iterations``, ``threshold``, ``output``, ``frontend_weights``, ``pretrained``.
+
+    Raises:
+        InputError: On an unknown backbone or option.
+    """
+    values = {"backbone": backbone, "frontend": frontend, "num_classes": num_classes, **options}
+    return build_classifier(from_dict(ModelConfig, values, where="create_classifier"))
+
+
+def build_classifier(config: ModelConfig, *, load_weights: bool = True) -> Classifier:
+    """Create a classifier from its configuration.
+
+    Args:
+        config: The configuration.
+        load_weights: Whether to load ``frontend_weights`` and pretrained backbone weights; a checkpoint's
+            loader, which brings all weights itself, does without.
+    """
+    layer = _build_frontend(config, load_weights=load_weights)
+    hands_on_code = layer is not None and config.output == "code"
+    backbone = create_backbone(
+        config.backbone,
+        in_channels=config.features if hands_on_code else config.in_channels,
+        num_classes=config.num_classes,
+        stem="original" if config.pretrained and config.stem == "auto" else config.stem,
+        stem_stride=1 if hands_on_code else config.stride,
+        pretrained=config.pretrained and load_weights,
+        options=config.backbone_options,
+    )
+    if not config.pretrained or hands_on_code:
+        return Classifier(layer, backbone, config)
+    cfg: dict[str, Any] = backbone.pretrained_cfg  # type: ignore[assignment]
+    return Classifier(layer, backbone, config, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
+
+
+def _build_frontend(config: ModelConfig, *, load_weights: bool) -> nn.Module | None:
+    if config.frontend is None:
+        return None
+    if config.frontend == "conv":
+        if config.output != "code":
+            raise InputError('the "conv" front-end has no reconstruction; set output: code.')
+        return ConvFrontend(config.in_channels, config.features, config.kernel_size, config.stride)
+    options: dict[str, Any] = {
+        "in_channels": config.in_channels,
+        "features": config.features,
+        "kernel_size": config.kernel_size,
+        "stride": config.stride,
+        "lam": config.lam,
+        "threshold": config.threshold,
+        "iterations": config.iterations,
+        "output": config.output,
+        "gradient_mode": config.gradient_mode,
+        "learn_lam": config.learn_lam,
+    }
+    if config.momentum is not None:
+        options["momentum"] = config.momentum
+    layer = (WarpLCA if config.frontend == "warp-lca" else LCA)(**options)
+    if config.frontend_weights and load_weights:
+        load_frontend(layer, config.frontend_weights)
+    return layer
+
+
+def check_range(images: Tensor) -> None:
+    """Refuse pixels outside [0, 1] (0-255 floats, normalised images), except while compiling or exporting.
+
+    Raises:
+        InputError: If a pixel lies more than 0.01 outside [0, 1], or is NaN.
+    """
+    if torch.compiler.is_compiling() or not images.is_floating_point() or images.numel() == 0:
+        return
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not (low >= -0.01 and high <= 1.01):
+        raise InputError(
+            f"pixels range from {low:g} to {high:g}; expected [0, 1]: divide 0-255 pixels by 255, and do not "
+            "normalise them (the model does)."
+        )
