@@ -85,7 +85,7 @@ class AutoAttack(Attack):
         if threat.norm != "linf" and not tiles_fit(*images.shape[2:]):
             library.square = PaddedSquare(library.square)  # pyright: ignore[reportAttributeAccessIssue]
         with _library_state() as warnings:
-            adversarial, _ = library.run_standard_evaluation(images, labels, batch_size=batch_size)
+            adversarial, _ = library.run_standard_evaluation(images.float(), labels, batch_size=batch_size)
         return adversarial.to(images.dtype), notes + tuple(dict.fromkeys(warnings))
 
     def _choose_parts(self, library: Library, classes: int) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ class Attack(ABC):
         x, y = images.detach().to(device).contiguous(), labels
         with _frozen_parameters(model):
             logits = forward(model, x, batch_size)
-            checks.check_logits(logits, len(x))
+            checks.check_finite(logits)
             checks.check_labels(y, len(x), logits.shape[1])
             y = y.to(device=device, dtype=torch.int64)
             notes = self._probe(model, x[:batch_size], logits[:batch_size])
@@ -109,7 +109,7 @@ class Attack(ABC):
                 counter, x, y, correct, threat, seed=seed, batch_size=batch_size
             )
             final_logits = forward(model, adversarial, batch_size)
-        checks.check_logits(final_logits, len(x))
+        checks.check_finite(final_logits)
         if counter.bad_gradients:
             notes += (f"{counter.bad_gradients} of {counter.gradients} image gradients were not finite.",)
         predictions = final_logits.argmax(dim=1)
@@ -197,9 +197,16 @@ def forward(model: Model, images: Tensor, batch_size: int) -> Tensor:
         model: Any callable on pixels.
         images: (N, C, H, W).
         batch_size: Images per call.
+
+    Raises:
+        InputError: The model returned something else than (N, classes).
     """
+    parts = []
     with torch.no_grad():
-        return torch.cat([model(batch) for batch in images.split(batch_size)])
+        for batch in images.split(batch_size):
+            parts.append(model(batch))
+            checks.check_output(parts[-1], len(batch))
+    return torch.cat(parts)
 
 
 def _device_of(model: Model, images: Tensor) -> torch.device:

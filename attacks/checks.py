@@ -53,15 +53,19 @@ def check_mode(model: Model) -> None:
         raise InputError("the model is in training mode; expected evaluation mode. Call model.eval() first.")
 
 
-def check_logits(logits: Tensor, count: int) -> None:
-    """Refuse an output that is not (count, classes) finite logits."""
+def check_output(logits: Tensor, count: int) -> None:
+    """Refuse an output that is not a tensor (count, classes) of at least two classes."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"the model returned {shape}; expected logits of shape ({count}, classes).")
+
+
+def check_finite(logits: Tensor) -> None:
+    """Refuse logits that hold NaN or infinity."""
     bad = int((~logits.isfinite().all(dim=1)).sum())
     if bad:
         raise InputError(
-            f"the model returned NaN or infinite logits for {bad} of {count} images; "
+            f"the model returned NaN or infinite logits for {bad} of {len(logits)} images; "
             "expected finite logits. Find out where they arise before measuring robustness."
         )
 

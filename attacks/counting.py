@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Model = Callable[[Tensor], Tensor]
+Model = nn.Module | Callable[[Tensor], Tensor]
 
 
 class CountingModel(nn.Module):

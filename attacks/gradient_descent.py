@@ -111,7 +111,7 @@ def _sparse_l1_descent() -> type[BaseGradientDescent]:
     batch lies outside.
     """
     from eagerpy.astensor import astensor
-    from eagerpy.tensor import Tensor as EagerTensor
+    from eagerpy.tensor.tensor import Tensor as EagerTensor
     from foolbox.attacks.sparse_l1_descent_attack import SparseL1DescentAttack
 
     class ExactSparseL1Descent(SparseL1DescentAttack):

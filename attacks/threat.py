@@ -105,8 +105,6 @@ def _parse_number(radius: str, text: str) -> float:
 
 
 def _format_epsilon(epsilon: float, *, as_levels: bool) -> str:
-    levels = f"{epsilon * 255:.6g}"
-    if as_levels and float(levels) / 255 == epsilon:
-        return f"{levels}/255"
-    short = f"{epsilon:g}"
-    return short if float(short) == epsilon else repr(epsilon)
+    """The shortest of plain, exact and (for linf) levels of 255 that reads back as the same number."""
+    texts = [repr(epsilon), f"{epsilon:g}"] + ([f"{epsilon * 255:.6g}/255"] if as_levels else [])
+    return min((text for text in texts if _parse_number(text, text) == epsilon), key=len)
