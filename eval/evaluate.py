@@ -1,0 +1,209 @@
+"""Measure any model: clean, corrupted and attacked, cell by cell, resumable."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from ..attacks import AttackResult, run_attack
+from ..configs.plan import EvaluationPlan, resolve_plan
+from ..data import ImageDataset
+from .fingerprint import answers_fingerprint, module_fingerprint
+from .inference import Answers, Model, classify, evaluation_mode, is_random, pixel_batches
+from .planning import Cell, plan_cells
+from .records import KEY_COLUMNS, CellResult, cell_key
+from .store import ResultsStore
+from .stream import CorruptionTask, corrupted_chunks, split_positions
+
+logger = logging.getLogger(__name__)
+
+PROBE_IMAGES = 256
+RANDOM_NOTE = "The model is random between equal calls."
+NO_CLASS = -1
+
+
+def evaluate(
+    model: Model,
+    dataset: ImageDataset,
+    plan: EvaluationPlan | str = "quick",
+    *,
+    results: ResultsStore | str | Path | None = None,
+    name: str | None = None,
+    model_seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    workers: int = 0,
+) -> pd.DataFrame:
+    """Measure a model under every condition of a plan.
+
+    Finished cells are found in the results store and skipped, so a second or a killed run goes on where the
+    last one stopped. A module is put in evaluation mode for the time and then left as it was.
+
+    Args:
+        model: Any callable, usually an ``nn.Module``, from pixels in [0, 1], (N, C, H, W), to logits
+            (N, classes).
+        dataset: The test images.
+        plan: What to measure, or the name of a preset: ``"clean"``, ``"quick"``, ``"standard"``.
+        results: Store, or path of the file, that keeps every prediction; None keeps them for this call only.
+        name: The model's name in the results; None takes the class's name.
+        model_seed: Training seed that tells several networks of one method (one name) apart.
+        device: Where to compute; None means where the model is.
+        progress: Show a progress bar on stderr.
+        workers: Processes that make corrupted images ahead of the model.
+
+    Returns:
+        One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
+
+    Raises:
+        InputError: The plan does not fit the data set, or the model's logits are NaN, random in shape or
+            of another number of classes.
+    """
+    plan = resolve_plan(plan)
+    cells = plan_cells(plan, dataset)
+    store = results if isinstance(results, ResultsStore) else ResultsStore(results)
+    try:
+        with evaluation_mode(model, device) as target:
+            run = _Run(model, dataset, plan, store, name or _default_name(model), model_seed, target)
+            run.measure(cells, progress=progress, workers=workers)
+        return run.frame(cells)
+    finally:
+        if store is not results:
+            store.close()
+
+
+def _default_name(model: Model) -> str:
+    return (
+        type(model).__name__
+        if isinstance(model, nn.Module)
+        else getattr(model, "__name__", type(model).__name__)
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One model on its way through the cells."""
+
+    model: Model
+    dataset: ImageDataset
+    plan: EvaluationPlan
+    store: ResultsStore
+    name: str
+    model_seed: int
+    device: torch.device
+
+    @property
+    def classes(self) -> int:
+        return len(self.dataset.class_names)
+
+    def measure(self, cells: Sequence[Cell], *, progress: bool, workers: int) -> None:
+        """Fill every cell that the store lacks."""
+        fingerprint = self._fingerprint(cells[0])
+        self.store.discard_stale(self.name, self.model_seed, fingerprint)
+        todo = [cell for cell in cells if not self._finished(cell)]
+        if not todo:
+            return
+        first = todo[0].positions[: self.plan.batch_size]
+        note = ""
+        if is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes):
+            note = RANDOM_NOTE
+            logger.warning("model %r is random between equal calls: its results carry a note", self.name)
+        stream = corrupted_chunks(self.dataset, self._tasks(todo), workers=workers)
+        with tqdm(todo, desc=self.name, unit="cell", disable=not progress) as bar, closing(stream):
+            for cell in bar:
+                bar.set_postfix_str(cell.condition.label)
+                self.store.save(self._measure_cell(cell, stream, fingerprint, note))
+
+    def frame(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """The rows of these cells, in their order."""
+        table = self.store.to_frame()
+        rows = {
+            key: row for row, key in enumerate(table[list(KEY_COLUMNS)].itertuples(index=False, name=None))
+        }
+        return table.iloc[[rows[tuple(self._key(cell).values())] for cell in cells]].reset_index(drop=True)
+
+    def _fingerprint(self, cell: Cell) -> str:
+        if isinstance(self.model, nn.Module):
+            return module_fingerprint(self.model)
+        probe = cell.positions[:PROBE_IMAGES]
+        return answers_fingerprint(self.model, self.dataset.tensors(probe, self.device)[0])
+
+    def _key(self, cell: Cell) -> dict[str, str | int]:
+        return cell_key(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
+
+    def _finished(self, cell: Cell) -> bool:
+        return self.store.has(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
+
+    def _parts(self, cell: Cell) -> list[NDArray[np.intp]]:
+        return split_positions(cell.positions, self.dataset.images[0].nbytes, self.plan.batch_size)
+
+    def _tasks(self, cells: Sequence[Cell]) -> list[CorruptionTask]:
+        return [
+            CorruptionTask(cell.condition.name, cell.condition.severity, self.plan.seed, part)
+            for cell in cells
+            if cell.condition.kind == "corruption"
+            for part in self._parts(cell)
+        ]
+
+    def _measure_cell(
+        self, cell: Cell, stream: Iterator[NDArray[np.uint8]], fingerprint: str, note: str
+    ) -> CellResult:
+        start = time.perf_counter()
+        queries = gradients = 0
+        notes = [note] if note else []
+        if cell.condition.kind == "attack":
+            answers, result = self._attack(cell)
+            queries, gradients = result.queries, result.gradients
+            notes += result.notes
+        elif cell.condition.kind == "corruption":
+            answers = self._classify(itertools.islice(stream, len(self._parts(cell))))
+        else:
+            answers = self._classify(self.dataset.images[part] for part in self._parts(cell))
+        return CellResult(
+            model=self.name,
+            model_seed=self.model_seed,
+            fingerprint=fingerprint,
+            condition=cell.condition,
+            image_set=cell.image_set,
+            seed=self.plan.seed,
+            predictions=answers.predictions,
+            confidences=answers.confidences,
+            seconds=time.perf_counter() - start,
+            queries=queries,
+            gradients=gradients,
+            notes=" ".join(notes),
+        )
+
+    def _classify(self, chunks: Iterable[NDArray[np.uint8]]) -> Answers:
+        batches = (
+            batch for chunk in chunks for batch in pixel_batches(chunk, self.plan.batch_size, self.device)
+        )
+        return classify(self.model, batches, self.classes)
+
+    def _attack(self, cell: Cell) -> tuple[Answers, AttackResult]:
+        images, labels = self.dataset.tensors(cell.positions, self.device)
+        result = run_attack(
+            self.model,
+            images,
+            labels,
+            cell.condition.name,
+            cell.condition.threat,
+            seed=self.plan.seed,
+            batch_size=self.plan.batch_size,
+        )
+        answers = classify(self.model, result.adversarial.split(self.plan.batch_size), self.classes)
+        # The attack's own verdict counts: an image it broke once stays broken, whatever a second pass says.
+        broken = (result.success & (result.predictions == labels)).cpu().numpy()
+        predictions = np.where(broken, NO_CLASS, result.predictions.cpu().numpy()).astype(np.int16)
+        return Answers(predictions, answers.confidences), result

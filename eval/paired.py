@@ -1,0 +1,104 @@
+"""Right or wrong, image by image, of several networks on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..configs.errors import InputError
+from .selection import cell_label
+
+
+class CellId(NamedTuple):
+    """A condition at one severity or under one threat."""
+
+    kind: str
+    condition: str
+    severity: int
+    threat: str
+
+    @property
+    def label(self) -> str:
+        """Short readable name, e.g. ``"shot_noise 3"``."""
+        return cell_label(*self)
+
+
+class Outcome(NamedTuple):
+    """(n,) positions in the data set, ascending, and (n,) whether each image is classified rightly."""
+
+    indices: NDArray[np.int32]
+    correct: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Outcomes of every network in every cell.
+
+    Attributes:
+        cells: The cells, in the order they were measured.
+        seeds: Training seeds of each model, in ascending order.
+        table: Outcome by (model, training seed, cell).
+    """
+
+    cells: tuple[CellId, ...]
+    seeds: dict[str, tuple[int, ...]]
+    table: dict[tuple[str, int, CellId], Outcome]
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Outcomes:
+        """Collect outcomes from rows with predictions, one row for each network and cell."""
+        table: dict[tuple[str, int, CellId], Outcome] = {}
+        seeds: dict[str, set[int]] = {}
+        for row in frame.to_dict("records"):
+            cell = CellId(row["kind"], row["condition"], int(row["severity"]), row["threat"])
+            key = (row["model"], int(row["model_seed"]), cell)
+            if key in table:
+                raise InputError(
+                    f"cell {cell.label!r} of {row['model']!r} occurs twice: select one choice of images."
+                )
+            order = np.argsort(row["indices"], kind="stable")
+            table[key] = Outcome(row["indices"][order], (row["predictions"] == row["labels"])[order])
+            seeds.setdefault(row["model"], set()).add(key[1])
+        cells = tuple(dict.fromkeys(cell for _, _, cell in table))
+        return cls(cells, {model: tuple(sorted(found)) for model, found in seeds.items()}, table)
+
+    def select(
+        self, *, kind: str, threat: str | None = None, conditions: Iterable[str] | None = None
+    ) -> list[CellId]:
+        """Cells of one kind, under one threat, or of some conditions."""
+        wanted = None if conditions is None else set(conditions)
+        return [
+            cell
+            for cell in self.cells
+            if cell.kind == kind
+            and (threat is None or cell.threat == threat)
+            and (wanted is None or cell.condition in wanted)
+        ]
+
+    @property
+    def threats(self) -> list[str]:
+        """Threat models that were attacked, in the order they were measured."""
+        return list(dict.fromkeys(cell.threat for cell in self.cells if cell.kind == "attack"))
+
+    def scores(self, model: str, seed: int, cells: Sequence[CellId]) -> NDArray[np.float64]:
+        """(n, cells) 1 where right, 0 where wrong, on the images that all these cells share."""
+        outcomes = [self.table[model, seed, cell] for cell in cells]
+        shared = reduce(np.intersect1d, [outcome.indices for outcome in outcomes])
+        if not len(shared):
+            raise InputError("the cells share no images: evaluate them with one plan.")
+        columns = [outcome.correct[np.isin(outcome.indices, shared)] for outcome in outcomes]
+        return np.stack(columns, axis=1).astype(np.float64)
+
+    def image_means(self, model: str, cells: Sequence[CellId], *, worst: bool = False) -> NDArray[np.float64]:
+        """(seeds, n) score of each image: its mean over the cells, or with ``worst`` its minimum.
+
+        With ``worst`` an image counts as right only where no attack among the cells broke it.
+        """
+        scores = [self.scores(model, seed, cells) for seed in self.seeds[model]]
+        return np.stack([values.min(axis=1) if worst else values.mean(axis=1) for values in scores])

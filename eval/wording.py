@@ -1,0 +1,171 @@
+"""A comparison in plain words and plain tables, claiming no more than the tests show."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from .compare import Comparison
+
+WIDTH = 110
+SIGNIFICANT = 0.05
+_WORST_CELLS = 3
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """The comparison for a terminal: table, differences to the baseline, caution; at most 110 columns."""
+    sentences = [sentence for _, sentence in difference_sentences(comparison)]
+    lines = [
+        f"Accuracy in % on {comparison.dataset}, in brackets the 95 % interval",
+        "",
+        *_table_lines(comparison.summary),
+        *_wrap(images_sentence(comparison.summary)),
+        "",
+        f"Against {comparison.baseline}, on the same images:",
+        *(line for sentence in sentences for line in _wrap(sentence, "- ")),
+        "",
+        *_wrap(scope_sentence(comparison)),
+    ]
+    if comparison.left_out:
+        lines += _wrap(left_out_sentence(comparison))
+    return "\n".join(lines) + "\n"
+
+
+def figures_of(summary: pd.DataFrame) -> list[str]:
+    """Names of the accuracies in a summary, in order: those that have bounds and image counts."""
+    return [name for name in summary.columns if f"{name} images" in summary.columns]
+
+
+def headline_figures(summary: pd.DataFrame) -> list[str]:
+    """The accuracies that a first look needs: without the means of single categories."""
+    figures = figures_of(summary)
+    return [name for name in figures if name in ("clean", "corruption mean") or name.startswith("worst ")]
+
+
+def interval_text(row: Mapping[Any, Any], figure: str) -> str:
+    """An accuracy in % with its interval, e.g. ``"73.2 [70.1, 76.0]"``."""
+    mean, low, high = (100 * float(row[name]) for name in (figure, f"{figure} low", f"{figure} high"))
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def images_sentence(summary: pd.DataFrame) -> str:
+    """On how many images each figure rests."""
+    counts = [f"{figure} {int(summary[f'{figure} images'].iloc[0])}" for figure in headline_figures(summary)]
+    return f"Images behind each figure: {', '.join(counts)}."
+
+
+def difference_text(row: Mapping[Any, Any]) -> str:
+    """One test in words, e.g. ``"corruption mean +2.1 points [+0.9, +3.3], better (p = 0.002)"``."""
+    difference, low, high = (100 * float(row[name]) for name in ("difference", "low", "high"))
+    return (
+        f"{row['label']} {difference:+.1f} points [{low:+.1f}, {high:+.1f}], "
+        f"{judgement(row)} ({pvalue_text(float(row['p_holm']))})"
+    )
+
+
+def judgement(row: Mapping[Any, Any]) -> str:
+    """``"better"``, ``"worse"`` or ``"no significant difference"``, by the Holm-adjusted p-value."""
+    if float(row["p_holm"]) >= SIGNIFICANT:
+        return "no significant difference"
+    return "better" if float(row["difference"]) > 0 else "worse"
+
+
+def pvalue_text(value: float) -> str:
+    """A p-value as it is printed: three decimals, or ``"p < 0.001"``."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def headline_tests(comparison: Comparison, model: str) -> pd.DataFrame:
+    """The tests behind the headline figures of a model: over seeds where there are enough, else over images."""
+    tests = comparison.tests[comparison.tests["model"] == model]
+    level = "seeds" if comparison.about_methods else "headline"
+    wanted = headline_figures(comparison.summary)
+    return tests[(tests["level"] == level) & tests["label"].isin(wanted)]
+
+
+def difference_sentences(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """For each model but the baseline its name and its differences in one sentence or two."""
+    for model in comparison.summary["model"]:
+        if model == comparison.baseline:
+            continue
+        rows = headline_tests(comparison, model).to_dict("records")
+        sentence = f"{model}: {'; '.join(difference_text(row) for row in rows)}."
+        yield model, sentence + _cells_text(comparison, model)
+
+
+def _cells_text(comparison: Comparison, model: str) -> str:
+    """How many cells differ significantly, and the ones that lost most."""
+    tests = comparison.tests
+    cells = tests[(tests["model"] == model) & (tests["level"] == "cell")]
+    better = int(((cells["p_holm"] < SIGNIFICANT) & (cells["difference"] > 0)).sum())
+    worse = int(((cells["p_holm"] < SIGNIFICANT) & (cells["difference"] < 0)).sum())
+    text = f" Of {len(cells)} cells {better} significantly better, {worse} worse"
+    lost = cells[cells["difference"] < 0].nsmallest(_WORST_CELLS, "difference")
+    if lost.empty:
+        return f"{text}."
+    names = [f"{row['label']} {100 * row['difference']:+.1f}" for row in lost.to_dict("records")]
+    return f"{text}; largest losses: {', '.join(names)}."
+
+
+def scope_sentence(comparison: Comparison) -> str:
+    """Whether the figures speak of methods or only of these trained networks."""
+    if comparison.about_methods:
+        return (
+            f"Each method was trained with at least {comparison.seeds} seeds: intervals and tests of these "
+            "figures are Student's t over the seeds. p-values are Holm-adjusted."
+        )
+    return (
+        f"With {comparison.seeds} training seed{'s' if comparison.seeds > 1 else ''} a model this compares "
+        "these trained networks, not the methods: claims about methods need at least 3 seeds each. "
+        "p-values are Holm-adjusted: exact McNemar within a cell, permutation by image over several."
+    )
+
+
+def left_out_sentence(comparison: Comparison) -> str:
+    """Which cells did not take part."""
+    count = len(comparison.left_out)
+    shown = ", ".join(comparison.left_out[:5]) + (" ..." if count > 5 else "")
+    return (
+        f"{count} cells were left out because not every model was measured there on the same images: {shown}."
+    )
+
+
+def _table_lines(summary: pd.DataFrame) -> list[str]:
+    """Model names down, figures across, in as many blocks as the width demands."""
+    names = ["model", *summary["model"]]
+    columns = [
+        [figure, *(interval_text(row, figure) for row in summary.to_dict("records"))]
+        for figure in headline_figures(summary)
+    ]
+    first = min(max(map(len, names)), 30)
+    lines: list[str] = []
+    block: list[list[str]] = []
+    for column in [*columns, None]:
+        used = first + sum(2 + max(map(len, entry)) for entry in block)
+        if column is None or (block and used + 2 + max(map(len, column)) > WIDTH):
+            lines += [*_block_lines(names, first, block), ""]
+            block = []
+        if column is not None:
+            block.append(column)
+    return lines
+
+
+def _block_lines(names: list[str], first: int, block: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in block]
+    lines = []
+    for row, name in enumerate(names):
+        cells = [column[row].rjust(width) for column, width in zip(block, widths, strict=True)]
+        lines.append("  ".join([_shorten(name, first).ljust(first), *cells]).rstrip())
+    return [lines[0], "-" * len(max(lines, key=len)), *lines[1:]]
+
+
+def _shorten(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 3]}..."
+
+
+def _wrap(text: str, bullet: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet))
