@@ -113,7 +113,7 @@ class TrainConfig:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
         if not 0 <= self.frozen_epochs <= self.epochs:
             raise InputError(f"frozen_epochs is {self.frozen_epochs}; give 0 to epochs ({self.epochs}).")
-        if not 0.0 < self.learning_rate:
+        if not self.learning_rate > 0.0:
             raise InputError(f"learning_rate is {self.learning_rate}; give a number above 0.")
         if not 0.0 <= self.warmup < 1.0:
             raise InputError(f"warmup is {self.warmup}; give a share from 0 to below 1.")

@@ -1,6 +1,6 @@
 """Classifiers: a front-end before a timm backbone; checkpoints and export."""
 
-from . import backbones as _backbones  # registers warplca's backbones with timm
+from .backbones import create_backbone
 from .checkpoint import load_checkpoint, read_card, save_checkpoint
 from .classifier import Classifier, build_classifier, create_classifier
 from .conv import ConvFrontend
@@ -11,6 +11,7 @@ __all__ = [
     "ConvFrontend",
     "ExportCheck",
     "build_classifier",
+    "create_backbone",
     "create_classifier",
     "export_onnx",
     "load_checkpoint",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -70,19 +70,18 @@ def create_backbone(
             f"the backbone {name!r} does not take these options ({error}); "
             "choose a timm model that takes in_chans, and options that it knows."
         ) from error
-    is_resnet = isinstance(backbone, ResNet)
-    if stem == "small" and not is_resnet:
+    if stem == "small" and not isinstance(backbone, ResNet):
         raise InputError(
             f'stem is "small", but {name!r} is not of timm\'s ResNet family; take stem: original.'
         )
-    if stem == "small" or (stem == "auto" and is_resnet and not pretrained):
+    if isinstance(backbone, ResNet) and (stem == "small" or (stem == "auto" and not pretrained)):
         _small_stem(backbone, in_channels, stem_stride)
     return backbone
 
 
-def _small_stem(backbone: nn.Module, in_channels: int, stride: int) -> None:
+def _small_stem(backbone: ResNet, in_channels: int, stride: int) -> None:
     """Replace a ResNet's 7x7 stride-2 convolution and max-pool by one 3x3 convolution (He et al. 2016, 4.2)."""
-    width = backbone.bn1.num_features  # type: ignore[union-attr]
+    width = cast(nn.BatchNorm2d, backbone.bn1).num_features
     backbone.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
     nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
     backbone.maxpool = nn.Identity()

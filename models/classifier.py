@@ -27,6 +27,9 @@ class Classifier(nn.Module):
         std: Likewise the standard deviation.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         frontend: nn.Module | None,

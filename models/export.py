@@ -67,7 +67,8 @@ def export_onnx(model: nn.Module, path: str | Path, images: Tensor) -> ExportChe
         session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
         with torch.no_grad():
             expected = torch.cat([model(batch) for batch in images.split(100)]).numpy()
-        found = np.concatenate([session.run(None, {"images": b.numpy()})[0] for b in images.split(100)])
+        outputs = [np.asarray(session.run(None, {"images": b.numpy()})[0]) for b in images.split(100)]
+        found = np.concatenate(outputs)
         check = _compare(expected, found, target.stat().st_size)
         if check.within_tolerance < 0.99 or check.same_prediction < 0.999:
             raise InputError(
