@@ -34,10 +34,10 @@ class EvaluationPlan:
         corruptions: Corruption names, chains joined by ``+`` (``"gaussian_noise+jpeg_compression"``), or the
             groups ``"standard"`` (the 15 of CIFAR-10-C) and ``"all"`` (all 19).
         severities: Severities from 1 to 5 at which each corruption is measured.
-        corruption_images: Images in each corruption cell; 0 or None means all.
+        corruption_images: Images in each corruption cell at most; 0 or None means all.
         attacks: Attack settings, measured in this order.
-        attack_images: Images in each attack cell; 0 or None means all.
-        clean_images: Images in the clean cell; 0 or None means all.
+        attack_images: Images in each attack cell at most; 0 or None means all.
+        clean_images: Images in the clean cell at most; 0 or None means all.
         seed: Seed of the choice of images, of random corruptions and of random attacks.
         batch_size: Images in one forward pass.
     """

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..configs.errors import InputError
-
 KINDS = ("clean", "corruption", "attack")
 
 
@@ -69,21 +67,13 @@ def choose_images(labels: NDArray[np.integer], count: int | None, seed: int) -> 
 
     Args:
         labels: (n,) class of each image.
-        count: Number of images; 0 or None means all.
+        count: Number of images at most; 0 or None means all.
         seed: Seed of the permutation.
 
     Returns:
-        (count,) positions.
-
-    Raises:
-        InputError: More images are asked for than there are.
+        (n,) positions.
     """
     total = len(labels)
-    wanted = count or total
-    if wanted > total:
-        raise InputError(
-            f"the plan asks for {wanted} images, the data set has {total}: lower the count or use 0 for all."
-        )
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(total)
     turn = np.empty(total, dtype=np.int64)
@@ -91,4 +81,4 @@ def choose_images(labels: NDArray[np.integer], count: int | None, seed: int) -> 
         members = shuffled[labels[shuffled] == value]
         turn[members] = np.arange(members.size)
     order = np.lexsort((rng.random(total), turn))
-    return order[:wanted]
+    return order[: count or total]

@@ -136,8 +136,8 @@ class _Run:
     def _fingerprint(self, cell: Cell) -> str:
         if isinstance(self.model, nn.Module):
             return module_fingerprint(self.model)
-        probe = cell.positions[:PROBE_IMAGES]
-        return answers_fingerprint(self.model, self.dataset.tensors(probe, self.device)[0])
+        probe = self.dataset.images[cell.positions[:PROBE_IMAGES]]
+        return answers_fingerprint(self._classify([probe]).predictions)
 
     def _key(self, cell: Cell) -> dict[str, str | int]:
         return cell_key(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -28,8 +29,6 @@ def module_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def answers_fingerprint(model: Callable[[Tensor], Tensor], probe: Tensor) -> str:
-    """SHA-256 (32 hex digits) of the classes that a callable without a state predicts on probe images."""
-    with torch.no_grad():
-        classes = model(probe).argmax(dim=1).to(torch.int64).cpu()
-    return hashlib.sha256(classes.numpy().tobytes()).hexdigest()[:32]
+def answers_fingerprint(predictions: NDArray[np.integer]) -> str:
+    """SHA-256 (32 hex digits) of the classes predicted on probe images: all there is to know of a callable."""
+    return hashlib.sha256(predictions.astype("<i8").tobytes()).hexdigest()[:32]

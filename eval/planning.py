@@ -30,8 +30,10 @@ def plan_cells(plan: EvaluationPlan, dataset: ImageDataset) -> list[Cell]:
 
     Raises:
         InputError: A name in the plan is unknown, an attack does not know the threat's norm, or the data set
-            has too few images.
+            has no images or one twice.
     """
+    if not len(dataset):
+        raise InputError(f"data set {dataset.name!r} holds no images: nothing can be measured.")
     if len(np.unique(dataset.indices)) < len(dataset.indices):
         raise InputError(f"data set {dataset.name!r} holds an image twice: give each image its own index.")
     sets = {count: _image_set(dataset, count, plan.seed) for count in _counts(plan)}
