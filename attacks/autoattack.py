@@ -68,7 +68,7 @@ class AutoAttack(Attack):
         *,
         seed: int,
         batch_size: int,
-    ) -> tuple[Tensor, tuple[str, ...]]:
+    ) -> Tensor:
         """Run the library and pass its own warnings on as notes."""
         from pyautoattack import AutoAttack as Library
 
@@ -81,14 +81,15 @@ class AutoAttack(Attack):
             version="plus" if self.part in PLUS_PARTS else self.version,
             device=images.device,
         )
-        notes = self._choose_parts(library, classes)
+        model.notes += self._choose_parts(library, classes)
         if threat.norm != "linf" and not tiles_fit(*images.shape[2:]):
             library.square = PaddedSquare(library.square)  # pyright: ignore[reportAttributeAccessIssue]
         with _library_state() as warnings:
             adversarial, _ = library.run_standard_evaluation(images.float(), labels, batch_size=batch_size)
-        return adversarial.to(images.dtype), notes + tuple(dict.fromkeys(warnings))
+        model.notes += warnings
+        return adversarial.to(images.dtype)
 
-    def _choose_parts(self, library: Library, classes: int) -> tuple[str, ...]:
+    def _choose_parts(self, library: Library, classes: int) -> list[str]:
         """Set the parts, targets and queries; leave out, by name, what needs more classes."""
         wanted: list[Any] = [self.part] if self.part else list(library.attacks_to_run or ())
         possible = [part for part in wanted if classes >= CLASSES_NEEDED.get(part, 2)]
@@ -101,11 +102,11 @@ class AutoAttack(Attack):
         library.apgd_targeted.n_target_classes = min(library.apgd_targeted.n_target_classes, classes - 1)
         library.fab.n_target_classes = min(library.fab.n_target_classes, classes - 1)
         library.square.n_queries = self.square_queries
-        return tuple(
+        return [
             f"{part} was left out: it needs {CLASSES_NEEDED[part]} classes, the model has {classes}."
             for part in wanted
             if part not in possible
-        )
+        ]
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from .result import AttackResult
 from .seeding import seeded
 from .threat import ThreatModel
 
+RANDOM_NOTE = "The model is random: equal images gave different logits on two calls."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
@@ -48,11 +50,11 @@ class Attack(ABC):
         *,
         seed: int,
         batch_size: int,
-    ) -> tuple[Tensor, tuple[str, ...]]:
+    ) -> Tensor:
         """Perturb images that the model classifies rightly.
 
         Args:
-            model: The model behind its counter.
+            model: The model behind its counter; ``model.notes`` takes remarks for the result.
             images: (N, C, H, W) contiguous, in [0, 1], on the model's device.
             labels: (N,) int64.
             threat: The ball.
@@ -60,7 +62,7 @@ class Attack(ABC):
             batch_size: Most images that may pass through the model at once.
 
         Returns:
-            Candidates inside the ball up to rounding, and notes for the result.
+            Candidates inside the ball up to rounding.
         """
 
     @final
@@ -102,16 +104,18 @@ class Attack(ABC):
             checks.check_finite(logits)
             checks.check_labels(y, len(x), logits.shape[1])
             y = y.to(device=device, dtype=torch.int64)
-            notes = self._probe(model, x[:batch_size], logits[:batch_size])
             correct = logits.argmax(dim=1) == y
             counter = CountingModel(model, x.dtype)
-            adversarial, run_notes = self._run_on_correct(
+            counter.notes += self._probe(model, x[:batch_size], logits[:batch_size])
+            adversarial = self._run_on_correct(
                 counter, x, y, correct, threat, seed=seed, batch_size=batch_size
             )
             final_logits = forward(model, adversarial, batch_size)
         checks.check_finite(final_logits)
         if counter.bad_gradients:
-            notes += (f"{counter.bad_gradients} of {counter.gradients} image gradients were not finite.",)
+            counter.notes.append(
+                f"{counter.bad_gradients} of {counter.gradients} image gradients were not finite."
+            )
         predictions = final_logits.argmax(dim=1)
         return AttackResult(
             adversarial=adversarial.to(home),
@@ -121,7 +125,7 @@ class Attack(ABC):
             queries=counter.queries,
             gradients=counter.gradients,
             seconds=time.perf_counter() - started,
-            notes=notes + run_notes,
+            notes=tuple(dict.fromkeys(counter.notes)),
         )
 
     def _check_settings(self, threat: ThreatModel, batch_size: int) -> None:
@@ -133,13 +137,13 @@ class Attack(ABC):
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected at least 1.")
 
-    def _probe(self, model: Model, x: Tensor, logits: Tensor) -> tuple[str, ...]:
+    def _probe(self, model: Model, x: Tensor, logits: Tensor) -> list[str]:
         """Look at one batch for randomness and, where it matters, for a path back to the pixels."""
         if self.uses_gradients:
             checks.check_gradient(model, x[:1])
         if checks.looks_random(logits, forward(model, x, len(x))):
-            return ("The model is random: equal images gave different logits on two calls.",)
-        return ()
+            return [RANDOM_NOTE]
+        return []
 
     def _run_on_correct(
         self,
@@ -151,16 +155,14 @@ class Attack(ABC):
         *,
         seed: int,
         batch_size: int,
-    ) -> tuple[Tensor, tuple[str, ...]]:
+    ) -> Tensor:
         adversarial = x.clone()
         if not correct.any():
-            return adversarial, ()
+            return adversarial
         with seeded(seed), torch.enable_grad():
-            candidates, notes = self.run(
-                model, x[correct], y[correct], threat, seed=seed, batch_size=batch_size
-            )
+            candidates = self.run(model, x[correct], y[correct], threat, seed=seed, batch_size=batch_size)
         adversarial[correct] = enforce(x[correct], candidates, threat)
-        return adversarial, notes
+        return adversarial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,11 +185,11 @@ class BatchwiseAttack(Attack):
         *,
         seed: int,
         batch_size: int,
-    ) -> tuple[Tensor, tuple[str, ...]]:
+    ) -> Tensor:
         """Run ``run_batch`` over consecutive batches."""
         batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
         parts = [self.run_batch(model, x, y, threat, seed=seed).detach() for x, y in batches]
-        return torch.cat(parts), ()
+        return torch.cat(parts)
 
 
 def forward(model: Model, images: Tensor, batch_size: int) -> Tensor:

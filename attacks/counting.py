@@ -22,6 +22,7 @@ class CountingModel(nn.Module):
         queries: Images passed forward so far.
         gradients: Images passed backward so far.
         bad_gradients: Those among them whose gradient held a NaN or an infinity.
+        notes: What the attack had to leave out or change, one sentence each.
     """
 
     def __init__(self, model: Model, dtype: torch.dtype) -> None:
@@ -31,6 +32,7 @@ class CountingModel(nn.Module):
         self.queries = 0
         self.gradients = 0
         self.bad_gradients = 0
+        self.notes: list[str] = []
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:

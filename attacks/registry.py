@@ -12,6 +12,8 @@ from .autoattack import AutoAttack
 from .base import Attack
 from .counting import Model
 from .gradient_descent import FGSM, PGD
+from .minimisation import Boundary, BrendelBethge, CarliniWagner, DeepFool, HopSkipJump
+from .noise import AdditiveNoise
 from .result import AttackResult
 from .threat import ThreatModel, as_threat
 
@@ -30,6 +32,12 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "fab-t": partial(AutoAttack, part="fab-t"),
     "square": partial(AutoAttack, part="square"),
     "square-20k": partial(AutoAttack, part="square", square_queries=20_000),
+    "deepfool": DeepFool,
+    "carlini-wagner": CarliniWagner,
+    "brendel-bethge": BrendelBethge,
+    "boundary": Boundary,
+    "hopskipjump": HopSkipJump,
+    "noise": AdditiveNoise,
 }
 """Name to constructor. A new attack is one entry here."""
 
