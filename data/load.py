@@ -83,11 +83,10 @@ def save_npz(path: str | Path, train: ImageDataset, test: ImageDataset) -> None:
 def _read_npz(path: Path, split: Split) -> ImageDataset:
     wanted = (f"{split}_images", f"{split}_labels", "class_names")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(
-                    f"{path} holds a single array; expected an .npz file with {', '.join(wanted)}."
-                )
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise InputError(f"{path} holds a single array; expected an .npz file with {', '.join(wanted)}.")
+        with file:
             missing = [name for name in wanted if name not in file.files]
             if missing:
                 raise InputError(
