@@ -3,11 +3,12 @@
 from .errors import InputError
 from .load import from_dict, load_config, preset_names
 from .plan import PLANS, AttackSetting, EvaluationPlan
-from .schema import ModelConfig, RunConfig, TrainConfig
+from .schema import ComparisonConfig, ModelConfig, RunConfig, TrainConfig
 
 __all__ = [
     "PLANS",
     "AttackSetting",
+    "ComparisonConfig",
     "EvaluationPlan",
     "InputError",
     "ModelConfig",

@@ -45,9 +45,14 @@ def load_config(cls: type[T], source: str | Path, kind: str, overrides: Sequence
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
     values = {} if values is None else values
+    return from_dict(cls, apply_overrides(values, overrides), where=path.name)
+
+
+def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
+    """Set dotted keys, e.g. ``"train.epochs=20"``, in nested mappings; the value is read as YAML."""
     for entry in overrides:
         values = _override(values, entry)
-    return from_dict(cls, values, where=path.name)
+    return values
 
 
 def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from .errors import InputError
+from .load import from_dict
+from .plan import EvaluationPlan
 
 FRONTENDS = ("conv", "lca", "warp-lca")
 
@@ -134,3 +136,45 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: str = "cifar10-subset"
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Several classifiers trained alike on the same data, measured alike, compared.
+
+    Attributes:
+        model: What the arms share.
+        train: The recipe that they share.
+        arms: Name of each arm, and what it changes: nested keys under ``model`` and ``train``.
+        baseline: The arm against which the others are tested.
+        data: A source for ``load_dataset``.
+        seeds: One training run of every arm for each; claims about methods need at least three.
+        train_images: Use only so many training images, class-balanced; 0 for all.
+        plan: What is measured on the test images.
+        selection: What is measured on the validation images, to choose the arm to export.
+    """
+
+    arms: dict[str, dict[str, Any]]
+    baseline: str
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: str = "cifar10-subset"
+    seeds: tuple[int, ...] = (0,)
+    train_images: int = 0
+    plan: EvaluationPlan = field(default_factory=EvaluationPlan)
+    selection: EvaluationPlan = field(default_factory=EvaluationPlan)
+
+    def __post_init__(self) -> None:
+        if self.baseline not in self.arms:
+            raise InputError(f"baseline is {self.baseline!r}; give one of the arms: {', '.join(self.arms)}.")
+        if self.selection.corruptions and not self.train.validation_images:
+            raise InputError("selection needs validation images; set train.validation_images above 0.")
+
+    def run(self, arm: str, seed: int) -> RunConfig:
+        """Return the training run of an arm."""
+        changes = self.arms[arm] or {}
+        base = {"model": asdict(self.model), "train": asdict(self.train) | {"seed": seed}, "data": self.data}
+        merged: dict[str, Any] = dict(base)
+        for section, values in changes.items():
+            merged[section] = {**base[section], **values} if isinstance(base.get(section), dict) else values
+        return from_dict(RunConfig, merged, where=f"arm {arm!r}")

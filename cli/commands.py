@@ -1,0 +1,168 @@
+"""What each command does: read arguments, call the library, print. Heavy imports happen inside."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from ..configs import ComparisonConfig, EvaluationPlan, InputError, RunConfig, load_config
+from ..configs.plan import PLANS
+
+
+def quickstart(args: Namespace) -> int:
+    """Run the quick start's comparison."""
+    from ..pipeline.comparison import run_comparison
+
+    preset = args.config or ("quickstart-fast" if args.fast else "quickstart")
+    config = load_config(ComparisonConfig, preset, "comparison", args.overrides)
+    out = Path(args.out or Path("runs") / Path(preset).stem)
+    outcome = run_comparison(config, out, say=print)
+    print(f"\n{outcome.comparison.to_text()}\n")
+    print(
+        f"LCA and WARP-LCA run {config.model.iterations} cycles each: plain LCA is far from settled by then."
+    )
+    print(f"report:      {outcome.report}")
+    print(f"checkpoint:  {outcome.checkpoint}  ({outcome.chosen}, chosen on validation images)")
+    print(f"time:        {outcome.seconds:.0f} s")
+    return 0
+
+
+def prime(args: Namespace) -> int:
+    """Prime a front-end."""
+    from ..pipeline.prime import PrimeConfig, prime_frontend
+
+    config = load_config(PrimeConfig, args.config, "prime", args.overrides)
+    facts = prime_frontend(config, args.data, args.out)
+    for name, value in facts.items():
+        print(f"{name:<20} {value:.4g}")
+    print(f"primed front-end:    {args.out}")
+    return 0
+
+
+def train(args: Namespace) -> int:
+    """Train a classifier."""
+    from dataclasses import replace
+
+    from ..data import load_dataset
+    from ..train import train as run
+
+    config = load_config(RunConfig, args.config, "train", args.overrides)
+    if args.data:
+        config = replace(config, data=args.data)
+    run(config, load_dataset(config.data, "train"), args.out)
+    print(f"checkpoint:  {Path(args.out) / 'checkpoint'}")
+    return 0
+
+
+def evaluate(args: Namespace) -> int:
+    """Measure a checkpoint."""
+    from ..data import load_dataset
+    from ..eval import evaluate as run
+    from ..models import load_checkpoint
+
+    plan = _plan(args.plan, args.overrides)
+    model = load_checkpoint(args.checkpoint)
+    name = args.name or Path(args.checkpoint).resolve().name
+    dataset = load_dataset(args.data, "test")
+    frame = run(model, dataset, plan, results=args.results, name=name, workers=args.workers)
+    columns = ["condition", "setting", "accuracy", "low", "high", "total"]
+    print(
+        frame[[column for column in columns if column in frame]].to_string(index=False, float_format="%.3f")
+    )
+    print(f"results:     {args.results}")
+    return 0
+
+
+def compare(args: Namespace) -> int:
+    """Compare the models of a store."""
+    from ..eval import ResultsStore
+    from ..eval import compare as run
+
+    if not Path(args.results).exists():
+        raise InputError(f"there is no results store {args.results}; `warplca evaluate` writes one.")
+    with ResultsStore(args.results) as store:
+        print(run(store, baseline=args.baseline, dataset=args.dataset).to_text())
+        if args.report:
+            from ..eval.report import write_report
+
+            write_report(args.report, store, baseline=args.baseline)
+            print(f"report:      {args.report}")
+    return 0
+
+
+def export(args: Namespace) -> int:
+    """Export a checkpoint."""
+    from ..data import load_dataset
+    from ..models import export_onnx, load_checkpoint, read_card, save_checkpoint
+
+    model = load_checkpoint(args.checkpoint)
+    if args.format == "safetensors":
+        ours = read_card(args.checkpoint)["warplca"]
+        save_checkpoint(
+            model,
+            args.out,
+            class_names=ours["class_names"],
+            training=ours["training"],
+            results=ours["results"],
+        )
+        print(f"wrote {args.out}")
+        return 0
+    images, _ = load_dataset(args.data, "test").tensors(range(1000))
+    check = export_onnx(model, args.out, images)
+    print(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")
+    print(
+        f"checked against PyTorch on {check.images} images: max logit difference {check.max_difference:.2e},"
+    )
+    print(f"within 1e-4 on {check.within_tolerance:.1%}, same prediction on {check.same_prediction:.2%}")
+    return 0
+
+
+def corrupt(args: Namespace) -> int:
+    """Write corrupted test images."""
+    from ..data import load_dataset, write_corruptions
+
+    dataset = load_dataset(args.data, "test")
+    write_corruptions(
+        dataset, args.out, names=args.only, severities=args.severity, seed=args.seed, workers=args.workers
+    )
+    print(f"corrupted images: {args.out}")
+    return 0
+
+
+def info(args: Namespace) -> int:
+    """Print a checkpoint's model card."""
+    from ..models import read_card
+    from ..models.checkpoint import model_card
+
+    print(model_card(read_card(args.checkpoint)))
+    return 0
+
+
+def _plan(source: str, overrides: list[str]) -> EvaluationPlan:
+    from dataclasses import asdict
+
+    from ..configs import from_dict
+    from ..configs.load import apply_overrides
+
+    if source in PLANS:
+        return from_dict(
+            EvaluationPlan, apply_overrides(asdict(PLANS[source]), overrides), where=f"plan {source!r}"
+        )
+    if not Path(source).is_file():
+        from ..configs.errors import unknown_name
+
+        raise unknown_name("evaluation plan", source, PLANS)
+    return load_config(EvaluationPlan, source, "plan", overrides)
+
+
+RUN: dict[str, Callable[[Namespace], int]] = {
+    "quickstart": quickstart,
+    "prime": prime,
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "export": export,
+    "corrupt": corrupt,
+    "info": info,
+}

@@ -1,0 +1,86 @@
+"""Entry point of the `warplca` command: parse, dispatch, turn mistakes into one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+# A file, not the screen: a traceback is for the bug report, not for the user.
+ERROR_LOG = "warplca-error.log"
+USAGE, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 2 a mistake of the user's, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    logging.basicConfig(level=logging.WARNING, format="warplca: %(message)s")
+    from ..configs.errors import InputError
+
+    try:
+        return _dispatch(arguments)
+    except InputError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(
+            f"{error.filename or 'a file'}: {error.strerror or error}; nothing already written is lost."
+        )
+    except KeyboardInterrupt:
+        return _fail("stopped; the same command goes on where it stopped.", INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback on the screen
+        return _unexpected(error)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from ..train.interrupt import Interrupted
+    from .parser import build_parser
+
+    if not arguments:
+        build_parser().print_help()
+        return 0
+    namespace = build_parser().parse_args(arguments)
+    from . import commands
+
+    try:
+        return commands.RUN[namespace.command](namespace)
+    except Interrupted as stop:
+        return _fail(f"{stop}; the same command goes on from there.", INTERRUPTED)
+
+
+def _fail(message: str, code: int = USAGE) -> int:
+    print(f"warplca: {message}", file=sys.stderr)
+    return code
+
+
+def _unexpected(error: Exception) -> int:
+    log = Path.cwd() / ERROR_LOG
+    try:
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        where = f"details are in {log}"
+    except OSError:
+        where = "its details could not be written to this folder"
+    return _fail(
+        f"unexpected {type(error).__name__} ({str(error).splitlines()[0] if str(error) else 'no text'}): "
+        f"this is a bug, please report it; {where}.",
+        1,
+    )
+
+
+def exit_with_hint(message: str, wrong: str, known: Sequence[str]) -> NoReturn:
+    """Print one sentence on stderr, with the nearest right name if there is one, and exit with code 2."""
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    print(f"warplca: {message}{hint}", file=sys.stderr)
+    raise SystemExit(USAGE)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,150 @@
+"""What the command line accepts, and its help texts. Imports nothing heavy: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import NoReturn
+
+from .. import __version__
+from ..configs.load import preset_names
+from ..configs.plan import PLANS
+from .main import exit_with_hint
+
+DATA_HELP = (
+    "cifar10-subset (embedded), a .npz file, torchvision:DIR (torchvision-download:DIR fetches it first), or a folder "
+    "with train/<class>/ and test/<class>/"
+)
+OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.lam=0.3"
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one sentence, with the nearest right name."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where help is, and exit with code 2."""
+        known = [option for action in self._actions for option in action.option_strings]
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice:
+            names = re.findall(r"[\w.-]+", choice[2])
+            message = f"{choice[1]!r} is not one of: {', '.join(names)};"
+            exit_with_hint(message, choice[1], names)
+        wrong = re.search(r"unrecognized arguments: (\S+)", message)
+        if wrong:
+            exit_with_hint(f"{self.prog} does not know {wrong[1]!r};", wrong[1], known)
+        exit_with_hint(f"{message}; see `{self.prog} --help`.", "", [])
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="warplca",
+        description="Sparse-coding front-ends (WARP-LCA) for robust image classifiers: prime, train, measure, export.",
+        epilog="Start with: warplca quickstart",
+    )
+    parser.add_argument("--version", action="version", version=f"warplca {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for add in (_quickstart, _prime, _train, _evaluate, _compare, _export, _corrupt, _info):
+        add(commands)
+    return parser
+
+
+def _quickstart(commands: argparse._SubParsersAction) -> None:
+    text = "train four small classifiers on embedded real photographs, measure and compare them (minutes, 2 cores)"
+    parser = commands.add_parser("quickstart", help=text, description=text)
+    parser.add_argument(
+        "--fast", action="store_true", help="a one-minute version that only shows that it works"
+    )
+    parser.add_argument(
+        "--out", default=None, help="folder for all results (default: runs/quickstart[-fast])"
+    )
+    _config(parser, "comparison", default=None)
+
+
+def _prime(commands: argparse._SubParsersAction) -> None:
+    text = "learn a dictionary and a state predictor from unlabelled images"
+    parser = commands.add_parser("prime", help=text, description=text)
+    parser.add_argument("--data", required=True, help=f"training images: {DATA_HELP}")
+    parser.add_argument("--out", required=True, help="folder for the primed front-end")
+    _config(parser, "prime", default="64x9s2")
+
+
+def _train(commands: argparse._SubParsersAction) -> None:
+    text = "train a classifier end to end; the same command continues a stopped run"
+    parser = commands.add_parser("train", help=text, description=text)
+    _config(parser, "train", default="warp-lca")
+    parser.add_argument("--data", default=None, help=f"in place of the configuration's: {DATA_HELP}")
+    parser.add_argument("--out", required=True, help="folder of the run")
+
+
+def _evaluate(commands: argparse._SubParsersAction) -> None:
+    text = "measure a checkpoint: clean, corrupted, attacked; finished cells are not measured again"
+    parser = commands.add_parser("evaluate", help=text, description=text)
+    parser.add_argument("--checkpoint", required=True, help="folder that `warplca train` wrote")
+    parser.add_argument(
+        "--data", default="cifar10-subset", help=f"test images: {DATA_HELP} (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--plan", default="quick", help=f"{', '.join(PLANS)}, or a YAML file (default: %(default)s)"
+    )
+    parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
+    parser.add_argument(
+        "--name", default=None, help="the model's name in the results (default: the folder's)"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="changes to the plan, e.g. attack_images=100"
+    )
+
+
+def _compare(commands: argparse._SubParsersAction) -> None:
+    text = "compare the models of a results store, with intervals and paired tests"
+    parser = commands.add_parser("compare", help=text, description=text)
+    parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
+    parser.add_argument("--baseline", required=True, help="name of the model to compare with")
+    parser.add_argument("--dataset", default=None, help="which data set's results, if the store has several")
+    parser.add_argument(
+        "--report", default=None, help="write a self-contained HTML report to this file as well"
+    )
+
+
+def _export(commands: argparse._SubParsersAction) -> None:
+    text = "export a checkpoint, checked against PyTorch on real images"
+    parser = commands.add_parser("export", help=text, description=text)
+    parser.add_argument("--checkpoint", required=True, help="folder that `warplca train` wrote")
+    parser.add_argument(
+        "--format", choices=("onnx", "safetensors"), default="onnx", help="(default: %(default)s)"
+    )
+    parser.add_argument("--out", required=True, help="file (onnx) or folder (safetensors) to write")
+    parser.add_argument("--data", default="cifar10-subset", help=f"images to check on: {DATA_HELP}")
+
+
+def _corrupt(commands: argparse._SubParsersAction) -> None:
+    text = "write the corrupted versions of a test set in the layout of CIFAR-10-C"
+    parser = commands.add_parser("corrupt", help=text, description=text)
+    parser.add_argument("--data", required=True, help=f"test images: {DATA_HELP}")
+    parser.add_argument("--out", required=True, help="folder for the .npy files")
+    parser.add_argument(
+        "--only", nargs="+", default=None, metavar="NAME", help="these corruptions (default: all)"
+    )
+    parser.add_argument(
+        "--severity", nargs="+", type=int, default=None, metavar="N", help="1 to 5 (default: all)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the random corruptions (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+
+
+def _info(commands: argparse._SubParsersAction) -> None:
+    text = "tell what a checkpoint is, how it was trained, and what was measured"
+    parser = commands.add_parser("info", help=text, description=text)
+    parser.add_argument("checkpoint", help="checkpoint folder")
+
+
+def _config(parser: argparse.ArgumentParser, kind: str, default: str | None) -> None:
+    shown = f" (default: {default})" if default else ""
+    parser.add_argument(
+        "--config", default=default, help=f"YAML file, or one of: {', '.join(preset_names(kind))}{shown}"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES_HELP)

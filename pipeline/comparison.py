@@ -1,0 +1,165 @@
+"""Train several arms alike, measure them alike, compare, report, export the best: public calls in sequence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..configs import ComparisonConfig, InputError
+from ..data import ImageDataset, load_dataset
+from ..eval import Comparison, ResultsStore, compare, evaluate
+from ..models import Classifier, save_checkpoint
+from ..train import train
+from .pictures import collect_pictures, environment_facts
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison leaves behind.
+
+    Attributes:
+        comparison: Summary and paired tests.
+        chosen: The arm that did best on the validation images.
+        report: The self-contained HTML report.
+        checkpoint: The chosen classifier's folder, with its results in the card.
+        seconds: Time this call took.
+    """
+
+    comparison: Comparison
+    chosen: str
+    report: Path
+    checkpoint: Path
+    seconds: float
+
+
+def run_comparison(
+    config: ComparisonConfig, out: str | Path, *, say: Say = lambda line: None, progress: bool = True
+) -> Outcome:
+    """Run a whole comparison; finished parts are kept, so the same call continues a stopped one.
+
+    Args:
+        config: Arms, recipe, data and what to measure.
+        out: Folder for everything: one folder per run, ``results.sqlite``, ``report.html``, ``best/``.
+        say: Receives a line of text at each stage.
+        progress: Whether to show progress bars.
+
+    Raises:
+        InputError: If the configuration does not fit, or ``out`` holds another comparison.
+        Interrupted: On SIGINT or SIGTERM in training, after saving.
+    """
+    out = Path(out)
+    started = time.monotonic()
+    training = _training_images(config)
+    test = load_dataset(config.data, "test")
+    models = _train_arms(config, training, out, say, progress)
+    with ResultsStore(out / "results.sqlite") as store:
+        for (arm, seed), model in models.items():
+            say(f"measuring {arm}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
+            evaluate(model, test, config.plan, results=store, name=arm, model_seed=seed, progress=progress)
+        comparison = compare(store, baseline=config.baseline)
+        chosen = _choose(config, training, models, out, progress)
+        seconds = time.monotonic() - started
+        report = _write_report(config, store, models, test, out, chosen, seconds)
+    checkpoint = _export(comparison, models[chosen, config.seeds[0]], chosen, test, out)
+    return Outcome(comparison, chosen, report, checkpoint, seconds)
+
+
+def _training_images(config: ComparisonConfig) -> ImageDataset:
+    dataset = load_dataset(config.data, "train")
+    if config.train_images:
+        if config.train_images > len(dataset):
+            raise InputError(f"train_images is {config.train_images}; {dataset.name} has {len(dataset)}.")
+        if config.train_images < len(dataset):
+            _, dataset = dataset.split(config.train_images, seed=0)
+    return dataset
+
+
+def _train_arms(
+    config: ComparisonConfig, dataset: ImageDataset, out: Path, say: Say, progress: bool
+) -> dict[tuple[str, int], Classifier]:
+    models = {}
+    for seed in config.seeds:
+        for arm in config.arms:
+            say(f"training {arm}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
+            models[arm, seed] = train(
+                config.run(arm, seed), dataset, run_folder(out, arm, seed), progress=progress
+            )
+    return models
+
+
+def run_folder(out: Path, arm: str, seed: int) -> Path:
+    """Return the folder of one training run."""
+    return out / f"{arm}-{seed}"
+
+
+def _choose(
+    config: ComparisonConfig,
+    training: ImageDataset,
+    models: dict[tuple[str, int], Classifier],
+    out: Path,
+    progress: bool,
+) -> str:
+    """Choose the arm with the best mean accuracy on validation images, never on test images."""
+    if not config.train.validation_images:
+        return config.baseline
+    _, validation = training.split(config.train.validation_images, seed=0)
+    validation = replace(validation, name=f"{training.name}-validation")
+    seed = config.seeds[0]
+    scores = {}
+    with ResultsStore(out / "selection.sqlite") as store:
+        for arm in config.arms:
+            frame = evaluate(
+                models[arm, seed], validation, config.selection, results=store, name=arm, progress=progress
+            )
+            scores[arm] = float(frame["accuracy"].mean())
+    return max(scores, key=lambda arm: scores[arm])
+
+
+def _write_report(
+    config: ComparisonConfig,
+    store: ResultsStore,
+    models: dict[tuple[str, int], Classifier],
+    test: ImageDataset,
+    out: Path,
+    chosen: str,
+    seconds: float,
+) -> Path:
+    from ..eval.report import write_report
+
+    seed = config.seeds[0]
+    first = {arm: models[arm, seed] for arm in config.arms}
+    curves = {arm: pd.read_csv(run_folder(out, arm, seed) / "curves.csv") for arm in config.arms}
+    atoms, examples = collect_pictures(first, test, config.plan)
+    path = out / "report.html"
+    write_report(
+        path,
+        store,
+        baseline=config.baseline,
+        title="WARP-LCA against its baselines",
+        facts=environment_facts(config, test, chosen, seconds),
+        atoms=atoms,
+        examples=examples,
+        curves=curves,
+    )
+    return path
+
+
+def _export(comparison: Comparison, model: Classifier, arm: str, test: ImageDataset, out: Path) -> Path:
+    """Save the chosen classifier with its measured results in the model card."""
+    row = comparison.summary.loc[arm] if arm in comparison.summary.index else comparison.summary.iloc[0]
+    results = {
+        str(key): f"{value:.4f}" if isinstance(value, float | np.floating) else str(value)
+        for key, value in row.items()
+        if value is not None and value == value
+    }
+    folder = out / "best"
+    if not (folder / "config.json").exists():
+        save_checkpoint(model, folder, class_names=test.class_names, training={"arm": arm}, results=results)
+    return folder
