@@ -56,7 +56,8 @@ def glass_blur(images: np.ndarray, streams: Streams, sigma: float, reach: int, r
     shape = (max(0, height - 2 * reach), max(0, width - 2 * reach), 2)
     pixels = gaussian_blur(images, sigma).astype(np.uint8)
     for _ in range(rounds):
-        steps = np.stack([stream.randint(-reach, reach, shape) for stream in streams])
+        drawn = np.stack([stream.randint(-reach, reach, shape) for stream in streams])
+        steps = drawn[:, ::-1, ::-1]  # drawn in the order of the visits, which is backwards
         origins = shuffled_origins(height, width, reach, steps)
         flat = pixels.reshape(len(pixels), -1, 3)
         pixels = np.take_along_axis(flat, origins[:, :, None], axis=1).reshape(images.shape)

@@ -73,6 +73,8 @@ def _libjpeg(images: np.ndarray, quality: int) -> np.ndarray:
         path = str(Path(folder) / "sheet.jpeg")
         for start in range(0, len(images), stacked):
             part = images[start : start + stacked]
-            jpeglib.from_spatial(np.concatenate(part)).write_spatial(path, qt=quality)
+            jpeglib.from_spatial(np.concatenate(part)).write_spatial(
+                path, qt=quality, flags=["+FORCE_BASELINE"]
+            )
             decoded[start : start + stacked] = jpeglib.read_spatial(path).spatial.reshape(part.shape)
     return decoded
