@@ -15,7 +15,7 @@ from ..data import ImageDataset, load_dataset
 from ..eval import Comparison, ResultsStore, compare, evaluate
 from ..models import Classifier, save_checkpoint
 from ..train import train
-from .pictures import collect_pictures, environment_facts
+from .pictures import collect_atoms, collect_examples, environment_facts
 
 Say = Callable[[str], None]
 
@@ -136,7 +136,6 @@ def _write_report(
     seed = config.seeds[0]
     first = {arm: models[arm, seed] for arm in config.arms}
     curves = {arm: pd.read_csv(run_folder(out, arm, seed) / "curves.csv") for arm in config.arms}
-    atoms, examples = collect_pictures(first, test, config.plan)
     path = out / "report.html"
     write_report(
         path,
@@ -144,8 +143,8 @@ def _write_report(
         baseline=config.baseline,
         title="WARP-LCA against its baselines",
         facts=environment_facts(config, test, chosen, seconds),
-        atoms=atoms,
-        examples=examples,
+        atoms=collect_atoms(first),
+        examples=collect_examples(first, test, config.plan),
         curves=curves,
     )
     return path

@@ -75,7 +75,8 @@ def frontend_card(config: PrimeConfig, data: str, facts: dict[str, float]) -> st
     """Return the README.md of a primed front-end."""
     layer = config.layer
     lines = [
-        f"# WARP-LCA front-end: {layer.features} atoms of {layer.kernel_size} x {layer.kernel_size}, stride {layer.stride}",
+        f"# WARP-LCA front-end: {layer.features} atoms of {layer.kernel_size} x {layer.kernel_size}, "
+        f"stride {layer.stride}",
         "",
         f"Threshold {layer.threshold}, lambda {layer.lam}, primed for {layer.iterations} cycles.",
         "",

@@ -1,0 +1,112 @@
+"""What people look at in a comparison's report: atoms, example images with reconstruction and code."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy as np
+import timm
+import torch
+
+from .. import __version__
+from ..attacks import run_attack
+from ..configs import ComparisonConfig, EvaluationPlan
+from ..data import ImageDataset, corrupt
+from ..eval.pictures import Example, difference_picture
+from ..frontend import LCA
+from ..models import Classifier
+
+Picture = np.ndarray
+
+
+def collect_atoms(models: dict[str, Classifier]) -> dict[str, Picture]:
+    """Return the dictionary (M, C, k, k) of every arm that has one."""
+    return {
+        arm: model.frontend.dictionary.atoms.detach().cpu().numpy()
+        for arm, model in models.items()
+        if isinstance(model.frontend, LCA)
+    }
+
+
+def collect_examples(
+    models: dict[str, Classifier], test: ImageDataset, plan: EvaluationPlan, *, count: int = 4
+) -> list[Example]:
+    """Return rows of pictures for a few test images of different classes.
+
+    Each row shows the image, one corruption of the plan, one adversarial image against the last arm with the
+    difference times ten, and for every LCA arm the reconstruction from its code and where the code is active.
+    """
+    _, first = np.unique(test.labels, return_index=True)
+    chosen = test.subset(first[:: max(1, len(first) // count)][:count])
+    return [
+        Example(
+            f"{test.class_names[int(chosen.labels[i])]}",
+            [*_disturbed(models, chosen.subset([i]), plan), *_coded(models, chosen.subset([i]))],
+        )
+        for i in range(len(chosen))
+    ]
+
+
+def _disturbed(
+    models: dict[str, Classifier], one: ImageDataset, plan: EvaluationPlan
+) -> list[tuple[str, Picture]]:
+    clean = one.images[0] / 255.0
+    pictures = [("image", clean)]
+    if plan.corruptions and plan.corruptions[0] not in ("standard", "all"):
+        name, severity = plan.corruptions[0].split("+")[0], max(plan.severities)
+        corrupted = corrupt(one.images, name, severity=severity, seed=plan.seed, indices=one.indices)
+        pictures.append((f"{name} {severity}", corrupted[0] / 255.0))
+    if plan.attacks:
+        arm, model = list(models.items())[-1]
+        setting = plan.attacks[-1]
+        images, labels = one.tensors(device=_device(model))
+        result = run_attack(model, images, labels, setting.attack, setting.threat, seed=plan.seed)
+        adversarial = _picture(result.adversarial[0])
+        pictures.append((f"{setting.attack}, {setting.threat}, against {arm}", adversarial))
+        pictures.append(("difference x 10", difference_picture(clean, adversarial)))
+    return pictures
+
+
+@torch.no_grad()
+def _coded(models: dict[str, Classifier], one: ImageDataset) -> list[tuple[str, Picture]]:
+    pictures: list[tuple[str, Picture]] = []
+    for arm, model in models.items():
+        layer = model.frontend
+        if not isinstance(layer, LCA):
+            continue
+        images, _ = one.tensors(device=_device(model))
+        encoding = layer.encode(images)
+        size = (images.shape[2], images.shape[3])
+        restored = encoding.standardised.restore(encoding.operator.synthesise(encoding.code, size))
+        pictures.append((f"{arm}: reconstruction", _picture(restored[0].clamp(0, 1))))
+        pictures.append((f"{arm}: activity", encoding.code[0].abs().sum(0).cpu().numpy()))
+    return pictures
+
+
+def environment_facts(
+    config: ComparisonConfig, test: ImageDataset, chosen: str, seconds: float
+) -> dict[str, str]:
+    """Return what a reader must know of the run: data, seeds, recipe, versions, time."""
+    recipe = config.train
+    return {
+        "data": f"{test.name}: {len(test)} test images; {config.data} for training",
+        "seeds": ", ".join(map(str, config.seeds)),
+        "backbone": config.model.backbone,
+        "recipe": f"{recipe.epochs} epochs, batch {recipe.batch_size}, peak learning rate {recipe.learning_rate}",
+        "cycles": f"LCA and WARP-LCA run {config.model.iterations} cycles each; plain LCA is far from settled by then",
+        "exported": f"{chosen}, chosen on {recipe.validation_images} validation images, not on the test images",
+        "time": f"{seconds:.0f} s in this call",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
+        "versions": f"warplca {__version__}, torch {torch.__version__}, timm {timm.__version__}, "
+        f"Python {platform.python_version()}",
+    }
+
+
+def _device(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _picture(image: torch.Tensor) -> Picture:
+    """Turn (C, H, W) into (H, W, C)."""
+    return image.detach().cpu().permute(1, 2, 0).numpy()
