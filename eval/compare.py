@@ -59,7 +59,8 @@ class Comparison:
         tests: One row for each model but the baseline and each cell, aggregate and, from three seeds on,
             claim about methods (column ``level``): accuracies, ``difference`` with ``low`` and ``high`` (95 %),
             ``p``, ``p_holm``, ``test``, ``images``.
-        cells: The rows of every network in every cell that took part, without arrays.
+        cells: The rows of every network in every cell that took part, without arrays; ``clean_accuracy`` is
+            that of the same images as they were (NaN where some were not measured clean).
         left_out: Labels of cells that not every model has.
         seeds: Smallest number of training seeds among the models.
     """
@@ -122,7 +123,7 @@ def compare(
         dataset=str(frame["dataset"].iloc[0]),
         summary=_summary(outcomes, selected.frame, [baseline, *others]),
         tests=_adjusted(tests),
-        cells=selected.frame.drop(columns=["predictions", "confidences", "indices", "labels"]),
+        cells=_without_arrays(selected.frame, outcomes),
         left_out=selected.left_out,
         seeds=min(len(seeds) for seeds in outcomes.seeds.values()),
     )
@@ -158,6 +159,13 @@ def _with_predictions(results: ResultsStore | pd.DataFrame | str | Path) -> pd.D
         return results.to_frame(predictions=True)
     with ResultsStore(results, read_only=True) as store:
         return store.to_frame(predictions=True)
+
+
+def _without_arrays(frame: pd.DataFrame, outcomes: Outcomes) -> pd.DataFrame:
+    keys = frame[["model", "model_seed", *CellId._fields]].itertuples(index=False, name=None)
+    clean = [outcomes.clean_accuracy(model, seed, CellId(*cell)) for model, seed, *cell in keys]
+    arrays = ["predictions", "confidences", "indices", "labels"]
+    return frame.drop(columns=arrays).assign(clean_accuracy=clean)
 
 
 def _summary(outcomes: Outcomes, frame: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
@@ -68,18 +68,9 @@ class Outcomes:
         cells = tuple(dict.fromkeys(cell for _, _, cell in table))
         return cls(cells, {model: tuple(sorted(found)) for model, found in seeds.items()}, table)
 
-    def select(
-        self, *, kind: str, threat: str | None = None, conditions: Iterable[str] | None = None
-    ) -> list[CellId]:
-        """Cells of one kind, under one threat, or of some conditions."""
-        wanted = None if conditions is None else set(conditions)
-        return [
-            cell
-            for cell in self.cells
-            if cell.kind == kind
-            and (threat is None or cell.threat == threat)
-            and (wanted is None or cell.condition in wanted)
-        ]
+    def select(self, *, kind: str, threat: str | None = None) -> list[CellId]:
+        """Cells of one kind, and under one threat where it is given."""
+        return [cell for cell in self.cells if cell.kind == kind and threat in (None, cell.threat)]
 
     @property
     def threats(self) -> list[str]:
@@ -94,6 +85,16 @@ class Outcomes:
             raise InputError("the cells share no images: evaluate them with one plan.")
         columns = [outcome.correct[np.isin(outcome.indices, shared)] for outcome in outcomes]
         return np.stack(columns, axis=1).astype(np.float64)
+
+    def clean_accuracy(self, model: str, seed: int, cell: CellId) -> float:
+        """Accuracy without corruption or attack on the images of a cell; NaN where not all were measured."""
+        outcome = self.table[model, seed, cell]
+        for clean in self.select(kind="clean"):
+            reference = self.table[model, seed, clean]
+            same = np.isin(reference.indices, outcome.indices)
+            if same.sum() == len(outcome.indices):
+                return float(reference.correct[same].mean())
+        return float("nan")
 
     def image_means(self, model: str, cells: Sequence[CellId], *, worst: bool = False) -> NDArray[np.float64]:
         """(seeds, n) score of each image: its mean over the cells, or with ``worst`` its minimum.

@@ -7,10 +7,10 @@ tests and a later start need them. Images and labels are stored once for each ch
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -91,7 +91,6 @@ class ResultsStore:
         version = execute("PRAGMA user_version").fetchone()[0]
         tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables == 0 and application == 0 and not read_only:
-            execute("PRAGMA journal_mode = WAL")
             with self._transaction():
                 self._create_tables()
         elif application != APPLICATION_ID:
@@ -103,6 +102,8 @@ class ResultsStore:
                 f"results store {self.path} has schema version {version}, expected {SCHEMA_VERSION}: "
                 "use the warplca version that wrote it, or evaluate into a new file."
             )
+        if not read_only:
+            execute("PRAGMA journal_mode = WAL")
 
     def _create_tables(self) -> None:
         execute = self._connection.execute
@@ -115,7 +116,7 @@ class ResultsStore:
         execute(f"PRAGMA application_id = {APPLICATION_ID}")
         execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    @contextmanager
+    @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
         """Turn SQLite's and the file system's failures into sentences a user can act on."""
         try:
@@ -125,7 +126,7 @@ class ResultsStore:
         except sqlite3.DatabaseError as error:
             raise InputError(_explain(error, self.path)) from error
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._clear_errors():
             self._connection.execute("BEGIN IMMEDIATE")
@@ -151,13 +152,12 @@ class ResultsStore:
                 "INSERT OR IGNORE INTO image_sets VALUES (?, ?, ?, ?, ?)",
                 (images.key, images.dataset, images.fingerprint, *blobs),
             )
-            self._insert(row)
+            self._insert([row[column] for column in COLUMNS])
 
-    def _insert(self, row: Mapping[str, object]) -> None:
+    def _insert(self, values: Sequence[object]) -> None:
         marks = ", ".join("?" for _ in COLUMNS)
         self._connection.execute(
-            f"INSERT OR REPLACE INTO cells ({', '.join(COLUMNS)}) VALUES ({marks})",
-            tuple(row[column] for column in COLUMNS),
+            f"INSERT OR REPLACE INTO cells ({', '.join(COLUMNS)}) VALUES ({marks})", tuple(values)
         )
 
     def has(self, model: str, model_seed: int, condition: Condition, image_set: ImageSet, seed: int) -> bool:
@@ -245,7 +245,7 @@ class ResultsStore:
         with self._transaction():
             self._connection.executemany("INSERT OR IGNORE INTO image_sets VALUES (?, ?, ?, ?, ?)", sets)
             for row in rows:
-                self._insert(dict(zip(COLUMNS, row, strict=True)))
+                self._insert(row)
         if source is not other:
             source.close()
         return len(rows)
@@ -269,7 +269,12 @@ class ResultsStore:
         return store
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; with the last writer gone it is one plain file that read-only places can hold."""
+        with contextlib.suppress(
+            sqlite3.Error
+        ):  # another writer, or a full disk: the file stays valid as it is
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            self._connection.execute("PRAGMA journal_mode = DELETE")
         self._connection.close()
 
     def __enter__(self) -> Self:

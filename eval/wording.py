@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 SIGNIFICANT = 0.05
+NO_DIFFERENCE = "no significant difference"
+JUDGEMENTS = ("better", "worse", NO_DIFFERENCE)
 _WORST_CELLS = 3
 
 
@@ -68,9 +70,9 @@ def difference_text(row: Mapping[Any, Any]) -> str:
 
 
 def judgement(row: Mapping[Any, Any]) -> str:
-    """``"better"``, ``"worse"`` or ``"no significant difference"``, by the Holm-adjusted p-value."""
+    """One of `JUDGEMENTS`, by the Holm-adjusted p-value."""
     if float(row["p_holm"]) >= SIGNIFICANT:
-        return "no significant difference"
+        return NO_DIFFERENCE
     return "better" if float(row["difference"]) > 0 else "worse"
 
 
@@ -109,6 +111,68 @@ def _cells_text(comparison: Comparison, model: str) -> str:
         return f"{text}."
     names = [f"{row['label']} {100 * row['difference']:+.1f}" for row in lost.to_dict("records")]
     return f"{text}; largest losses: {', '.join(names)}."
+
+
+def headline(comparison: Comparison) -> list[str]:
+    """What the numbers say, one sentence for each headline figure, significance included."""
+    baseline = comparison.baseline
+    summary = comparison.summary.set_index("model")
+    tests = pd.concat([headline_tests(comparison, str(model)) for model in summary.index])
+    sentences = []
+    for figure in headline_figures(comparison.summary):
+        percent = 100 * float(str(summary.at[baseline, figure]))
+        text = f"{_figure_words(figure)} {baseline!r} classifies {percent:.1f} % correctly"
+        rows = tests[tests["label"] == figure].sort_values("difference", ascending=False).to_dict("records")
+        parts = [_group_words(rows, word) for word in JUDGEMENTS]
+        sentences.append("; ".join([text, *(part for part in parts if part)]) + ".")
+    return sentences
+
+
+def _group_words(rows: list[dict[Any, Any]], word: str) -> str:
+    """The models of one judgement, with their differences where these are significant."""
+    group = [row for row in rows if judgement(row) == word]
+    if not group:
+        return ""
+    if word == NO_DIFFERENCE:
+        return f"{word}: {', '.join(repr(row['model']) for row in group)}"
+    return f"significantly {word}: " + ", ".join(
+        f"{row['model']!r} {100 * row['difference']:+.1f} points [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+        for row in group
+    )
+
+
+def lead(comparison: Comparison) -> str:
+    """The result in a sentence or two, never better than the tests."""
+    baseline = comparison.baseline
+    if len(comparison.summary) == 1:
+        return f"Only {baseline!r} was measured: there is nothing to compare it with."
+    better, worse = (_significant(comparison, word) for word in ("better", "worse"))
+    if not better and not worse:
+        return f"No model differs significantly from {baseline!r} in any headline figure."
+    first = (
+        f"Significantly better than {baseline!r}: {better}."
+        if better
+        else f"No model is significantly better than {baseline!r}."
+    )
+    return f"{first} Significantly worse: {worse}." if worse else first
+
+
+def _significant(comparison: Comparison, word: str) -> str:
+    """Which models have this judgement, and where."""
+    found = []
+    for model in comparison.summary["model"]:
+        rows = [row for row in headline_tests(comparison, model).to_dict("records") if judgement(row) == word]
+        if rows:
+            found.append(f"{model!r} {' and '.join(_figure_words(row['label']).lower() for row in rows)}")
+    return "; ".join(found)
+
+
+def _figure_words(figure: str) -> str:
+    if figure == "clean":
+        return "On clean images"
+    if figure == "corruption mean":
+        return "Under corruption"
+    return f"Under the strongest attack run at {figure.removeprefix('worst ')}"
 
 
 def scope_sentence(comparison: Comparison) -> str:
