@@ -1,5 +1,6 @@
 """Data sets, the embedded CIFAR-10 subset, the CIFAR-10-C generator and reader."""
 
+from .cifar_c import CorruptedFiles, open_cifar_c
 from .corruptions.generate import SEVERITIES, corrupt, default_scale
 from .corruptions.table import (
     CORRUPTIONS,
@@ -10,7 +11,9 @@ from .corruptions.table import (
     agreement,
     canonical_name,
 )
+from .corruptions.write import write_corruptions
 from .dataset import ImageDataset
+from .download import download_cifar_c
 from .load import load_dataset, save_npz
 
 __all__ = [
@@ -19,12 +22,16 @@ __all__ = [
     "ROBUSTBENCH_ORDER",
     "SEVERITIES",
     "STANDARD_CORRUPTIONS",
+    "CorruptedFiles",
     "Corruption",
     "ImageDataset",
     "agreement",
     "canonical_name",
     "corrupt",
     "default_scale",
+    "download_cifar_c",
     "load_dataset",
+    "open_cifar_c",
     "save_npz",
+    "write_corruptions",
 ]

@@ -33,10 +33,10 @@ class ImageDataset:
     """
 
     name: str
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
     class_names: tuple[str, ...]
-    indices: np.ndarray = field(default=None)  # type: ignore[assignment]  # filled in below
+    indices: np.ndarray = field(default=None, repr=False)  # type: ignore[assignment]  # filled in below
 
     def __post_init__(self) -> None:
         indices = np.arange(len(self.images)) if self.indices is None else self.indices
@@ -70,10 +70,10 @@ class ImageDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of shape, pixels and labels."""
+        """The first 16 hexadecimal digits of the SHA-256 of shape, pixels, labels and indices."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(self.images.tobytes())
-        digest.update(self.labels.tobytes())
+        for array in (self.images, self.labels, self.indices):
+            digest.update(array.tobytes())
         return digest.hexdigest()[:16]
 
     def subset(self, indices: Indices, name: str | None = None) -> ImageDataset:

@@ -38,16 +38,23 @@ def test_tensors_do_not_share_memory_with_the_data_set():
     assert ImageDataset("again", dataset.images, dataset.labels, dataset.class_names).fingerprint == before
 
 
-def test_fingerprint_depends_on_pixels_and_labels_only():
+def test_fingerprint_depends_on_pixels_labels_and_indices_but_not_on_names():
     dataset = make()
-    images = dataset.images.copy()
+    arrays = {"images": dataset.images, "labels": dataset.labels, "indices": dataset.indices}
+
+    def fingerprint(**changed: np.ndarray) -> str:
+        return ImageDataset("other name", class_names=tuple("abcd"), **(arrays | changed)).fingerprint
+
+    assert fingerprint() == dataset.fingerprint
+    images, labels = dataset.images.copy(), dataset.labels.copy()
     images[7, 2, 3, 1] ^= 1
-    labels = dataset.labels.copy()
     labels[0] = 1
-    same = ImageDataset("other name", dataset.images.copy(), dataset.labels, dataset.class_names)
-    assert same.fingerprint == dataset.fingerprint
-    for changed in ((images, dataset.labels), (dataset.images, labels)):
-        assert ImageDataset("toy", *changed, dataset.class_names).fingerprint != dataset.fingerprint
+    prints = {
+        fingerprint(images=images),
+        fingerprint(labels=labels),
+        fingerprint(indices=dataset.indices + 1),
+    }
+    assert len(prints | {dataset.fingerprint}) == 4
 
 
 def test_arrays_are_read_only():

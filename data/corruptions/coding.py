@@ -76,5 +76,7 @@ def _libjpeg(images: np.ndarray, quality: int) -> np.ndarray:
             jpeglib.from_spatial(np.concatenate(part)).write_spatial(
                 path, qt=quality, flags=["+FORCE_BASELINE"]
             )
-            decoded[start : start + stacked] = jpeglib.read_spatial(path).spatial.reshape(part.shape)
+            decoded[start : start + stacked] = np.asarray(jpeglib.read_spatial(path).spatial).reshape(
+                part.shape
+            )
     return decoded

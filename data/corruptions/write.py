@@ -1,0 +1,150 @@
+"""Writing corrupted images to files in the layout of the official CIFAR-10-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+from tqdm import tqdm
+
+from ...configs.errors import InputError
+from ..dataset import ImageDataset
+from ..files import atomic_path
+from .generate import SEVERITIES, Scale, check_severity, corrupt, default_scale
+from .manifest import MANIFEST, Manifest, file_sha256
+from .table import STANDARD_CORRUPTIONS, agreement, canonical_name
+
+CHUNK = 256
+Task = tuple[np.ndarray, np.ndarray, str, int, int, Scale]
+Run = Callable[[Iterable[Task]], Iterator[np.ndarray]]
+
+
+def write_corruptions(
+    dataset: ImageDataset,
+    folder: str | Path,
+    *,
+    names: Sequence[str] = STANDARD_CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+    scale: Scale | None = None,
+    workers: int = 1,
+) -> list[Path]:
+    """Write ``<corruption>.npy`` for each name, and ``labels.npy``.
+
+    Each file holds the images of the first severity, then those of the second, and so on: uint8,
+    shape (severities * N, H, W, 3). A file appears whole or not at all. Run again, finished files
+    are recognised by the SHA-256 in ``corruptions.json`` and left alone.
+
+    Args:
+        names: Which corruptions; the 15 standard ones unless given.
+        severities: Which severities, in this order.
+        seed: Of the randomness; see ``corrupt``.
+        scale: See ``corrupt``.
+        workers: Processes. The images do not depend on it.
+
+    Returns:
+        The files of the corruptions asked for.
+
+    Raises:
+        InputError: an unknown name or severity, a folder with files of other origin, or no space.
+    """
+    folder = Path(folder).expanduser()
+    names = list(dict.fromkeys(canonical_name(name) for name in names))
+    scale = scale or default_scale(dataset.size)
+    if workers < 1:
+        raise InputError(f"asked for {workers} workers; expected 1 or more.")
+    if not severities:
+        raise InputError("no severity was given; expected some of 1 to 5.")
+    for severity in severities:
+        check_severity(severity)
+        for name in names:  # what cannot work should fail now, not after an hour
+            corrupt(dataset.images[:1], name, severity=severity, seed=seed, scale=scale)
+    manifest = _open_manifest(folder, Manifest.describe(dataset, severities, seed, scale))
+    missing = [name for name in names if not _finished(manifest, folder, name)]
+    with atomic_path(folder / "labels.npy") as temporary, temporary.open("wb") as stream:
+        dtype = np.uint8 if len(dataset.class_names) <= 256 else np.int64
+        np.save(stream, np.tile(dataset.labels, len(severities)).astype(dtype), allow_pickle=False)
+    images = len(missing) * len(severities) * len(dataset)
+    with _pool(workers) as run, tqdm(total=images, unit="image", disable=not images) as progress:
+        for name in missing:
+            progress.set_description(name)
+            _write_file(dataset, folder, name, manifest, run, progress)
+    return [folder / f"{name}.npy" for name in names]
+
+
+def _open_manifest(folder: Path, wanted: Manifest) -> Manifest:
+    manifest = Manifest.read(folder)
+    if manifest is None:
+        foreign = sorted(folder.glob("*.npy"))
+        if foreign:
+            raise InputError(
+                f"{folder} holds {foreign[0].name} but no {MANIFEST}, so warplca did not make it and will not "
+                "overwrite it. Choose another folder."
+            )
+        manifest = wanted
+        manifest.write(folder)
+    manifest.check_same_origin(wanted, folder)
+    return manifest
+
+
+def _finished(manifest: Manifest, folder: Path, name: str) -> bool:
+    path = folder / f"{name}.npy"
+    known = {"sha256": file_sha256(path), "agreement": agreement(name)} if path.exists() else None
+    return known is not None and manifest.files.get(name) == known
+
+
+def _write_file(
+    dataset: ImageDataset, folder: Path, name: str, manifest: Manifest, run: Run, progress: tqdm
+) -> None:
+    shape = (len(manifest.severities) * len(dataset), *dataset.images.shape[1:])
+    tasks: Iterator[Task] = (
+        (
+            dataset.images[start : start + CHUNK],
+            dataset.indices[start : start + CHUNK],
+            name,
+            severity,
+            manifest.seed,
+            manifest.scale,
+        )
+        for severity in manifest.severities
+        for start in range(0, len(dataset), CHUNK)
+    )
+    for abandoned in folder.glob(f".{name}.npy.*"):
+        abandoned.unlink()
+    with atomic_path(folder / f"{name}.npy") as temporary:
+        with temporary.open("wb") as stream:
+            npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for block in run(tasks):
+                stream.write(block.tobytes())
+                progress.update(len(block))
+        manifest.files[name] = {"sha256": file_sha256(temporary), "agreement": agreement(name)}
+    manifest.write(folder)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Run]:
+    """Yield a function that corrupts the chunks it is given, in their order."""
+    if workers == 1:
+        yield lambda tasks: map(_corrupt_chunk, tasks)
+        return
+    # Spawned, because forking a process that runs torch's threads can hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+    try:
+        yield lambda tasks: pool.map(_corrupt_chunk, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _corrupt_chunk(task: Task) -> np.ndarray:
+    images, indices, name, severity, seed, scale = task
+    return corrupt(images, name, severity=severity, seed=seed, indices=indices, scale=scale)
