@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset, corrupt, load_dataset, write_corruptions
 from warplca.data.corruptions import write
@@ -153,6 +156,16 @@ def test_files_of_others_are_never_overwritten(dataset: ImageDataset, tmp_path: 
     ):
         write_corruptions(dataset, tmp_path, names=["contrast"])
     assert [path.name for path in tmp_path.iterdir()] == ["fog.npy"]
+
+
+def test_a_dead_worker_is_explained(dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def die(self: object, function: object, tasks: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(ProcessPoolExecutor, "map", die)
+    with pytest.raises(InputError, match=r"a worker process died.*run again with workers=1"):
+        write_corruptions(dataset, tmp_path, names=["fog"], workers=2)
+    assert not list(tmp_path.glob("*fog*"))
 
 
 def test_an_absent_package_is_noticed_before_anything_is_written(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,8 +30,8 @@ def write_corruptions(
     dataset: ImageDataset,
     folder: str | Path,
     *,
-    names: Sequence[str] = STANDARD_CORRUPTIONS,
-    severities: Sequence[int] = SEVERITIES,
+    names: Sequence[str] | None = None,
+    severities: Sequence[int] | None = None,
     seed: int = 0,
     scale: Scale | None = None,
     workers: int = 1,
@@ -42,8 +43,8 @@ def write_corruptions(
     are recognised by the SHA-256 in ``corruptions.json`` and left alone.
 
     Args:
-        names: Which corruptions; the 15 standard ones unless given.
-        severities: Which severities, in this order.
+        names: Which corruptions; unless given, the 15 standard ones.
+        severities: Which severities, in this order; unless given, 1 to 5.
         seed: Of the randomness; see ``corrupt``.
         scale: See ``corrupt``.
         workers: Processes. The images do not depend on it.
@@ -55,7 +56,9 @@ def write_corruptions(
         InputError: an unknown name or severity, a folder with files of other origin, or no space.
     """
     folder = Path(folder).expanduser()
+    names = STANDARD_CORRUPTIONS if names is None else names
     names = list(dict.fromkeys(canonical_name(name) for name in names))
+    severities = SEVERITIES if severities is None else tuple(severities)
     scale = scale or default_scale(dataset.size)
     if workers < 1:
         raise InputError(f"asked for {workers} workers; expected 1 or more.")
@@ -137,6 +140,11 @@ def _pool(workers: int) -> Iterator[Run]:
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
     try:
         yield lambda tasks: pool.map(_corrupt_chunk, tasks)
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process died: too little memory, or a script that starts workers outside "
+            "if __name__ == '__main__'. Finished files are kept; run again with workers=1."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
