@@ -41,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     from ..train.interrupt import Interrupted
-    from .parser import build_parser
+    from .parser import build_parser, parse
 
     if not arguments:
         build_parser().print_help()
         return 0
-    namespace = build_parser().parse_args(arguments)
+    namespace = parse(arguments)
     from . import commands
 
     try:

@@ -23,16 +23,23 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where help is, and exit with code 2."""
-        known = [option for action in self._actions for option in action.option_strings]
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if choice:
             names = re.findall(r"[\w.-]+", choice[2])
             message = f"{choice[1]!r} is not one of: {', '.join(names)};"
             exit_with_hint(message, choice[1], names)
-        wrong = re.search(r"unrecognized arguments: (\S+)", message)
-        if wrong:
-            exit_with_hint(f"{self.prog} does not know {wrong[1]!r};", wrong[1], known)
         exit_with_hint(f"{message}; see `{self.prog} --help`.", "", [])
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line; an unknown option is named together with the nearest of its command's."""
+    parser = build_parser()
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        options = subparsers.choices[namespace.command]._option_string_actions
+        exit_with_hint(f"`{namespace.command}` does not know {unknown[0]!r};", unknown[0], list(options))
+    return namespace
 
 
 def build_parser() -> Parser:

@@ -49,14 +49,19 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean or (0.0,)).reshape(shape), persistent=False)
         self.register_buffer("std", torch.tensor(std or (1.0,)).reshape(shape), persistent=False)
 
-    def features(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what the backbone sees, and what the front-end tells for training and display."""
+    def features(self, images: Tensor, *, distil: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what the backbone sees, and what the front-end tells for training and display.
+
+        Args:
+            images: (N, C, H, W), pixels in [0, 1].
+            distil: Whether to compute WARP-LCA's self-distillation loss.
+        """
         if not self.training:
             check_range(images)
         if isinstance(self.frontend, LCA):
             encoding = self.frontend.encode(images)
             told = {"active_fraction": active_fraction(encoding.code.detach(), self.frontend.lam).mean()}
-            if self.training and isinstance(self.frontend, WarpLCA):
+            if distil and isinstance(self.frontend, WarpLCA):
                 told["distillation"] = self.frontend.distillation_loss(encoding)
             if self.frontend.output == "code":
                 return encoding.output, told
@@ -65,18 +70,18 @@ class Classifier(nn.Module):
             return self.frontend(images), {}
         return self._normalise(images), {}
 
-    def forward(self, images: Tensor, *, auxiliary: bool = False) -> Any:
+    def forward(self, images: Tensor, *, auxiliary: bool = False, distil: bool = False) -> Any:
         """Classify images.
 
         Args:
             images: (N, C, H, W), pixels in [0, 1].
-            auxiliary: Whether to return as well a dictionary of scalars: ``active_fraction`` of the code
-                and, in training, WARP-LCA's ``distillation`` loss.
+            auxiliary: Whether to return as well a dictionary of scalars: ``active_fraction`` of the code.
+            distil: Whether that dictionary also holds WARP-LCA's ``distillation`` loss.
 
         Returns:
             Logits (N, num_classes), or the pair (logits, dictionary).
         """
-        features, told = self.features(images)
+        features, told = self.features(images, distil=distil)
         logits = self.backbone(features)
         return (logits, told) if auxiliary else logits
 

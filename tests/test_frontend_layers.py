@@ -54,7 +54,9 @@ def test_the_warp_layer_gives_gradients_to_every_parameter_and_to_the_image():
 
 def test_unrolled_gradient_agrees_with_finite_differences():
     torch.manual_seed(0)
-    layer = LCA(features=4, kernel_size=5, stride=2, iterations=8, threshold="soft", lam=0.1, step_size=0.05).double()
+    layer = LCA(
+        features=4, kernel_size=5, stride=2, iterations=8, threshold="soft", lam=0.1, step_size=0.05
+    ).double()
     layer.eval()
     x = images(1, 3, 9, 11, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(layer, (x,), eps=1e-6, atol=1e-6)
@@ -139,7 +141,12 @@ def test_priming_lowers_the_energy_and_survives_saving(tmp_path):
     x = torch.nn.functional.interpolate(images(140, 3, 5, 5), size=(16, 16), mode="bilinear")
     layer = WarpLCA(features=8, kernel_size=5, iterations=4, lam=0.3, predictor_width=16, predictor_depth=1)
     plan = PrimingPlan(
-        dictionary_steps=15, target_images=64, predictor_steps=40, unrolled_steps=25, batch_size=16, solve_cycles=30
+        dictionary_steps=15,
+        target_images=64,
+        predictor_steps=40,
+        unrolled_steps=25,
+        batch_size=16,
+        solve_cycles=30,
     )
     before = prime(layer, x, PrimingPlan(0, 0, 0, 0, 16, 30), progress=False)
     after = prime(layer, x, plan, progress=False)
@@ -174,5 +181,7 @@ def test_shipped_frontends_code_better_than_many_plain_cycles(name):
 
 
 def test_an_unknown_frontend_names_its_neighbour():
-    with pytest.raises(InputError, match="unknown primed front-end 'cifar10-64x9s3'; did you mean 'cifar10-64x9s2'"):
+    with pytest.raises(
+        InputError, match="unknown primed front-end 'cifar10-64x9s3'; did you mean 'cifar10-64x9s2'"
+    ):
         WarpLCA.from_pretrained("cifar10-64x9s3")

@@ -67,7 +67,9 @@ def test_gradients_agree_with_finite_differences(kernel, stride):
     images = draw(1, 1, 2, 9, 7).requires_grad_()
     code = draw(2, 1, 3, *state_size((9, 7), stride)).requires_grad_()
     one = torch.ones(())
-    assert torch.autograd.gradcheck(lambda x, a: ConvOperator.from_atoms(a, stride, one).analyse(x), (images, atoms))
+    assert torch.autograd.gradcheck(
+        lambda x, a: ConvOperator.from_atoms(a, stride, one).analyse(x), (images, atoms)
+    )
     assert torch.autograd.gradcheck(
         lambda c, a: ConvOperator.from_atoms(a, stride, one).synthesise(c, (9, 7)), (code, atoms)
     )

@@ -68,11 +68,15 @@ def test_a_settled_soft_code_satisfies_the_optimality_conditions_of_the_l1_probl
     assert (residual < 1e-10).all()
     code = THRESHOLDS["soft"](state, 0.4)
     correlation = phi.analyse(x - phi.synthesise(code, SIZE))
-    torch.testing.assert_close(correlation[code > 0], torch.full_like(correlation[code > 0], 0.4), atol=1e-8, rtol=0)
+    torch.testing.assert_close(
+        correlation[code > 0], torch.full_like(correlation[code > 0], 0.4), atol=1e-8, rtol=0
+    )
     assert (correlation[code == 0] <= 0.4 + 1e-8).all()
 
 
-@pytest.mark.parametrize("layer", [LCA(iterations=12, kernel_size=5, features=6), WarpLCA(kernel_size=5, features=6)])
+@pytest.mark.parametrize(
+    "layer", [LCA(iterations=12, kernel_size=5, features=6), WarpLCA(kernel_size=5, features=6)]
+)
 def test_one_image_and_many_give_the_same_code(layer):
     layer = layer.double().eval()
     images = torch.rand(5, 3, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -14,9 +14,7 @@ from warplca.frontend.threshold import get_threshold
 
 
 @settings(max_examples=80, deadline=None)
-@given(
-    st.floats(0, 1), st.floats(0.05, 2), st.floats(-4, 4), st.booleans()
-)
+@given(st.floats(0, 1), st.floats(0.05, 2), st.floats(-4, 4), st.booleans())
 def test_threshold_minimises_its_cost(alpha, lam, state, rectified):
     threshold = Threshold(alpha=alpha, rectified=rectified)
     if abs(abs(state) - lam) < 1e-3:  # a tie: both sides cost the same
@@ -35,7 +33,9 @@ def test_named_thresholds_in_closed_form():
     assert THRESHOLDS["hard"](u, 0.5).tolist() == pytest.approx([0, 0, 0, 0, 0, 0.6, 2.0])
     assert THRESHOLDS["soft"](u, 0.5).tolist() == pytest.approx([0, 0, 0, 0, 0, 0.1, 1.5], abs=1e-6)
     assert THRESHOLDS["hard-signed"](u, 0.5).tolist() == pytest.approx([-2, -0.6, 0, 0, 0, 0.6, 2])
-    assert THRESHOLDS["soft-signed"](u, 0.5).tolist() == pytest.approx([-1.5, -0.1, 0, 0, 0, 0.1, 1.5], abs=1e-6)
+    assert THRESHOLDS["soft-signed"](u, 0.5).tolist() == pytest.approx(
+        [-1.5, -0.1, 0, 0, 0, 0.1, 1.5], abs=1e-6
+    )
     gamma = THRESHOLDS["smooth"].gamma
     expected = [max(x, 0) / (1 + math.exp(-gamma * (x - 0.5))) for x in u.tolist()]
     assert THRESHOLDS["smooth"](u, 0.5).tolist() == pytest.approx(expected, rel=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -85,7 +86,8 @@ class TrainingRun:
         self.total_steps = recipe.epochs * self.steps_per_epoch
         self.loss = StandardLoss(label_smoothing=recipe.label_smoothing, distillation=recipe.distillation)
         self.optimiser = make_optimiser(self.model, recipe)
-        self.identity = {**asdict(config), "dataset": dataset.fingerprint, "images": len(self.labels)}
+        identity = {**asdict(config), "dataset": dataset.fingerprint, "images": len(self.labels)}
+        self.identity = json.loads(json.dumps(identity))  # as it will be read back: tuples become lists
 
     def complete(self, stop_after: int | None = None) -> Classifier:
         """Train to the end from wherever the run stands."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..frontend import StatePredictor
+
 
 @dataclass(frozen=True)
 class LossResult:
@@ -37,8 +39,16 @@ class StandardLoss:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> LossResult:
         """Return the loss of a batch of augmented images in [0, 1]."""
-        logits, told = model(images, auxiliary=True)
+        distil = self.distillation > 0 and _learns_to_predict(model)
+        logits, told = model(images, auxiliary=True, distil=distil)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
-        if self.distillation and "distillation" in told:
+        if "distillation" in told:
             loss = loss + self.distillation * told["distillation"]
         return LossResult(loss, logits.detach(), {name: value.detach() for name, value in told.items()})
+
+
+def _learns_to_predict(model: nn.Module) -> bool:
+    """Tell whether the model has a predictor that is not frozen."""
+    return any(
+        isinstance(part, StatePredictor) and next(part.parameters()).requires_grad for part in model.modules()
+    )

@@ -1,0 +1,163 @@
+"""Classifiers: every arm trains end to end, checkpoints come back bit for bit, mistakes are explained."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from timm.models.resnet import ResNet
+
+from warplca.configs import InputError
+from warplca.models import create_classifier, load_checkpoint, save_checkpoint
+
+ARMS = (None, "conv", "lca", "warp-lca")
+SMALL = {"kernel_size": 5, "features": 8, "iterations": 2, "lam": 0.1, "threshold": "soft"}
+
+
+def images(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("backbone", ["resnet10_slim", "resnet18", "wide_resnet50_2"])
+def test_every_arm_has_the_same_feature_map_and_gradients_everywhere(arm, backbone):
+    torch.manual_seed(0)
+    model = create_classifier(backbone, arm, 7, stride=2, **SMALL)
+    sizes = []
+    assert isinstance(model.backbone, ResNet)
+    model.backbone.layer1.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[2:]))
+    loss = model(images(2, 3, 32, 32)).square().sum()
+    loss.backward()
+    assert sizes == [(16, 16)]
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    for part in (model.backbone.conv1, model.frontend):
+        if part is not None:
+            assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+def test_other_backbones_and_pixel_reconstruction():
+    model = create_classifier("convnext_atto", "warp-lca", 4, output="reconstruction", **SMALL).eval()
+    assert model(images(1, 3, 64, 64)).shape == (1, 4)
+    assert create_classifier("resnet18", None, 4, stem="original").backbone.conv1.kernel_size == (7, 7)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_checkpoint_gives_bit_identical_logits(arm, tmp_path):
+    torch.manual_seed(1)
+    model = create_classifier("resnet10_slim", arm, 10, **SMALL)
+    model(images(4, 3, 32, 32))  # moves the batch norms' statistics
+    model.eval()
+    save_checkpoint(model, tmp_path / "c", class_names=list("abcdefghij"), results={"clean": "61 %"})
+    again = load_checkpoint(tmp_path / "c")
+    assert torch.equal(again(images(3, 3, 32, 32, seed=2)), model(images(3, 3, 32, 32, seed=2)))
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert "| clean | 61 % |" in (tmp_path / "c" / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]  # no temporary folder is left
+
+
+def test_damaged_checkpoints_are_explained(tmp_path):
+    model = create_classifier("resnet10_slim", "conv", 10, **SMALL)
+    with pytest.raises(InputError, match="there is no checkpoint folder"):
+        load_checkpoint(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no config.json"):
+        load_checkpoint(tmp_path / "empty")
+    folder = tmp_path / "c"
+    save_checkpoint(model, folder)
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be read .* truncated"):
+        load_checkpoint(folder)
+    weights.unlink()
+    with pytest.raises(InputError, match="holds no model.safetensors"):
+        load_checkpoint(folder)
+    weights.write_bytes(whole)
+    config = json.loads((folder / "config.json").read_text())
+    config["warplca"]["model"]["features"] = 16
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="belongs to another architecture: .* tensors differ"):
+        load_checkpoint(folder)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="is not the description of a warplca checkpoint"):
+        load_checkpoint(folder)
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    model = create_classifier("resnet10_slim", None, 10)
+    save_checkpoint(model, tmp_path / "c", results={"clean": "1"})
+    before = (tmp_path / "c" / "config.json").read_text()
+
+    def full(self, data):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot write .*c \(No space left on device\); free space"):
+        save_checkpoint(model, tmp_path / "c", results={"clean": "2"})
+    assert (tmp_path / "c" / "config.json").read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "resnet19"}, "unknown backbone 'resnet19'; did you mean 'resnet1"),
+        ({"backbone": "resnet18", "frontend": "warp"}, "frontend is 'warp'; give null"),
+        ({"backbone": "resnet18", "lamb": 3}, "unknown key 'lamb' in create_classifier; did you mean 'lam'"),
+        ({"backbone": "resnet18", "lam": "high"}, "lam is 'high'; expected float"),
+        ({"backbone": "vgg11", "stem": "small"}, "'vgg11' is not of timm's ResNet family"),
+        ({"backbone": "resnet18", "frontend": "conv", "output": "reconstruction"}, "has no reconstruction"),
+        ({"backbone": "resnet18", "num_classes": 1}, "num_classes is 1"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        create_classifier(**arguments)
+
+
+@pytest.mark.parametrize("scale", [255.0, -1.0])
+def test_pixels_out_of_range_are_refused(scale):
+    model = create_classifier("resnet10_slim").eval()
+    with pytest.raises(InputError, match=r"pixels range from .* expected \[0, 1\]"):
+        model(images(1, 3, 32, 32) * scale)
+
+
+def test_nan_pixels_are_refused_in_every_arm():
+    x = images(1, 3, 32, 32)
+    x[0, 0, 0, 0] = float("nan")
+    for arm in ARMS:
+        with pytest.raises(InputError, match="nan|NaN"):
+            create_classifier("resnet10_slim", arm, **SMALL).eval()(x)
+
+
+def test_onnx_agrees_with_pytorch_at_any_batch(tmp_path):
+    import numpy as np
+    import onnxruntime
+
+    from warplca.models import export_onnx
+
+    torch.manual_seed(0)
+    model = create_classifier("resnet10_slim", "warp-lca", 10, **SMALL).eval()
+    check = export_onnx(model, tmp_path / "m.onnx", images(60, 3, 32, 32))
+    assert check.within_tolerance >= 0.99
+    assert check.same_prediction == 1.0
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    one = images(1, 3, 32, 32, seed=5)
+    found = np.asarray(session.run(None, {"images": one.numpy()})[0])
+    np.testing.assert_allclose(found, model(one).detach().numpy(), atol=1e-4)
+
+
+def test_an_export_that_fails_its_check_is_not_written(tmp_path, monkeypatch):
+    from warplca.models import export
+
+    model = create_classifier("resnet10_slim", None, 10).eval()
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(InputError, match="disagrees with PyTorch.*nothing was written"):
+        export.export_onnx(model, tmp_path / "m.onnx", images(10, 3, 32, 32))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,157 @@
+"""Training: learns, resumes bit for bit, explains mistakes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from warplca.configs import InputError, ModelConfig, RunConfig, TrainConfig
+from warplca.data import ImageDataset
+from warplca.train import Interrupted, train
+from warplca.train.augment import crop_and_flip
+from warplca.train.optim import make_optimiser, rate_factor
+
+
+def stripes(count=96, seed=0) -> ImageDataset:
+    """Two classes that differ in the direction of stripes."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    rows = (np.arange(16)[None, :, None] // 2 % 2) * np.ones((1, 1, 16))
+    images = np.where(labels[:, None, None] == 0, rows, rows.transpose(0, 2, 1)) * 120 + 60
+    images = images[..., None] + rng.normal(0, 20, (count, 16, 16, 3))
+    return ImageDataset("stripes", np.clip(images, 0, 255).astype(np.uint8), labels, ("rows", "columns"))
+
+
+def config(frontend="warp-lca", **recipe) -> RunConfig:
+    model = ModelConfig(
+        frontend=frontend, num_classes=2, features=8, kernel_size=5, iterations=2, threshold="soft", lam=0.2,
+        backbone_options={"channels": (8, 8, 16, 16), "stem_width": 8},
+    )  # fmt: skip
+    defaults = {"epochs": 3, "batch_size": 16, "learning_rate": 0.1, "validation_images": 16}
+    return RunConfig(model=model, train=TrainConfig(**{**defaults, **recipe}))
+
+
+@pytest.mark.parametrize("frontend", [None, "conv", "lca", "warp-lca"])
+def test_every_arm_learns_an_easy_task(frontend, tmp_path):
+    model = train(config(frontend, epochs=6), stripes(), tmp_path, progress=False)
+    images, labels = stripes(40, seed=1).tensors()
+    assert (model(images).argmax(1) == labels).float().mean() >= 0.9
+    curves = pd.read_csv(tmp_path / "curves.csv")
+    assert list(curves["epoch"]) == [1, 2, 3, 4, 5, 6]
+    assert curves["val_accuracy"].iloc[-1] >= 0.8
+    assert (tmp_path / "checkpoint" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("stop_after", [1, 7, 10])
+def test_a_stopped_run_continues_to_bit_identical_weights(stop_after, tmp_path):
+    recipe = config(frozen_epochs=1)
+    whole = train(recipe, stripes(), tmp_path / "whole", progress=False)
+    with pytest.raises(Interrupted, match=f"stopped at step {stop_after} of 15"):
+        train(recipe, stripes(), tmp_path / "parts", progress=False, stop_after=stop_after)
+    parts = train(recipe, stripes(), tmp_path / "parts", progress=False)
+    for (name, left), right in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
+        assert torch.equal(left, right), name
+    left, right = (pd.read_csv(tmp_path / run / "curves.csv") for run in ("whole", "parts"))
+    pd.testing.assert_frame_equal(
+        left.drop(columns="images_per_second"), right.drop(columns="images_per_second")
+    )
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = train(config(), stripes(), tmp_path, progress=False)
+    written = (tmp_path / "checkpoint" / "model.safetensors").stat().st_mtime_ns
+    again = train(config(), stripes(), tmp_path, progress=False)
+    assert (tmp_path / "checkpoint" / "model.safetensors").stat().st_mtime_ns == written
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+
+def test_sigterm_saves_the_state_and_the_same_command_continues(tmp_path):
+    command = [
+        sys.executable, "-m", "warplca.cli.main", "train", "--config", "conv", "--out", str(tmp_path / "run"),
+        "train.epochs=40", "train.batch_size=32",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert process.stderr is not None
+    deadline = time.monotonic() + 120
+    seen = ""
+    while "loss" not in seen and time.monotonic() < deadline:
+        seen += process.stderr.read(1)
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in rest
+    assert "Traceback" not in rest
+    assert (tmp_path / "run" / "state.safetensors").is_file()
+
+
+def test_the_frozen_phase_leaves_the_frontend_alone(tmp_path):
+    recipe = config(frozen_epochs=3)
+    torch.manual_seed(recipe.train.seed)
+    from warplca.models import build_classifier
+
+    start = build_classifier(recipe.model).frontend
+    model = train(recipe, stripes(), tmp_path, progress=False)
+    assert start is not None
+    assert model.frontend is not None
+    for (name, before), after in zip(start.named_parameters(), model.frontend.parameters(), strict=True):
+        assert torch.equal(before, after), name
+
+
+def test_mistakes_are_explained(tmp_path):
+    train(config(None, epochs=1), stripes(), tmp_path, progress=False)
+    with pytest.raises(InputError, match=r"holds a run with another configuration \(different: train\)"):
+        train(config(None, epochs=2), stripes(), tmp_path, progress=False)
+    three = ImageDataset("three", stripes().images, stripes().labels, ("a", "b", "c"))
+    with pytest.raises(InputError, match="three has 3 classes, the model has num_classes 2"):
+        train(config(), three, tmp_path / "other", progress=False)
+    (tmp_path / "state.safetensors").write_bytes(b"broken")
+    with pytest.raises(InputError, match="the saved state .* cannot be read; delete it"):
+        train(config(None, epochs=1), stripes(), tmp_path, progress=False)
+
+
+def test_crops_and_flips_are_shifts_of_the_padded_image():
+    images = torch.arange(2 * 3 * 7 * 9).reshape(2, 3, 7, 9).float()
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2), mode="reflect")
+    result = crop_and_flip(images, torch.Generator().manual_seed(3), padding=2, flip=True)
+    for image, frame in zip(result, padded, strict=True):
+        candidates = [frame[:, y : y + 7, x : x + 9] for y in range(5) for x in range(5)]
+        assert any(torch.equal(image, c) or torch.equal(image, c.flip(-1)) for c in candidates)
+    same = crop_and_flip(images, torch.Generator().manual_seed(3), padding=0, flip=False)
+    assert torch.equal(same, images)
+
+
+def test_learning_rate_rises_to_one_and_falls_to_zero():
+    one_cycle = TrainConfig(warmup=0.25)
+    factors = [rate_factor(step, 100, one_cycle) for step in range(100)]
+    assert factors[0] == pytest.approx(1 / 25)
+    assert factors[24] == pytest.approx(1.0)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[-1] < 0.01
+    cosine = TrainConfig(schedule="cosine")
+    assert rate_factor(50, 100, cosine) == pytest.approx(0.5)
+
+
+def test_atoms_and_biases_are_not_decayed():
+    from warplca.models import create_classifier
+
+    model = create_classifier("resnet10_slim", "warp-lca", features=8, kernel_size=5)
+    groups = make_optimiser(
+        model, TrainConfig(learning_rate=0.2, frontend_rate=0.1, weight_decay=1e-3)
+    ).param_groups
+    decayed, plain, frontend = groups
+    assert decayed["weight_decay"] == 1e-3
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert plain["weight_decay"] == frontend["weight_decay"] == 0.0
+    assert frontend["lr"] == pytest.approx(0.02)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
