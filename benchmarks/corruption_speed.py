@@ -15,6 +15,7 @@ import tempfile
 import time
 
 import numpy as np
+
 from warplca.data import (
     CORRUPTIONS,
     SEVERITIES,

@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..configs.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 Indices = Sequence[int] | np.ndarray
 
@@ -95,6 +98,9 @@ class ImageDataset:
         self, indices: Indices | None = None, device: torch.device | str | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return float32 images, shape (n, 3, H, W), in [0, 1], and int64 labels, shape (n,)."""
+        # Imported here: processes that only corrupt images need a quarter of the memory without it.
+        import torch
+
         chosen = np.arange(len(self)) if indices is None else self._positions(indices)
         images = torch.from_numpy(self.images[chosen]).to(device)
         images = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)

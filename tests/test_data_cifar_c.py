@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset, corrupt, load_dataset, open_cifar_c, write_corruptions
 from warplca.data.official import OFFICIAL_MD5

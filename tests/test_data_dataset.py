@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from warplca.configs.errors import InputError
 from warplca.data import download_cifar_c
 from warplca.data.official import Archive

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset, load_dataset, save_npz, subset
 from warplca.data.files import atomic_path

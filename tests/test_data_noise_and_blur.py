@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+
 from warplca.data import corrupt
 from warplca.data.corruptions import blur, noise
 from warplca.data.corruptions.generate import random_stream

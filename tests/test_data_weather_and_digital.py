@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from scipy import ndimage
+
 from warplca.configs.errors import InputError
 from warplca.data import corrupt
 from warplca.data.corruptions import coding, colour, elastic, weather
