@@ -32,7 +32,7 @@ class EvaluationPlan:
 
     Attributes:
         corruptions: Corruption names, chains joined by ``+`` (``"gaussian_noise+jpeg_compression"``), or the
-            groups ``"standard"`` (the 15 of CIFAR-10-C) and ``"all"`` (all 19).
+            groups ``"standard"`` (the 15 of CIFAR-10-C), ``"extra"`` (the other four) and ``"all"``.
         severities: Severities from 1 to 5 at which each corruption is measured.
         corruption_images: Images in each corruption cell at most; 0 or None means all.
         attacks: Attack settings, measured in this order.

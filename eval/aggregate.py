@@ -14,42 +14,7 @@ import pandas as pd
 
 from ..configs.errors import InputError
 from ..configs.plan import SEVERITIES
-from ..data import CORRUPTIONS
-
-HENDRYCKS_ORDER = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
-ROBUSTBENCH_ORDER = (
-    "shot_noise",
-    "motion_blur",
-    "snow",
-    "pixelate",
-    "gaussian_noise",
-    "defocus_blur",
-    "brightness",
-    "fog",
-    "zoom_blur",
-    "frost",
-    "glass_blur",
-    "impulse_noise",
-    "contrast",
-    "jpeg_compression",
-    "elastic_transform",
-)
+from ..data import CORRUPTIONS, STANDARD_CORRUPTIONS
 
 
 def category(corruption: str) -> str:
@@ -59,11 +24,13 @@ def category(corruption: str) -> str:
     """
     if "+" in corruption:
         return "chain"
-    return CORRUPTIONS[corruption].category if corruption in HENDRYCKS_ORDER else "extra"
+    return CORRUPTIONS[corruption].category if corruption in STANDARD_CORRUPTIONS else "extra"
 
 
-def accuracy_table(frame: pd.DataFrame, *, order: Iterable[str] = HENDRYCKS_ORDER) -> pd.DataFrame:
+def accuracy_table(frame: pd.DataFrame, *, order: Iterable[str] = STANDARD_CORRUPTIONS) -> pd.DataFrame:
     """Accuracy (0 to 1) of one network, a row for each corruption and a column for each severity.
+
+    `data.STANDARD_CORRUPTIONS` is in Hendrycks's order; `data.ROBUSTBENCH_ORDER` holds the other usual one.
 
     Args:
         frame: Rows of one network, one for each cell.
@@ -103,7 +70,7 @@ def severity_means(frame: pd.DataFrame) -> pd.DataFrame:
 
 def is_complete(frame: pd.DataFrame) -> bool:
     """Whether every network has all 15 standard corruptions at all 5 severities."""
-    wanted = {(name, severity) for name in HENDRYCKS_ORDER for severity in SEVERITIES}
+    wanted = {(name, severity) for name in STANDARD_CORRUPTIONS for severity in SEVERITIES}
     networks = _corruption_rows(frame).groupby(["model", "model_seed"])
     cells = [set(zip(rows["condition"], rows["severity"], strict=True)) for _, rows in networks]
     return bool(cells) and all(wanted <= found for found in cells)
@@ -161,5 +128,5 @@ def _corruption_rows(frame: pd.DataFrame) -> pd.DataFrame:
 def _means(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Mean over the standard corruption cells of each network; every cell counts equally."""
     rows = _corruption_rows(frame)
-    rows = rows[rows["condition"].isin(HENDRYCKS_ORDER)]
+    rows = rows[rows["condition"].isin(STANDARD_CORRUPTIONS)]
     return rows.groupby(["model", "model_seed", *by], sort=False)[["accuracy"]].mean()

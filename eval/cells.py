@@ -44,7 +44,7 @@ class Condition:
         name: ``"clean"``, the corruption (or a chain joined by ``+``) or the attack.
         severity: 1 to 5 for a corruption, otherwise 0.
         threat: The threat model of an attack, otherwise empty.
-        source: For a corruption ``"generator"`` or ``"files"``, otherwise empty.
+        source: Where corrupted images came from, e.g. ``"generator"`` or ``"official files"``; else empty.
     """
 
     kind: str

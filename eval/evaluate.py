@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from ..attacks import AttackResult, run_attack
 from ..configs.plan import EvaluationPlan, resolve_plan
-from ..data import ImageDataset
+from ..data import CorruptedFiles, ImageDataset
 from .fingerprint import answers_fingerprint, module_fingerprint
 from .inference import Answers, Model, classify, evaluation_mode, is_random, pixel_batches
-from .planning import Cell, plan_cells
+from .planning import GENERATOR, Cell, open_source, plan_cells
 from .records import KEY_COLUMNS, CellResult, cell_key
 from .store import ResultsStore
 from .stream import CorruptionTask, corrupted_chunks, split_positions
@@ -30,6 +30,7 @@ from .stream import CorruptionTask, corrupted_chunks, split_positions
 logger = logging.getLogger(__name__)
 
 PROBE_IMAGES = 256
+RANDOM_PROBE_IMAGES = 16
 RANDOM_NOTE = "The model is random between equal calls."
 NO_CLASS = -1
 
@@ -45,6 +46,7 @@ def evaluate(
     device: torch.device | str | None = None,
     progress: bool = True,
     workers: int = 0,
+    corruption_source: str | Path | None = None,
 ) -> pd.DataFrame:
     """Measure a model under every condition of a plan.
 
@@ -62,6 +64,8 @@ def evaluate(
         device: Where to compute; None means where the model is.
         progress: Show a progress bar on stderr.
         workers: Processes that make corrupted images ahead of the model.
+        corruption_source: Folder in the layout of CIFAR-10-C whose files are used instead of the generator;
+            chains of several corruptions are generated all the same. The rows say which source was used.
 
     Returns:
         One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
@@ -71,11 +75,12 @@ def evaluate(
             of another number of classes.
     """
     plan = resolve_plan(plan)
-    cells = plan_cells(plan, dataset)
+    files = None if corruption_source is None else open_source(plan, dataset, corruption_source)
+    cells = plan_cells(plan, dataset, files)
     store = results if isinstance(results, ResultsStore) else ResultsStore(results)
     try:
         with evaluation_mode(model, device) as target:
-            run = _Run(model, dataset, plan, store, name or _default_name(model), model_seed, target)
+            run = _Run(model, dataset, plan, store, name or _default_name(model), model_seed, target, files)
             run.measure(cells, progress=progress, workers=workers)
         return run.frame(cells)
     finally:
@@ -102,6 +107,7 @@ class _Run:
     name: str
     model_seed: int
     device: torch.device
+    files: CorruptedFiles | None
 
     @property
     def classes(self) -> int:
@@ -114,7 +120,7 @@ class _Run:
         todo = [cell for cell in cells if not self._finished(cell)]
         if not todo:
             return
-        first = todo[0].positions[: self.plan.batch_size]
+        first = todo[0].positions[:RANDOM_PROBE_IMAGES]
         note = ""
         if is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes):
             note = RANDOM_NOTE
@@ -152,7 +158,7 @@ class _Run:
         return [
             CorruptionTask(cell.condition.name, cell.condition.severity, self.plan.seed, part)
             for cell in cells
-            if cell.condition.kind == "corruption"
+            if cell.condition.kind == "corruption" and not self._on_disk(cell)
             for part in self._parts(cell)
         ]
 
@@ -166,10 +172,8 @@ class _Run:
             answers, result = self._attack(cell)
             queries, gradients = result.queries, result.gradients
             notes += result.notes
-        elif cell.condition.kind == "corruption":
-            answers = self._classify(itertools.islice(stream, len(self._parts(cell))))
         else:
-            answers = self._classify(self.dataset.images[part] for part in self._parts(cell))
+            answers = self._classify(self._chunks(cell, stream))
         return CellResult(
             model=self.name,
             model_seed=self.model_seed,
@@ -184,6 +188,18 @@ class _Run:
             gradients=gradients,
             notes=" ".join(notes),
         )
+
+    def _on_disk(self, cell: Cell) -> bool:
+        return self.files is not None and not cell.condition.source.startswith(GENERATOR)
+
+    def _chunks(self, cell: Cell, stream: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        parts = self._parts(cell)
+        if cell.condition.kind == "clean":
+            return (self.dataset.images[part] for part in parts)
+        if self.files is not None and self._on_disk(cell):
+            images = self.files.images(cell.condition.name, cell.condition.severity)
+            return (images[part] for part in parts)
+        return itertools.islice(stream, len(parts))
 
     def _classify(self, chunks: Iterable[NDArray[np.uint8]]) -> Answers:
         batches = (

@@ -10,15 +10,15 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from .palette import ModelStyle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANEL_INCHES = (3.1, 2.2)
 _INK = "#123456"  # replaced by currentColor
@@ -81,6 +81,10 @@ def line_panel(
     Returns:
         An ``<svg>`` element.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=PANEL_INCHES, layout="constrained")
         axes = figure.add_subplot()
@@ -120,6 +124,8 @@ def _draw(axes: Axes, lines: Sequence[Line], styles: Mapping[str, ModelStyle]) -
 
 
 def _svg(figure: Figure, name: str) -> str:
+    import matplotlib
+
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

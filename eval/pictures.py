@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -116,5 +115,7 @@ def png_address(pixels: NDArray[np.floating]) -> str:
 
 
 def _false_colours(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    import matplotlib
+
     span = np.ptp(values)
     return matplotlib.colormaps[MAP_COLOURS]((values - values.min()) / (span if span > 0 else 1.0))[..., :3]

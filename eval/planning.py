@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +12,25 @@ from numpy.typing import NDArray
 from ..attacks import as_attack, as_threat
 from ..configs.errors import InputError, unknown_name
 from ..configs.plan import EvaluationPlan
-from ..data import CORRUPTIONS, STANDARD_CORRUPTIONS, ImageDataset
+from ..data import (
+    CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+    STANDARD_CORRUPTIONS,
+    CorruptedFiles,
+    ImageDataset,
+    agreement,
+    open_cifar_c,
+)
+from ..data.corruptions.manifest import Manifest
+from ..data.corruptions.table import ALIASES
 from .cells import Condition, ImageSet, choose_images
 
-GROUPS = {"standard": tuple(STANDARD_CORRUPTIONS), "all": tuple(CORRUPTIONS)}
+GENERATOR = "generator"
+GROUPS = {
+    "standard": tuple(STANDARD_CORRUPTIONS),
+    "extra": tuple(EXTRA_CORRUPTIONS),
+    "all": tuple(CORRUPTIONS),
+}
 
 
 class Cell(NamedTuple):
@@ -25,8 +41,25 @@ class Cell(NamedTuple):
     positions: NDArray[np.intp]
 
 
-def plan_cells(plan: EvaluationPlan, dataset: ImageDataset) -> list[Cell]:
+def open_source(plan: EvaluationPlan, dataset: ImageDataset, folder: str | Path) -> CorruptedFiles:
+    """Open the files of every single corruption of a plan; chains of several are always generated.
+
+    Raises:
+        InputError: A file is missing or damaged, or belongs to another data set.
+    """
+    singles = [name for name in corruption_names(plan) if "+" not in name]
+    return open_cifar_c(folder, names=singles, dataset=dataset)
+
+
+def plan_cells(
+    plan: EvaluationPlan, dataset: ImageDataset, files: CorruptedFiles | None = None
+) -> list[Cell]:
     """All cells of a plan, cheapest kind first: clean, corruptions, attacks; doubles are dropped.
+
+    Args:
+        plan: What to measure.
+        dataset: The images.
+        files: Corrupted images on disk; None generates them.
 
     Raises:
         InputError: A name in the plan is unknown, an attack does not know the threat's norm, or the data set
@@ -38,7 +71,7 @@ def plan_cells(plan: EvaluationPlan, dataset: ImageDataset) -> list[Cell]:
         raise InputError(f"data set {dataset.name!r} holds an image twice: give each image its own index.")
     sets = {count: _image_set(dataset, count, plan.seed) for count in _counts(plan)}
     conditions = [(Condition("clean", "clean"), plan.clean_images)]
-    conditions += [(condition, plan.corruption_images) for condition in _corruptions(plan)]
+    conditions += [(condition, plan.corruption_images) for condition in _corruptions(plan, files)]
     conditions += [(condition, plan.attack_images) for condition in _attacks(plan)]
     return [Cell(condition, *sets[count or 0]) for condition, count in dict.fromkeys(conditions)]
 
@@ -58,21 +91,43 @@ def _image_set(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageSet, 
     return images, positions
 
 
-def _corruptions(plan: EvaluationPlan) -> Iterator[Condition]:
-    for entry in plan.corruptions:
-        for name in GROUPS.get(entry, (entry,)):
-            _check_chain(name)
-            for severity in plan.severities:
-                yield Condition("corruption", name, severity, source="generator")
+def corruption_names(plan: EvaluationPlan) -> list[str]:
+    """Corruptions and chains of a plan, groups spelled out, in the plan's order.
+
+    Raises:
+        InputError: A name is unknown, or a chain names a corruption twice.
+    """
+    entries = (name for entry in plan.corruptions for name in GROUPS.get(entry, (entry,)))
+    return list(dict.fromkeys(_checked_chain(name) for name in entries))
 
 
-def _check_chain(chain: str) -> None:
-    names = chain.split("+")
+def _checked_chain(chain: str) -> str:
+    names = [ALIASES.get(name, name) for name in chain.split("+")]
     for name in names:
         if name not in CORRUPTIONS:
             raise unknown_name("corruption", name, (*CORRUPTIONS, *GROUPS))
     if len(set(names)) < len(names):
         raise InputError(f"the corruption chain {chain!r} names one twice: give different corruptions.")
+    return "+".join(names)
+
+
+def _corruptions(plan: EvaluationPlan, files: CorruptedFiles | None) -> Iterator[Condition]:
+    manifest = None if files is None else Manifest.read(files.folder)
+    for name in corruption_names(plan):
+        source = _generator(name) if files is None or "+" in name else _file_source(name, manifest)
+        for severity in plan.severities:
+            yield Condition("corruption", name, severity, source=source)
+
+
+def _generator(name: str) -> str:
+    """Images of different making never share a row: JPEG by another codec is another source."""
+    approximate = any(agreement(part) == "approximate" for part in name.split("+"))
+    return f"{GENERATOR}, approximate JPEG" if approximate else GENERATOR
+
+
+def _file_source(name: str, manifest: Manifest | None) -> str:
+    """Files with a manifest were made by a generator and are told apart by their checksum."""
+    return "official files" if manifest is None else f"files {manifest.files[name]['sha256'][:8]}"
 
 
 def _attacks(plan: EvaluationPlan) -> Iterator[Condition]:

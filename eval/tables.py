@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import matplotlib
-import matplotlib.colors
 import numpy as np
 import pandas as pd
 
-from .aggregate import HENDRYCKS_ORDER, accuracy_table
+from ..data import STANDARD_CORRUPTIONS
+from .aggregate import accuracy_table
 from .compare import SEEDS_FOR_METHODS, Comparison
 from .figures import Line
 from .statistics import Interval, seed_interval, wilson_interval
@@ -58,15 +57,12 @@ def accuracy_maps(tables: Mapping[str, pd.DataFrame]) -> list[HeatMap]:
     """One heat map of accuracies in % for each model, on one colour scale."""
     values = np.concatenate([table.to_numpy().ravel() for table in tables.values()])
     low, high = np.nanmin(values), np.nanmax(values)
-    colours = matplotlib.colormaps[ACCURACY_COLOURS]
+    colours = _colour_map(ACCURACY_COLOURS)
 
-    def cell(value: float) -> HeatCell:
+    def cell(_name: str, _severity: int, value: float) -> HeatCell:
         return _heat_cell(f"{100 * value:.0f}", colours((value - low) / max(high - low, 1e-9)))
 
-    return [
-        _heat_map(model, table, lambda _name, _severity, value: cell(value))
-        for model, table in tables.items()
-    ]
+    return [_heat_map(model, table, cell) for model, table in tables.items()]
 
 
 def difference_maps(comparison: Comparison, tables: Mapping[str, pd.DataFrame]) -> list[HeatMap]:
@@ -76,42 +72,48 @@ def difference_maps(comparison: Comparison, tables: Mapping[str, pd.DataFrame]) 
     if not differences:
         return []
     span = max(_LEAST_SPAN, *(float(np.nanmax(np.abs(table.to_numpy()))) for table in differences.values()))
-    colours = matplotlib.colormaps[DIFFERENCE_COLOURS]
-    tests = comparison.tests[comparison.tests["level"] == "cell"]
-    marked = set(
-        tests[tests["p_holm"] < SIGNIFICANT][["model", "condition", "severity"]].itertuples(
-            index=False, name=None
-        )
-    )
-    maps = []
-    for model, table in differences.items():
+    colours = _colour_map(DIFFERENCE_COLOURS)
+    tests = comparison.tests[
+        (comparison.tests["level"] == "cell") & (comparison.tests["p_holm"] < SIGNIFICANT)
+    ]
+    significant = set(zip(tests["model"], tests["condition"], tests["severity"], strict=True))
 
-        def cell(name: str, severity: int, value: float, model: str = model) -> HeatCell:
-            # The ends of the scale are too dark to print on: 0.1 to 0.9 of it is used.
-            colour = colours(0.5 + 0.4 * value / span)
-            return _heat_cell(
-                f"{round(100 * value):+d}".replace("+0", "0"), colour, (model, name, severity) in marked
-            )
+    def cell(model: str, name: str, severity: int, value: float) -> HeatCell:
+        # The ends of the scale are too dark to print on: 0.1 to 0.9 of it is used.
+        text = f"{round(100 * value):+d}".replace("+0", "0")
+        return _heat_cell(text, colours(0.5 + 0.4 * value / span), (model, name, severity) in significant)
 
-        maps.append(_heat_map(f"{model} minus {comparison.baseline}", table, cell))
-    return maps
+    return [
+        _heat_map(f"{model} minus {comparison.baseline}", table, partial(cell, model))
+        for model, table in differences.items()
+    ]
 
 
-def _heat_map(title: str, table: pd.DataFrame, cell: Any) -> HeatMap:
+def _heat_map(title: str, table: pd.DataFrame, cell: Callable[[str, int, float], HeatCell]) -> HeatMap:
     rows = []
     for name, values in zip(table.index, table.to_numpy(), strict=True):
         entries = [
-            HeatCell("", "transparent", "inherit") if np.isnan(value) else cell(name, severity, float(value))
+            HeatCell("", "transparent", "inherit")
+            if np.isnan(value)
+            else cell(str(name), int(str(severity)), float(value))
             for severity, value in zip(table.columns, values, strict=True)
         ]
         rows.append((readable(str(name)), entries))
     return HeatMap(title, [str(severity) for severity in table.columns], rows)
 
 
-def _heat_cell(text: str, colour: Any, significant: bool = False) -> HeatCell:
+def _colour_map(name: str) -> Callable[[float], Sequence[float]]:
+    """Red, green, blue and opacity of a value, all 0 to 1."""
+    import matplotlib
+
+    return matplotlib.colormaps[name]
+
+
+def _heat_cell(text: str, colour: Sequence[float], significant: bool = False) -> HeatCell:
     red, green, blue = colour[:3]
+    background = "#" + "".join(f"{round(255 * part):02x}" for part in (red, green, blue))
     dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-    return HeatCell(text, matplotlib.colors.to_hex(colour[:3]), "#fff" if dark else "#111", significant)
+    return HeatCell(text, background, "#fff" if dark else "#111", significant)
 
 
 def readable(name: str) -> str:
@@ -122,7 +124,7 @@ def readable(name: str) -> str:
 def severity_lines(comparison: Comparison) -> dict[str, list[Line]]:
     """For each corruption a line over severity for each model, with Wilson intervals."""
     cells = comparison.cells[comparison.cells["kind"] == "corruption"]
-    names = [name for name in HENDRYCKS_ORDER if name in set(cells["condition"])]
+    names = [name for name in STANDARD_CORRUPTIONS if name in set(cells["condition"])]
     names += [name for name in dict.fromkeys(cells["condition"]) if name not in names]
     return {name: _lines(comparison, cells[cells["condition"] == name], "severity") for name in names}
 

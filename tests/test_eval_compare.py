@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+
 from warplca.configs.errors import InputError
+from warplca.data import ROBUSTBENCH_ORDER, STANDARD_CORRUPTIONS
 from warplca.eval import Comparison, ResultsStore, compare
 from warplca.eval.aggregate import (
-    HENDRYCKS_ORDER,
-    ROBUSTBENCH_ORDER,
     accuracy_table,
     baseline_table,
     category_means,
@@ -33,7 +33,7 @@ CLEAN = Condition("clean", "clean")
 # Error in % of a standard WRN-28-10 on CIFAR-10-C, mean over severities, as RobustBench publishes it.
 WRN_ERRORS = dict(
     zip(
-        HENDRYCKS_ORDER,
+        STANDARD_CORRUPTIONS,
         (53.0, 41.2, 44.7, 18.5, 49.0, 22.3, 24.4, 18.1, 25.0, 11.2, 6.7, 17.4, 16.2, 28.0, 22.4),
         strict=True,
     )
@@ -274,7 +274,11 @@ def test_published_mean_accuracy_comes_out() -> None:
 def test_extras_and_chains_never_enter_benchmark_figures() -> None:
     frame = _grid(WRN_ERRORS | {"saturate": 60.0, "contrast+jpeg_compression": 60.0})
     assert mean_corruption_error(frame)["m", 0] == pytest.approx(26.54, abs=0.01)
-    assert list(accuracy_table(frame).index) == [*HENDRYCKS_ORDER, "saturate", "contrast+jpeg_compression"]
+    assert list(accuracy_table(frame).index) == [
+        *STANDARD_CORRUPTIONS,
+        "saturate",
+        "contrast+jpeg_compression",
+    ]
 
 
 def test_an_incomplete_grid_has_no_mce() -> None:
@@ -284,8 +288,8 @@ def test_an_incomplete_grid_has_no_mce() -> None:
 
 
 def test_both_orders_hold_the_same_fifteen() -> None:
-    assert len(set(HENDRYCKS_ORDER)) == 15
-    assert set(ROBUSTBENCH_ORDER) == set(HENDRYCKS_ORDER)
+    assert len(set(STANDARD_CORRUPTIONS)) == 15
+    assert set(ROBUSTBENCH_ORDER) == set(STANDARD_CORRUPTIONS)
     table = accuracy_table(_grid(WRN_ERRORS), order=ROBUSTBENCH_ORDER)
     assert list(table.index) == list(ROBUSTBENCH_ORDER)
     assert list(table.columns) == [1, 2, 3, 4, 5]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torchmetrics.classification import MulticlassCalibrationError
+
 from warplca.configs.errors import InputError
 from warplca.eval.statistics import (
     calibration_error,

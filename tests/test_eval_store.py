@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from warplca.configs.errors import InputError
 from warplca.eval.cells import Condition, ImageSet
 from warplca.eval.records import CellResult, pack, unpack
@@ -43,6 +44,7 @@ def test_a_cell_comes_back_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "results.sqlite"
     with ResultsStore(path) as store:
         store.save(cell())
+    assert [file.name for file in path.parent.iterdir()] == ["results.sqlite"]
     with ResultsStore(path, read_only=True) as store:
         (row,) = store.to_frame(predictions=True).to_dict("records")
     assert (row["model"], row["condition"], row["severity"]) == ("conv", "gaussian_noise", 3)
