@@ -120,11 +120,12 @@ def export(args: Namespace) -> int:
 
 def corrupt(args: Namespace) -> int:
     """Write corrupted test images."""
-    from ..data import load_dataset, write_corruptions
+    from ..data import CORRUPTION_GROUPS, load_dataset, write_corruptions
 
     dataset = load_dataset(args.data, "test")
+    only = [name for entry in args.only or ["standard"] for name in CORRUPTION_GROUPS.get(entry, (entry,))]
     write_corruptions(
-        dataset, args.out, names=args.only, severities=args.severity, seed=args.seed, workers=args.workers
+        dataset, args.out, names=only, severities=args.severity, seed=args.seed, workers=args.workers
     )
     print(f"corrupted images: {args.out}")
     return 0

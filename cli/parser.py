@@ -132,7 +132,11 @@ def _corrupt(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", required=True, help=f"test images: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder for the .npy files")
     parser.add_argument(
-        "--only", nargs="+", default=None, metavar="NAME", help="these corruptions (default: all)"
+        "--only",
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="these corruptions, or the groups standard (15, the default) and all (19)",
     )
     parser.add_argument(
         "--severity", nargs="+", type=int, default=None, metavar="N", help="1 to 5 (default: all)"

@@ -64,5 +64,6 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
-            f"cannot write {path} ({reason}); free space or choose another place, then run the same command again."
+            f"cannot write {path}: {reason}. Nothing already there was changed; free some space or choose another "
+            "place, then run the same command again."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -159,7 +160,7 @@ class ComparisonConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: str = "cifar10-subset"
-    seeds: tuple[int, ...] = (0,)
+    seeds: Sequence[int] = (0,)
     train_images: int = 0
     plan: EvaluationPlan = field(default_factory=EvaluationPlan)
     selection: EvaluationPlan = field(default_factory=EvaluationPlan)
@@ -167,6 +168,8 @@ class ComparisonConfig:
     def __post_init__(self) -> None:
         if self.baseline not in self.arms:
             raise InputError(f"baseline is {self.baseline!r}; give one of the arms: {', '.join(self.arms)}.")
+        if not self.seeds:
+            raise InputError("seeds is empty; give at least one seed.")
         if self.selection.corruptions and not self.train.validation_images:
             raise InputError("selection needs validation images; set train.validation_images above 0.")
 

@@ -3,6 +3,7 @@
 from .cifar_c import CorruptedFiles, open_cifar_c
 from .corruptions.generate import SEVERITIES, corrupt, default_scale
 from .corruptions.table import (
+    CORRUPTION_GROUPS,
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
     ROBUSTBENCH_ORDER,
@@ -18,6 +19,7 @@ from .load import load_dataset, save_npz
 
 __all__ = [
     "CORRUPTIONS",
+    "CORRUPTION_GROUPS",
     "EXTRA_CORRUPTIONS",
     "ROBUSTBENCH_ORDER",
     "SEVERITIES",

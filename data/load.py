@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..configs.atomic import file_written_whole
 from ..configs.errors import InputError, unknown_name
 from .dataset import ImageDataset
-from .files import atomic_path
 from .subset import SUBSET_NAME, read_subset
 
 Split = Literal["train", "test"]
@@ -68,7 +68,7 @@ def save_npz(path: str | Path, train: ImageDataset, test: ImageDataset) -> None:
             f"{len(test.class_names)}); expected the same names in the same order."
         )
     target = Path(path).expanduser()
-    with atomic_path(target) as temporary, temporary.open("wb") as stream:
+    with file_written_whole(target) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
             allow_pickle=False,

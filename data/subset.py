@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..configs.atomic import file_written_whole
 from ..configs.errors import InputError
 from .dataset import ImageDataset
-from .files import atomic_path
 
 SUBSET_NAME = "cifar10-subset"
 SUBSET_FILE = Path(__file__).parent / "assets" / "cifar10_subset.npz"
@@ -66,7 +66,7 @@ def write_subset(path: Path, train: ImageDataset, test: ImageDataset) -> str:
         arrays[f"{split}_webp"] = np.frombuffer(stream.getvalue(), dtype=np.uint8)
         arrays[f"{split}_labels"] = dataset.labels.astype(np.uint8)
         arrays[f"{split}_indices"] = dataset.indices.astype(np.uint16)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+    with file_written_whole(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -13,9 +13,8 @@ from ..attacks import as_attack, as_threat
 from ..configs.errors import InputError, unknown_name
 from ..configs.plan import EvaluationPlan
 from ..data import (
+    CORRUPTION_GROUPS,
     CORRUPTIONS,
-    EXTRA_CORRUPTIONS,
-    STANDARD_CORRUPTIONS,
     CorruptedFiles,
     ImageDataset,
     agreement,
@@ -26,11 +25,6 @@ from ..data.corruptions.table import ALIASES
 from .cells import Condition, ImageSet, choose_images
 
 GENERATOR = "generator"
-GROUPS = {
-    "standard": tuple(STANDARD_CORRUPTIONS),
-    "extra": tuple(EXTRA_CORRUPTIONS),
-    "all": tuple(CORRUPTIONS),
-}
 
 
 class Cell(NamedTuple):
@@ -97,7 +91,7 @@ def corruption_names(plan: EvaluationPlan) -> list[str]:
     Raises:
         InputError: A name is unknown, or a chain names a corruption twice.
     """
-    entries = (name for entry in plan.corruptions for name in GROUPS.get(entry, (entry,)))
+    entries = (name for entry in plan.corruptions for name in CORRUPTION_GROUPS.get(entry, (entry,)))
     return list(dict.fromkeys(_checked_chain(name) for name in entries))
 
 
@@ -105,7 +99,7 @@ def _checked_chain(chain: str) -> str:
     names = [ALIASES.get(name, name) for name in chain.split("+")]
     for name in names:
         if name not in CORRUPTIONS:
-            raise unknown_name("corruption", name, (*CORRUPTIONS, *GROUPS))
+            raise unknown_name("corruption", name, (*CORRUPTIONS, *CORRUPTION_GROUPS))
     if len(set(names)) < len(names):
         raise InputError(f"the corruption chain {chain!r} names one twice: give different corruptions.")
     return "+".join(names)

@@ -29,8 +29,8 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def resnet10_slim(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """One basic block per stage, 32 to 256 channels: about 18 million MACs on a 16 x 16 map."""
-    options = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256), "stem_width": 32}
+    """One basic block per stage, 24 to 192 channels: about 10 million MACs on a 16 x 16 map."""
+    options = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (24, 48, 96, 192), "stem_width": 24}
     return build_model_with_cfg(ResNet, "resnet10_slim", pretrained, **{**options, **kwargs})
 
 

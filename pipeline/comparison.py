@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..configs import ComparisonConfig, InputError
@@ -67,7 +66,8 @@ def run_comparison(
         chosen = _choose(config, training, models, out, progress)
         seconds = time.monotonic() - started
         report = _write_report(config, store, models, test, out, chosen, seconds)
-    checkpoint = _export(comparison, models[chosen, config.seeds[0]], chosen, test, out)
+    first_seed = config.seeds[0]
+    checkpoint = _export(comparison, models[chosen, first_seed], chosen, test, out)
     return Outcome(comparison, chosen, report, checkpoint, seconds)
 
 
@@ -118,7 +118,7 @@ def _choose(
             frame = evaluate(
                 models[arm, seed], validation, config.selection, results=store, name=arm, progress=progress
             )
-            scores[arm] = float(frame["accuracy"].mean())
+            scores[arm] = float(frame["accuracy"].to_numpy().mean())
     return max(scores, key=lambda arm: scores[arm])
 
 
@@ -152,11 +152,10 @@ def _write_report(
 
 def _export(comparison: Comparison, model: Classifier, arm: str, test: ImageDataset, out: Path) -> Path:
     """Save the chosen classifier with its measured results in the model card."""
-    row = comparison.summary.loc[arm] if arm in comparison.summary.index else comparison.summary.iloc[0]
+    measured = comparison.summary.set_index("model").loc[arm].dropna().to_dict()
     results = {
-        str(key): f"{value:.4f}" if isinstance(value, float | np.floating) else str(value)
-        for key, value in row.items()
-        if value is not None and value == value
+        str(key): f"{value:.4f}" if isinstance(value, float) else str(value)
+        for key, value in measured.items()
     }
     folder = out / "best"
     if not (folder / "config.json").exists():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from warplca.configs.atomic import file_written_whole
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset, load_dataset, save_npz, subset
-from warplca.data.files import atomic_path
 
 
 def toy(seed: int, count: int = 6) -> ImageDataset:
@@ -201,7 +201,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path):
     target.write_text("old")
 
     def write_half() -> None:
-        with atomic_path(target) as temporary:
+        with file_written_whole(target) as temporary:
             temporary.write_text("half")
             raise OSError(28, "No space left on device")
 

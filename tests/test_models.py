@@ -98,7 +98,9 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(self))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match=r"cannot write .*c \(No space left on device\); free space"):
+    with pytest.raises(
+        InputError, match=r"cannot write .*c: No space left on device\. Nothing already there was changed"
+    ):
         save_checkpoint(model, tmp_path / "c", results={"clean": "2"})
     assert (tmp_path / "c" / "config.json").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["c"]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ...configs.atomic import file_written_whole
 from ...configs.errors import InputError
 from ..dataset import ImageDataset
-from ..files import atomic_path
 from .generate import Scale
 
 MANIFEST = "corruptions.json"
@@ -70,7 +70,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write the note into ``folder``, atomically."""
-        with atomic_path(folder / MANIFEST) as temporary:
+        with file_written_whole(folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     def check_same_origin(self, other: Manifest, folder: Path) -> None:

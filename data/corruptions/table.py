@@ -209,6 +209,12 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 STANDARD_CORRUPTIONS = tuple(name for name, entry in CORRUPTIONS.items() if entry.standard)
 EXTRA_CORRUPTIONS = tuple(name for name, entry in CORRUPTIONS.items() if not entry.standard)
+# Short names for many, wherever corruptions are listed.
+CORRUPTION_GROUPS = {
+    "standard": STANDARD_CORRUPTIONS,
+    "extra": EXTRA_CORRUPTIONS,
+    "all": tuple(CORRUPTIONS),
+}
 ROBUSTBENCH_ORDER = (
     "shot_noise",
     "motion_blur",

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.lib import format as npy
 from tqdm import tqdm
 
+from ...configs.atomic import file_written_whole
 from ...configs.errors import InputError
 from ..dataset import ImageDataset
-from ..files import atomic_path
 from .generate import SEVERITIES, Scale, check_severity, corrupt, default_scale
 from .manifest import MANIFEST, Manifest, file_sha256
 from .table import STANDARD_CORRUPTIONS, agreement, canonical_name
@@ -70,7 +70,7 @@ def write_corruptions(
             corrupt(dataset.images[:1], name, severity=severity, seed=seed, scale=scale)
     manifest = _open_manifest(folder, Manifest.describe(dataset, severities, seed, scale))
     missing = [name for name in names if not _finished(manifest, folder, name)]
-    with atomic_path(folder / "labels.npy") as temporary, temporary.open("wb") as stream:
+    with file_written_whole(folder / "labels.npy") as temporary, temporary.open("wb") as stream:
         dtype = np.uint8 if len(dataset.class_names) <= 256 else np.int64
         np.save(stream, np.tile(dataset.labels, len(severities)).astype(dtype), allow_pickle=False)
     images = len(missing) * len(severities) * len(dataset)
@@ -120,7 +120,7 @@ def _write_file(
     )
     for abandoned in folder.glob(f".{name}.npy.*"):
         abandoned.unlink()
-    with atomic_path(folder / f"{name}.npy") as temporary:
+    with file_written_whole(folder / f"{name}.npy") as temporary:
         with temporary.open("wb") as stream:
             npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for block in run(tasks):
