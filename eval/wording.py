@@ -183,7 +183,7 @@ def scope_sentence(comparison: Comparison) -> str:
             "figures are Student's t over the seeds. p-values are Holm-adjusted."
         )
     return (
-        f"With {comparison.seeds} training seed{'s' if comparison.seeds > 1 else ''} a model this compares "
+        f"With {comparison.seeds} training seed{'s' if comparison.seeds > 1 else ''} per model this compares "
         "these trained networks, not the methods: claims about methods need at least 3 seeds each. "
         "p-values are Holm-adjusted: exact McNemar within a cell, permutation by image over several."
     )
