@@ -154,7 +154,9 @@ def learn_unrolled(layer: WarpLCA, images: Tensor, plan: PrimingPlan, *, progres
         gamma = (10.0 + 40.0 * step / plan.unrolled_steps) / lam
         smooth = replace(exact, gamma=gamma) if exact.alpha < 1.0 else exact
         x = layer.standardise(batch).images
-        schedule = layer.schedule(operator, layer.iterations)
+        # Every second step runs half the cycles, so that stopping early is good as well.
+        cycles = layer.iterations if step % 2 == 0 else max(layer.iterations // 2, 1)
+        schedule = layer.schedule(operator, cycles)
         state = solve(operator, x, smooth, lam, schedule, state=layer.initial_state(x))
         loss = smooth_energy(x, state, operator, smooth, lam).mean()
         _step(layer, loss, optimiser, decay)

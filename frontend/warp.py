@@ -41,7 +41,7 @@ class WarpLCA(LCA):
         output: Output = "code",
         gradient_mode: GradientMode = "unroll",
         learn_lam: bool = False,
-        predictor_width: int = 96,
+        predictor_width: int = 64,
         predictor_depth: int = 3,
     ) -> None:
         super().__init__(

@@ -24,7 +24,7 @@ class LayerConfig:
     threshold: str = "hard"
     iterations: int = 10
     momentum: float = 0.9
-    predictor_width: int = 96
+    predictor_width: int = 64
     predictor_depth: int = 3
 
 
