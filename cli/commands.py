@@ -13,6 +13,7 @@ from ..configs.plan import PLANS
 def quickstart(args: Namespace) -> int:
     """Run the quick start's comparison."""
     from ..pipeline.comparison import run_comparison
+    from ..pipeline.pictures import cycles_fact
 
     preset = args.config or ("quickstart-fast" if args.fast else "quickstart")
     config = load_config(ComparisonConfig, preset, "comparison", args.overrides)
@@ -59,17 +60,30 @@ def evaluate(args: Namespace) -> int:
     """Measure a checkpoint."""
     from ..data import load_dataset
     from ..eval import evaluate as run
+    from ..eval.aggregate import is_complete, mean_corruption_error
     from ..models import load_checkpoint
 
     plan = _plan(args.plan, args.overrides)
     model = load_checkpoint(args.checkpoint)
     name = args.name or Path(args.checkpoint).resolve().name
     dataset = load_dataset(args.data, "test")
-    frame = run(model, dataset, plan, results=args.results, name=name, workers=args.workers)
+    frame = run(
+        model,
+        dataset,
+        plan,
+        results=args.results,
+        name=name,
+        workers=args.workers,
+        corruption_source=args.corrupted,
+    )
     columns = ["condition", "setting", "accuracy", "low", "high", "total"]
     print(
         frame[[column for column in columns if column in frame]].to_string(index=False, float_format="%.3f")
     )
+    if is_complete(frame):
+        print(
+            f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
+        )
     print(f"results:     {args.results}")
     return 0
 
@@ -131,6 +145,15 @@ def corrupt(args: Namespace) -> int:
     return 0
 
 
+def data(args: Namespace) -> int:
+    """Fetch a data set."""
+    from ..data import download_cifar_c
+
+    print(f"downloading CIFAR-10-C to {Path(args.out).resolve()}")
+    print(f"files:       {download_cifar_c(args.out)}")
+    return 0
+
+
 def info(args: Namespace) -> int:
     """Print a checkpoint's model card."""
     from ..models import read_card
@@ -165,5 +188,6 @@ RUN: dict[str, Callable[[Namespace], int]] = {
     "compare": compare,
     "export": export,
     "corrupt": corrupt,
+    "data": data,
     "info": info,
 }

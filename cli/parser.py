@@ -51,7 +51,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"warplca {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_quickstart, _prime, _train, _evaluate, _compare, _export, _corrupt, _info):
+    for add in (_quickstart, _prime, _train, _evaluate, _compare, _export, _corrupt, _data, _info):
         add(commands)
     return parser
 
@@ -100,6 +100,12 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
     parser.add_argument(
+        "--corrupted",
+        default=None,
+        metavar="DIR",
+        help="read corrupted images from these files (CIFAR-10-C's layout)",
+    )
+    parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="changes to the plan, e.g. attack_images=100"
     )
 
@@ -145,6 +151,13 @@ def _corrupt(commands: argparse._SubParsersAction) -> None:
         "--seed", type=int, default=0, help="of the random corruptions (default: %(default)s)"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+
+
+def _data(commands: argparse._SubParsersAction) -> None:
+    text = "fetch the official CIFAR-10-C files (2.9 GB), checksummed; the same command continues a stopped download"
+    parser = commands.add_parser("data", help=text, description=text)
+    parser.add_argument("name", choices=("cifar10-c",), help="what to fetch")
+    parser.add_argument("--out", default="data/CIFAR-10-C", help="folder for it (default: %(default)s)")
 
 
 def _info(commands: argparse._SubParsersAction) -> None:

@@ -121,7 +121,7 @@ def load_weights(model: Classifier, path: Path) -> None:
         ) from error
     own = model.state_dict()
     differing = sorted(own.keys() ^ state.keys())
-    differing += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    differing += [name for name in own if name in state and own[name].shape != state[name].shape]
     if differing:
         raise InputError(
             f"{path} belongs to another architecture: {len(differing)} tensors differ from {model.config.backbone!r} "

@@ -11,8 +11,8 @@ import torch
 from .. import __version__
 from ..attacks import run_attack
 from ..configs import ComparisonConfig, EvaluationPlan
-from ..data import ImageDataset, corrupt
-from ..eval.pictures import Example, difference_picture
+from ..data import CORRUPTION_GROUPS, ImageDataset, corrupt
+from ..eval import Example, corruption_example, difference_picture
 from ..frontend import LCA
 from ..models import Classifier
 
@@ -38,13 +38,18 @@ def collect_examples(
     """
     _, first = np.unique(test.labels, return_index=True)
     chosen = test.subset(first[:: max(1, len(first) // count)][:count])
-    return [
+    rows = [
         Example(
             f"{test.class_names[int(chosen.labels[i])]}",
             [*_disturbed(models, chosen.subset([i]), plan), *_coded(models, chosen.subset([i]))],
         )
         for i in range(len(chosen))
     ]
+    singles = [name for name in plan.corruptions if "+" not in name and name not in CORRUPTION_GROUPS]
+    if singles:
+        severity = max(plan.severities)
+        rows.append(corruption_example(test, int(first[-1]), singles, severity=severity, seed=plan.seed))
+    return rows
 
 
 def _disturbed(
@@ -52,7 +57,7 @@ def _disturbed(
 ) -> list[tuple[str, Picture]]:
     clean = one.images[0] / 255.0
     pictures = [("image", clean)]
-    if plan.corruptions and plan.corruptions[0] not in ("standard", "all"):
+    if plan.corruptions and plan.corruptions[0] not in CORRUPTION_GROUPS:
         name, severity = plan.corruptions[0].split("+")[0], max(plan.severities)
         corrupted = corrupt(one.images, name, severity=severity, seed=plan.seed, indices=one.indices)
         pictures.append((f"{name} {severity}", corrupted[0] / 255.0))
@@ -83,6 +88,16 @@ def _coded(models: dict[str, Classifier], one: ImageDataset) -> list[tuple[str, 
     return pictures
 
 
+def cycles_fact(config: ComparisonConfig) -> str:
+    """Say how many cycles each LCA arm runs, and what that means where they are equal."""
+    runs = {arm: config.run(arm, config.seeds[0]).model for arm in config.arms}
+    cycles = {arm: model.iterations for arm, model in runs.items() if model.frontend in ("lca", "warp-lca")}
+    text = ", ".join(f"{arm} {count}" for arm, count in cycles.items()) or "no LCA arm"
+    if len(cycles) > 1 and len(set(cycles.values())) == 1:
+        text += " (equal cycles: plain LCA, from a cold start at eta = 1/L, needs hundreds to settle)"
+    return text
+
+
 def environment_facts(
     config: ComparisonConfig, test: ImageDataset, chosen: str, seconds: float
 ) -> dict[str, str]:
@@ -93,7 +108,7 @@ def environment_facts(
         "seeds": ", ".join(map(str, config.seeds)),
         "backbone": config.model.backbone,
         "recipe": f"{recipe.epochs} epochs, batch {recipe.batch_size}, peak learning rate {recipe.learning_rate}",
-        "cycles": f"LCA and WARP-LCA run {config.model.iterations} cycles each; plain LCA is far from settled by then",
+        "cycles": cycles_fact(config),
         "exported": f"{chosen}, chosen on {recipe.validation_images} validation images, not on the test images",
         "time": f"{seconds:.0f} s in this call",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "

@@ -1,0 +1,102 @@
+"""The comparison from end to end on real images, small enough for a test."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from warplca.cli.main import main
+from warplca.configs import ComparisonConfig, InputError, from_dict
+from warplca.eval import ResultsStore
+from warplca.models import load_checkpoint
+from warplca.pipeline.comparison import run_comparison
+
+CONFIG = {
+    "baseline": "conv",
+    "train_images": 100,
+    "model": {"features": 8, "kernel_size": 5, "iterations": 2, "lam": 0.2, "threshold": "soft"},
+    "train": {"epochs": 1, "batch_size": 40, "validation_images": 20},
+    "arms": {
+        "none": {},
+        "conv": {"model": {"frontend": "conv"}},
+        "lca": {"model": {"frontend": "lca"}},
+        "warp-lca": {"model": {"frontend": "warp-lca"}},
+    },
+    "plan": {
+        "corruptions": ["gaussian_noise", "contrast"],
+        "severities": [3],
+        "corruption_images": 40,
+        "clean_images": 60,
+        "attacks": [{"attack": "fgsm", "threat": "linf 4/255"}],
+        "attack_images": 10,
+    },
+    "selection": {"corruptions": ["gaussian_blur"], "severities": [3]},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comparison")
+    config = folder / "small.yaml"
+    config.write_text(yaml.safe_dump(CONFIG))
+    arguments = ["quickstart", "--config", str(config), "--out", str(folder / "run")]
+    assert main(arguments) == 0
+    return folder / "run", arguments
+
+
+def test_everything_promised_is_there(finished):
+    run, _ = finished
+    for arm in CONFIG["arms"]:
+        assert len(pd.read_csv(run / f"{arm}-0" / "curves.csv")) == 1
+    page = (run / "report.html").read_text()
+    assert 'src="http' not in page
+    assert all(arm in page for arm in CONFIG["arms"])
+    with ResultsStore(run / "results.sqlite", read_only=True) as store:
+        frame = store.to_frame()
+    assert len(frame) == 4 * (1 + 2 + 1)
+    assert set(frame["images"]) == {60, 40, 10}
+
+
+def test_the_exported_card_holds_the_chosen_arms_own_figures(finished):
+    run, _ = finished
+    card = json.loads((run / "best" / "config.json").read_text())["warplca"]
+    arm = card["training"]["arm"]
+    assert card["model"]["frontend"] == CONFIG["arms"][arm].get("model", {}).get("frontend")
+    with ResultsStore(run / "results.sqlite", read_only=True) as store:
+        frame = store.to_frame()
+    clean = frame[(frame["model"] == arm) & (frame["kind"] == "clean")]["accuracy"].item()
+    assert float(card["results"]["clean"]) == pytest.approx(clean, abs=1e-4)
+    assert load_checkpoint(run / "best").config.frontend == card["model"]["frontend"]
+
+
+def test_the_same_command_again_does_no_work_twice_and_says_the_same(finished, capsys):
+    run, arguments = finished
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*-0/checkpoint/*")}
+    table = ResultsStore(run / "results.sqlite", read_only=True).to_frame()
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in run.glob("*-0/checkpoint/*")} == before
+    pd.testing.assert_frame_equal(ResultsStore(run / "results.sqlite", read_only=True).to_frame(), table)
+    assert "Accuracy in %" in capsys.readouterr().out
+
+
+def test_another_configuration_is_not_mixed_into_a_run(finished, capsys):
+    _, arguments = finished
+    assert main([*arguments, "train.learning_rate=0.05"]) == 2
+    assert "holds a run with another configuration (different: train)" in capsys.readouterr().err
+
+
+def test_bad_comparisons_are_refused(tmp_path):
+    with pytest.raises(InputError, match="baseline is 'convolution'; give one of the arms: none, conv"):
+        from_dict(ComparisonConfig, {**CONFIG, "baseline": "convolution"}, where="test")
+    wrong_key = from_dict(
+        ComparisonConfig, {**CONFIG, "arms": {"conv": {"model": {"frontnd": 1}}}}, where="test"
+    )
+    with pytest.raises(
+        InputError, match="unknown key 'model.frontnd' in arm 'conv'; did you mean 'model.frontend'"
+    ):
+        run_comparison(wrong_key, tmp_path, progress=False)
+    too_many = from_dict(ComparisonConfig, {**CONFIG, "train_images": 5000}, where="test")
+    with pytest.raises(InputError, match="train_images is 5000; cifar10-subset"):
+        run_comparison(too_many, tmp_path, progress=False)
