@@ -20,9 +20,7 @@ def quickstart(args: Namespace) -> int:
     out = Path(args.out or Path("runs") / Path(preset).stem)
     outcome = run_comparison(config, out, say=print)
     print(f"\n{outcome.comparison.to_text()}\n")
-    print(
-        f"LCA and WARP-LCA run {config.model.iterations} cycles each: plain LCA is far from settled by then."
-    )
+    print(f"cycles:      {cycles_fact(config)}")
     print(f"report:      {outcome.report}")
     print(f"checkpoint:  {outcome.checkpoint}  ({outcome.chosen}, chosen on validation images)")
     print(f"time:        {outcome.seconds:.0f} s")
@@ -76,10 +74,8 @@ def evaluate(args: Namespace) -> int:
         workers=args.workers,
         corruption_source=args.corrupted,
     )
-    columns = ["condition", "setting", "accuracy", "low", "high", "total"]
-    print(
-        frame[[column for column in columns if column in frame]].to_string(index=False, float_format="%.3f")
-    )
+    columns = ["condition", "severity", "threat", "accuracy", "low", "high", "images"]
+    print(frame[columns].to_string(index=False, float_format="%.3f"))
     if is_complete(frame):
         print(
             f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
