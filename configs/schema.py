@@ -101,7 +101,7 @@ class TrainConfig:
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     warmup: float = 0.3
     label_smoothing: float = 0.1
-    clip_norm: float = 1.0
+    clip_norm: float = 5.0
     crop_padding: int = 4
     flip: bool = True
     distillation: float = 0.1
