@@ -72,6 +72,11 @@ class TrainingRun:
                 f"{dataset.name} has {len(dataset.class_names)} classes, the model has num_classes "
                 f"{config.model.num_classes}; make them equal."
             )
+        if min(dataset.size) <= recipe.crop_padding:
+            raise InputError(
+                f"{dataset.name} has images of {dataset.size[0]} x {dataset.size[1]} pixels, too small for crop_padding "
+                f"{recipe.crop_padding}; set train.crop_padding below {min(dataset.size)}."
+            )
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
         self.accelerator = accelerate.Accelerator(mixed_precision=recipe.precision)
         self.progress = progress and self.accelerator.is_main_process
