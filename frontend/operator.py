@@ -7,7 +7,9 @@ other; and the gradient for the atoms is the same correlation of images with cod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,12 +29,15 @@ class ConvOperator:
         stride: Step between neighbouring atoms.
         kernel: The atoms rearranged for the blocked synthesis; holds no gradient.
         lipschitz: L >= ||Phi^T Phi||_2, a scalar tensor without gradient.
+        convolution_dtype: What the convolutions compute in, for instance bfloat16; their results come back in
+            the dtype of the input. None: autocast's dtype where it is on, else the input's own.
     """
 
     atoms: Tensor
     stride: int
     kernel: Tensor
     lipschitz: Tensor
+    convolution_dtype: torch.dtype | None = None
 
     @classmethod
     def from_atoms(cls, atoms: Tensor, stride: int, lipschitz: Tensor) -> ConvOperator:
@@ -41,20 +46,45 @@ class ConvOperator:
 
     def analyse(self, images: Tensor) -> Tensor:
         """Phi^T x: (N, C, H, W) -> (N, M, ceil(H/s), ceil(W/s))."""
-        if _plain(images, self.atoms):
-            return functional.analyse(images, self.atoms, self.stride)
-        return _Analyse.apply(images, self.atoms, self.kernel, self.stride)  # type: ignore[no-any-return]
+        return self._in_dtype(self._analyse, images)
 
     def synthesise(self, code: Tensor, size: tuple[int, int]) -> Tensor:
         """Phi a: (N, M, ceil(H/s), ceil(W/s)) -> (N, C, H, W)."""
-        if _plain(code, self.atoms):
-            kernel_size = self.atoms.shape[-1]
-            return functional.synthesise(code, self.kernel, kernel_size, self.stride, size)
-        return _Synthesise.apply(code, self.atoms, self.kernel, self.stride, size)  # type: ignore[no-any-return]
+        return self._in_dtype(partial(self._synthesise, size=size), code)
 
     def detached(self) -> ConvOperator:
         """Return the same maps without gradient to the atoms."""
-        return ConvOperator(self.atoms.detach(), self.stride, self.kernel, self.lipschitz)
+        return replace(self, atoms=self.atoms.detach())
+
+    def computing_in(self, dtype: torch.dtype | None) -> ConvOperator:
+        """Return the same maps with another ``convolution_dtype``."""
+        return replace(self, convolution_dtype=dtype)
+
+    def dtype_for(self, values: Tensor) -> torch.dtype:
+        """What the convolutions of ``values`` compute in."""
+        if self.convolution_dtype is not None:
+            return self.convolution_dtype
+        if values.dtype == torch.float32 and torch.is_autocast_enabled(values.device.type):
+            return torch.get_autocast_dtype(values.device.type)
+        return values.dtype
+
+    def _in_dtype(self, apply: Callable[[Tensor, Tensor, Tensor], Tensor], values: Tensor) -> Tensor:
+        dtype = self.dtype_for(values)
+        if dtype == values.dtype:
+            return apply(values, self.atoms, self.kernel)
+        # Autocast must not look into the maps: their backward runs outside of it, with the same dtypes.
+        with torch.autocast(values.device.type, enabled=False):
+            return apply(values.to(dtype), self.atoms.to(dtype), self.kernel.to(dtype)).to(values.dtype)
+
+    def _analyse(self, images: Tensor, atoms: Tensor, kernel: Tensor) -> Tensor:
+        if _plain(images, atoms):
+            return functional.analyse(images, atoms, self.stride)
+        return _Analyse.apply(images, atoms, kernel, self.stride)  # type: ignore[no-any-return]
+
+    def _synthesise(self, code: Tensor, atoms: Tensor, kernel: Tensor, size: tuple[int, int]) -> Tensor:
+        if _plain(code, atoms):
+            return functional.synthesise(code, kernel, atoms.shape[-1], self.stride, size)
+        return _Synthesise.apply(code, atoms, kernel, self.stride, size)  # type: ignore[no-any-return]
 
 
 def _plain(values: Tensor, atoms: Tensor) -> bool:

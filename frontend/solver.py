@@ -9,12 +9,16 @@ eta < 2 / L, with L = ||Phi^T Phi||_2; with momentum mu, for eta < 2 (1 + mu) / 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..configs.errors import InputError
+from .dynamics import Number, step, step_without_gradient
+from .functional import state_size
 from .metrics import active_fraction, energy, fixed_point_residual
 from .operator import ConvOperator
 from .threshold import Threshold
@@ -39,6 +43,16 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.step_size)
+
+    def values(self) -> list[tuple[Number, Number]]:
+        """Return (eta, mu) of every iteration: plain numbers where reading them costs nothing.
+
+        On a GPU, under ``torch.compile`` and where a gradient is asked for they stay scalar tensors.
+        """
+        learning = torch.is_grad_enabled() and (self.step_size.requires_grad or self.momentum.requires_grad)
+        if self.step_size.device.type == "cpu" and not learning and not torch.compiler.is_compiling():
+            return list(zip(self.step_size.tolist(), self.momentum.tolist(), strict=True))
+        return list(zip(self.step_size.unbind(), self.momentum.unbind(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,8 @@ def plain_schedule(
         raise InputError(f"momentum is {momentum}; give a number from 0 to below 1.")
     if step_size is None:
         return Schedule.constant(iterations, 1.0 / operator.lipschitz, momentum)
+    if torch.compiler.is_compiling():  # no data are looked at there
+        return Schedule.constant(iterations, operator.lipschitz.new_tensor(step_size), momentum)
     limit = 2.0 * (1.0 + momentum) / float(operator.lipschitz)
     if not 0.0 < step_size < limit:
         raise InputError(
@@ -100,6 +116,7 @@ def solve(
     state: Tensor | None = None,
     thresholds: list[Tensor | float] | None = None,
     trace: list[Tensor] | None = None,
+    checkpoint_every: int | None = None,
 ) -> Tensor:
     """Run ``len(schedule)`` iterations of the dynamics.
 
@@ -109,32 +126,50 @@ def solve(
         threshold: T.
         lam: The threshold value, above 0; a number or broadcastable to (N, M, h, w).
         schedule: Step size and momentum of every iteration.
-        state: The initial state (N, M, h, w); None for a cold start at zero.
+        state: The initial state (N, M, h, w); None for a cold start at zero. It is not written to.
         thresholds: One lam per iteration in place of ``lam`` (annealing).
         trace: A list to which the energy (N,) is appended before the first and after every iteration.
+        checkpoint_every: Keep only every so many-th state for the backward pass and compute those between
+            again (activation checkpointing): less memory, one more forward pass. Not together with ``trace``.
 
     Returns:
         The final state u, (N, M, h, w); the code is ``threshold(u, lam)``. Gradients flow through all
         iterations if autograd is on.
     """
-    size = (images.shape[2], images.shape[3])
-    if state is None:
-        state = torch.zeros_like(operator.analyse(images.detach()))
-    record = trace.append if trace is not None else None
-    before = state
-    for i in range(len(schedule)):
-        now = lam if thresholds is None else thresholds[i]
-        code = threshold(state, now)
-        if record is not None:
-            record(energy(images, threshold(state, lam), operator, threshold, lam))
-        drive = operator.analyse(images - operator.synthesise(code, size))
-        following = (
-            state + schedule.step_size[i] * (drive + code - state) + schedule.momentum[i] * (state - before)
+    if checkpoint_every is not None and (checkpoint_every < 1 or trace is not None):
+        raise InputError(
+            f"checkpoint_every is {checkpoint_every}; give 1 or more, and leave it out where a trace is recorded."
         )
-        state, before = following, state
-    if record is not None:
-        record(energy(images, threshold(state, lam), operator, threshold, lam))
+    state = cold_start(operator, images) if state is None else state
+    values = schedule.values()
+    numbers = all(isinstance(value, float) for pair in values for value in pair)
+    in_place = numbers and not torch.is_grad_enabled()
+    advance: Callable[..., Tensor] = step_without_gradient if in_place else step
+
+    def cycles(first: int, last: int, state: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        for i in range(first, last):
+            code = threshold(state, lam if thresholds is None else thresholds[i])
+            if trace is not None:
+                trace.append(energy(images, threshold(state, lam), operator, threshold, lam))
+            state, before = advance(operator, images, code, state, before, *values[i]), state
+        return state, before
+
+    if checkpoint_every is None or not torch.is_grad_enabled():
+        state, _ = cycles(0, len(values), state, state)
+    else:
+        before = state
+        for first in range(0, len(values), checkpoint_every):
+            last = min(first + checkpoint_every, len(values))
+            state, before = checkpoint(cycles, first, last, state, before, use_reentrant=False)
+    if trace is not None:
+        trace.append(energy(images, threshold(state, lam), operator, threshold, lam))
     return state
+
+
+def cold_start(operator: ConvOperator, images: Tensor) -> Tensor:
+    """Return the state zero for these images, (N, M, h, w)."""
+    height, width = state_size((images.shape[2], images.shape[3]), operator.stride)
+    return images.new_zeros(len(images), len(operator.atoms), height, width)
 
 
 @torch.no_grad()
