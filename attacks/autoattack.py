@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from torch import Tensor
 
 from ..configs.errors import InputError, unknown_name
-from .base import Attack, forward
+from .base import RANDOM_NOTE, Attack, forward
+from .checks import NotApplicable
 from .counting import CountingModel
 from .square import PaddedSquare, tiles_fit
 from .threat import ThreatModel
@@ -40,19 +41,24 @@ class AutoAttack(Attack):
         part: One part alone: ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"``, ``"square"`` as in the standard
             version, ``"apgd-dlr"`` and ``"fab"`` as in plus; ``None`` runs the version.
         square_queries: Queries per image of the part Square.
+        target_classes: Most classes that the targeted parts aim at, likeliest first.
     """
 
     version: Version = "standard"
     part: str | None = None
     square_queries: int = 5000
+    target_classes: int = 9
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
             raise unknown_name("AutoAttack version", self.version, VERSIONS)
         if self.part is not None and self.part not in STANDARD_PARTS + PLUS_PARTS:
             raise unknown_name("AutoAttack part", self.part, STANDARD_PARTS + PLUS_PARTS)
-        if self.square_queries < 1:
-            raise InputError(f"square_queries is {self.square_queries}; expected at least 1.")
+        if self.square_queries < 1 or self.target_classes < 1:
+            raise InputError(
+                f"square_queries={self.square_queries}, target_classes={self.target_classes}; "
+                "expected at least 1 each."
+            )
 
     @property
     def uses_gradients(self) -> bool:
@@ -78,29 +84,36 @@ class AutoAttack(Attack):
             norm=_NORMS[threat.norm],
             eps=threat.epsilon,
             seed=seed,
-            version="plus" if self.part in PLUS_PARTS else self.version,
+            version=self._library_version(model),
             device=images.device,
         )
-        model.notes += self._choose_parts(library, classes)
+        model.tally.notes += self._choose_parts(library, classes)
         if threat.norm != "linf" and not tiles_fit(*images.shape[2:]):
             library.square = PaddedSquare(library.square)  # pyright: ignore[reportAttributeAccessIssue]
         with _library_state() as warnings:
             adversarial, _ = library.run_standard_evaluation(images.float(), labels, batch_size=batch_size)
-        model.notes += warnings
+        model.tally.notes += warnings
         return adversarial.to(images.dtype)
+
+    def _library_version(self, model: CountingModel) -> Version:
+        if self.part is None and self.version != "rand" and RANDOM_NOTE in model.tally.notes:
+            model.tally.notes.append(f"AutoAttack's rand version was used instead of {self.version}.")
+            return "rand"
+        return "plus" if self.part in PLUS_PARTS else self.version
 
     def _choose_parts(self, library: Library, classes: int) -> list[str]:
         """Set the parts, targets and queries; leave out, by name, what needs more classes."""
         wanted: list[Any] = [self.part] if self.part else list(library.attacks_to_run or ())
         possible = [part for part in wanted if classes >= CLASSES_NEEDED.get(part, 2)]
         if not possible:
-            raise InputError(
+            raise NotApplicable(
                 f"{wanted[0]} needs {CLASSES_NEEDED[wanted[0]]} classes, the model has {classes}; "
                 "use 'apgd-ce', 'fab-t' or 'square'."
             )
         library.attacks_to_run = possible
-        library.apgd_targeted.n_target_classes = min(library.apgd_targeted.n_target_classes, classes - 1)
-        library.fab.n_target_classes = min(library.fab.n_target_classes, classes - 1)
+        most = min(self.target_classes, classes - 1)
+        library.apgd_targeted.n_target_classes = min(library.apgd_targeted.n_target_classes, most)
+        library.fab.n_target_classes = min(library.fab.n_target_classes, most)
         library.square.n_queries = self.square_queries
         return [
             f"{part} was left out: it needs {CLASSES_NEEDED[part]} classes, the model has {classes}."

@@ -37,8 +37,18 @@ class Attack(ABC):
 
     @property
     def uses_gradients(self) -> bool:
-        """Whether the attack differentiates the model; if so, a model cut off from its pixels is refused."""
+        """Whether the attack takes gradients."""
         return True
+
+    @property
+    def needs_differentiable_model(self) -> bool:
+        """Whether a model cut off from its pixels is refused."""
+        return self.uses_gradients
+
+    @property
+    def rechecks_alone(self) -> bool:
+        """Whether a success counts only if the image alone, in a batch of one, is misclassified too."""
+        return False
 
     @abstractmethod
     def run(
@@ -54,7 +64,7 @@ class Attack(ABC):
         """Perturb images that the model classifies rightly.
 
         Args:
-            model: The model behind its counter; ``model.notes`` takes remarks for the result.
+            model: The model behind its counter; ``model.tally.notes`` takes remarks for the result.
             images: (N, C, H, W) contiguous, in [0, 1], on the model's device.
             labels: (N,) int64.
             threat: The ball.
@@ -95,37 +105,32 @@ class Attack(ABC):
         """
         started = time.perf_counter()
         self._check_settings(threat, batch_size)
-        checks.check_images(images)
-        checks.check_mode(model)
-        home, device = images.device, _device_of(model, images)
-        x, y = images.detach().to(device).contiguous(), labels
-        with _frozen_parameters(model):
-            logits = forward(model, x, batch_size)
-            checks.check_finite(logits)
-            checks.check_labels(y, len(x), logits.shape[1])
-            y = y.to(device=device, dtype=torch.int64)
+        with frozen_parameters(model):
+            x, y, logits = prepare(model, images, labels, batch_size)
             correct = logits.argmax(dim=1) == y
             counter = CountingModel(model, x.dtype)
-            counter.notes += self._probe(model, x[:batch_size], logits[:batch_size])
+            counter.tally.notes += self._probe(model, x[:batch_size], logits[:batch_size])
             adversarial = self._run_on_correct(
                 counter, x, y, correct, threat, seed=seed, batch_size=batch_size
             )
             final_logits = forward(model, adversarial, batch_size)
-        checks.check_finite(final_logits)
-        if counter.bad_gradients:
-            counter.notes.append(
-                f"{counter.bad_gradients} of {counter.gradients} image gradients were not finite."
+            checks.check_finite(final_logits)
+            predictions = final_logits.argmax(dim=1)
+            success = self._confirm(counter, adversarial, y, (predictions != y) & correct) | ~correct
+        if counter.tally.bad_gradients:
+            counter.tally.notes.append(
+                f"{counter.tally.bad_gradients} of {counter.tally.gradients} image gradients were not finite."
             )
-        predictions = final_logits.argmax(dim=1)
+        home = images.device
         return AttackResult(
             adversarial=adversarial.to(home),
             predictions=predictions.to(home),
             correct=correct.to(home),
-            success=((predictions != y) | ~correct).to(home),
-            queries=counter.queries,
-            gradients=counter.gradients,
+            success=success.to(home),
+            queries=counter.tally.queries,
+            gradients=counter.tally.gradients,
             seconds=time.perf_counter() - started,
-            notes=tuple(dict.fromkeys(counter.notes)),
+            notes=tuple(dict.fromkeys(counter.tally.notes)),
         )
 
     def _check_settings(self, threat: ThreatModel, batch_size: int) -> None:
@@ -139,11 +144,22 @@ class Attack(ABC):
 
     def _probe(self, model: Model, x: Tensor, logits: Tensor) -> list[str]:
         """Look at one batch for randomness and, where it matters, for a path back to the pixels."""
-        if self.uses_gradients:
+        if self.needs_differentiable_model:
             checks.check_gradient(model, x[:1])
         if checks.looks_random(logits, forward(model, x, len(x))):
             return [RANDOM_NOTE]
         return []
+
+    def _confirm(self, model: CountingModel, images: Tensor, y: Tensor, broken: Tensor) -> Tensor:
+        """Keep the successes that also hold in a batch of one, where the attack asks for that."""
+        if not self.rechecks_alone or not broken.any():
+            return broken
+        confirmed = broken.clone()
+        confirmed[broken] = misclassified(model.wrapped, images[broken], y[broken], 1, alone=False)
+        lost = int((broken & ~confirmed).sum())
+        if lost:
+            model.tally.notes.append(f"{lost} successes did not hold in a batch of one and do not count.")
+        return confirmed
 
     def _run_on_correct(
         self,
@@ -192,6 +208,33 @@ class BatchwiseAttack(Attack):
         return torch.cat(parts)
 
 
+def prepare(model: Model, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Check model, images and labels, and bring them to the model's device.
+
+    Returns:
+        Contiguous images, int64 labels, and the logits of the clean images.
+
+    Raises:
+        InputError: One of them cannot be used.
+    """
+    checks.check_images(images)
+    checks.check_mode(model)
+    device = _device_of(model, images)
+    x = images.detach().to(device).contiguous()
+    logits = forward(model, x, batch_size)
+    checks.check_finite(logits)
+    checks.check_labels(labels, len(x), logits.shape[1])
+    return x, labels.to(device=device, dtype=torch.int64), logits
+
+
+def misclassified(model: Model, images: Tensor, labels: Tensor, batch_size: int, *, alone: bool) -> Tensor:
+    """(N,) whether each image is misclassified in batches of many and, where ``alone``, in batches of one too."""
+    wrong = forward(model, images, batch_size).argmax(dim=1) != labels
+    if alone and wrong.any():
+        wrong[wrong.clone()] = forward(model, images[wrong], 1).argmax(dim=1) != labels[wrong]
+    return wrong
+
+
 def forward(model: Model, images: Tensor, batch_size: int) -> Tensor:
     """Logits of all images, batch by batch, without gradients.
 
@@ -219,7 +262,7 @@ def _device_of(model: Model, images: Tensor) -> torch.device:
 
 
 @contextmanager
-def _frozen_parameters(model: Model) -> Iterator[None]:
+def frozen_parameters(model: Model) -> Iterator[None]:
     """Stop the libraries' ``backward`` from leaving gradients in the model's parameters."""
     trainable = [p for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
     for parameter in trainable:

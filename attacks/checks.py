@@ -12,6 +12,10 @@ RANDOMNESS_TOLERANCE = 1e-4
 """Relative difference of logits between two equal calls above which a model counts as random."""
 
 
+class NotApplicable(InputError):  # noqa: N818 - it is a reason, shown as one
+    """The attack finds nothing to work on in this model; another attack must do."""
+
+
 def check_images(images: Tensor) -> None:
     """Refuse anything but finite float images (N, C, H, W) in [0, 1]."""
     if not isinstance(images, Tensor) or images.dtype not in (torch.float32, torch.float64):
@@ -80,7 +84,7 @@ def check_gradient(model: Model, image: Tensor) -> None:
     with torch.enable_grad():
         logits = model(image.detach().clone().requires_grad_())
     if not logits.requires_grad:
-        raise InputError(
+        raise NotApplicable(
             "the model's logits carry no gradient back to the pixels, so a gradient attack cannot judge it. "
             "Remove no_grad or detach from its forward pass, or use one without gradients, such as 'square'."
         )

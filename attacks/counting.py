@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Model = nn.Module | Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Tally:
+    """What an attack spent and had to say.
+
+    Attributes:
+        queries: Images passed forward so far.
+        gradients: Images passed backward so far.
+        bad_gradients: Those among them whose gradient held a NaN or an infinity.
+        notes: What the attack had to leave out or change, one sentence each.
+    """
+
+    queries: int = 0
+    gradients: int = 0
+    bad_gradients: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def count_gradient(self, gradient: Tensor) -> None:
+        """Record one backward pass of a batch."""
+        self.gradients += len(gradient)
+        self.bad_gradients += int((~gradient.flatten(1).isfinite().all(dim=1)).sum())
 
 
 class CountingModel(nn.Module):
@@ -19,43 +42,46 @@ class CountingModel(nn.Module):
     as a submodule, so that nothing a library does to the wrapper (``to``, ``eval``) reaches it.
 
     Attributes:
-        queries: Images passed forward so far.
-        gradients: Images passed backward so far.
-        bad_gradients: Those among them whose gradient held a NaN or an infinity.
-        notes: What the attack had to leave out or change, one sentence each.
+        tally: The counts.
     """
 
     def __init__(self, model: Model, dtype: torch.dtype) -> None:
         super().__init__()
         self._unregistered = (model,)
         self._dtype = dtype
-        self.queries = 0
-        self.gradients = 0
-        self.bad_gradients = 0
-        self.notes: list[str] = []
+        self._counts = True
+        self.tally = Tally()
         self.eval()
+
+    @property
+    def wrapped(self) -> Model:
+        """The model behind the counter."""
+        return self._unregistered[0]
+
+    def replaced_by(self, surrogate: Model) -> CountingModel:
+        """Stand another model before this one, which goes on counting as often as the stand-in calls it."""
+        stand_in = CountingModel(surrogate, self._dtype)
+        stand_in.tally, stand_in._counts = self.tally, False
+        return stand_in
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W)."""
-        self.queries += len(images)
-        entered = _Gate.apply(images, self)
-        return self._unregistered[0](entered.to(self._dtype).contiguous())
-
-    def count_gradient(self, gradient: Tensor) -> None:
-        """Record one backward pass of a batch."""
-        self.gradients += len(gradient)
-        self.bad_gradients += int((~gradient.flatten(1).isfinite().all(dim=1)).sum())
+        if self._counts:
+            self.tally.queries += len(images)
+        entered = _Gate.apply(images, self.tally if self._counts else None)
+        return self.wrapped(entered.to(self._dtype).contiguous())
 
 
 class _Gate(torch.autograd.Function):
-    """Identity whose backward pass is counted."""
+    """Identity whose backward pass is counted and contiguous."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, counter: CountingModel) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.counter = counter
+    def forward(ctx: Any, images: Tensor, tally: Tally | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.tally = tally
         return images.view_as(images)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.counter.count_gradient(gradient)
+        if ctx.tally is not None:
+            ctx.tally.count_gradient(gradient)
         return gradient.contiguous(), None

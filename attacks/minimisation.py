@@ -17,6 +17,7 @@ from torch import Tensor
 from ..configs.errors import InputError
 from .ball import scale_into_ball
 from .base import BatchwiseAttack
+from .checks import NotApplicable
 from .counting import CountingModel
 from .foolbox_model import as_foolbox
 from .starting_points import starting_points
@@ -62,7 +63,9 @@ class Minimisation(BatchwiseAttack):
             starts, fooled = starting_points(model, found, labels, threat)
             usable, options = usable[fooled], {"starting_points": starts[fooled]}
             if not fooled.all():
-                model.notes.append(f"{type(self).__name__} found no start for {int((~fooled).sum())} images.")
+                model.tally.notes.append(
+                    f"{type(self).__name__} found no start for {int((~fooled).sum())} images."
+                )
         if len(usable):
             method = self._method(threat.norm)
             wrapped = as_foolbox(model, images)
@@ -120,7 +123,7 @@ class BrendelBethge(Minimisation):
 
     def _method(self, norm: str) -> MinimizationAttack:
         if importlib.util.find_spec("numba") is None:
-            raise InputError(
+            raise NotApplicable(
                 "the Brendel-Bethge attack needs numba, which is not installed; "
                 "install it with 'pip install numba' or choose another attack."
             )

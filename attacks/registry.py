@@ -8,6 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from ..configs.errors import unknown_name
+from .adaptive import ADAPTIVE, Ensemble
 from .autoattack import AutoAttack
 from .base import Attack
 from .counting import Model
@@ -38,6 +39,8 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "boundary": Boundary,
     "hopskipjump": HopSkipJump,
     "noise": AdditiveNoise,
+    "adaptive": Ensemble,
+    **ADAPTIVE,
 }
 """Name to constructor. A new attack is one entry here."""
 

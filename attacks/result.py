@@ -17,7 +17,8 @@ class AttackResult:
             try, or unchanged where the attack keeps none.
         predictions: (N,) classes of ``adversarial`` on the real forward pass.
         correct: (N,) whether the clean image was classified rightly.
-        success: (N,) whether ``adversarial`` is misclassified; true wherever ``correct`` is false.
+        success: (N,) whether ``adversarial`` is misclassified (for attacks on a stand-in: in batches of many
+            and of one); true wherever ``correct`` is false.
         queries: Images that the attack passed forward (the checks around it not counted).
         gradients: Images that the attack passed backward.
         seconds: Wall-clock time of the attack and its checks.

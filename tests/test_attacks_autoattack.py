@@ -10,6 +10,7 @@ import torch
 from pyautoattack import AutoAttack as Library
 from pyautoattack import checks as library_checks
 from torch import Tensor, nn
+
 from warplca.attacks import ThreatModel, run_attack
 from warplca.attacks.autoattack import AutoAttack
 from warplca.attacks.square import tiles_fit
@@ -125,7 +126,7 @@ def test_a_dynamic_defence_does_not_mark_the_next_model() -> None:
     [
         ({"version": "standart"}, "unknown AutoAttack version 'standart'.*did you mean 'standard'"),
         ({"part": "apgd"}, "unknown AutoAttack part 'apgd'"),
-        ({"square_queries": 0}, "square_queries is 0"),
+        ({"square_queries": 0}, "square_queries=0"),
     ],
 )
 def test_unknown_settings_are_named(settings: dict, message: str) -> None:

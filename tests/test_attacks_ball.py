@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import root_scalar
 from torch import Tensor
+
 from warplca.attacks import ThreatModel
 from warplca.attacks.ball import BallError, enforce, project, scale_into_ball
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+
 from warplca.attacks import ThreatModel, run_attack
 from warplca.attacks.gradient_descent import FGSM, PGD
 from warplca.configs.errors import InputError

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
 from warplca.attacks import ATTACKS, ThreatModel, as_attack, run_attack
+from warplca.attacks.adaptive import ADAPTIVE
 from warplca.attacks.ball import BallError
 from warplca.attacks.base import BatchwiseAttack
 from warplca.attacks.gradient_descent import FGSM, PGD
@@ -59,7 +61,7 @@ def quick(name: str):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("name", sorted(ATTACKS))
+@pytest.mark.parametrize("name", sorted(set(ATTACKS) - set(ADAPTIVE) - {"adaptive"}))
 def test_every_attack_keeps_its_promises(name: str, norm: str) -> None:
     attack = quick(name)
     threat = ThreatModel(norm, {"linf": 0.15, "l2": 2.0, "l1": 20.0}[norm])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from warplca.attacks import PRESETS, ThreatModel, as_threat
 from warplca.configs.errors import InputError
 

@@ -1,0 +1,61 @@
+"""An ordinary attack that follows the gradients of a view; what it finds counts on the real model only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .autoattack import AutoAttack
+from .base import Attack
+from .checks import NotApplicable
+from .counting import CountingModel
+from .threat import ThreatModel
+from .views import View, carries_gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewAttack(Attack):
+    """Run an attack against a view of the model.
+
+    Attributes:
+        view: How to differentiate the model.
+        inner: The attack that follows those gradients.
+    """
+
+    view: View
+    inner: Attack = field(default_factory=lambda: AutoAttack(part="apgd-ce"))
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether the view takes gradients of the model."""
+        return self.view.uses_gradients
+
+    @property
+    def needs_differentiable_model(self) -> bool:
+        """False: giving a gradient where the model has none is the point of a view."""
+        return False
+
+    @property
+    def rechecks_alone(self) -> bool:
+        """True: a success must hold in batches of one as well."""
+        return True
+
+    def run(
+        self,
+        model: CountingModel,
+        images: Tensor,
+        labels: Tensor,
+        threat: ThreatModel,
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> Tensor:
+        """Attack the stand-in."""
+        surrogate = self.view.surrogate(model, images[:1])
+        if not carries_gradient(surrogate, images[:1]):
+            raise NotApplicable(
+                f"no gradient reaches the pixels through {self.view}; this path through the model is closed."
+            )
+        stand_in = model.replaced_by(surrogate)
+        return self.inner.run(stand_in, images, labels, threat, seed=seed, batch_size=batch_size)
