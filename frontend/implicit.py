@@ -10,6 +10,7 @@ The gradient is biased while the state is unsettled, and nothing flows to the in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +25,13 @@ DAMPING = 1e-6  # times L
 
 
 def implicit_code(
-    operator: ConvOperator, images: Tensor, threshold: Threshold, lam: Tensor | float, state: Tensor
+    operator: ConvOperator,
+    images: Tensor,
+    threshold: Threshold,
+    lam: Tensor | float,
+    state: Tensor,
+    *,
+    report: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Return the code of a settled state, with the gradient of the fixed point.
 
@@ -34,13 +41,14 @@ def implicit_code(
         threshold: T.
         lam: The threshold value; receives a gradient if it is a tensor that asks for one.
         state: The settled state (N, M, h, w); treated as a constant.
+        report: Called in every backward pass with the relative residual of the adjoint equation, (N,).
     """
     state = state.detach()
     code = threshold(state, lam).detach()
     size = (images.shape[2], images.shape[3])
     mapped = threshold(operator.analyse(images - operator.synthesise(code, size)) + code, lam)
     slope = threshold.derivative(state, lam.detach() if isinstance(lam, Tensor) else lam)
-    return _FixedPoint.apply(mapped, code, slope, operator.detached(), size)  # type: ignore[no-any-return]
+    return _FixedPoint.apply(mapped, code, slope, operator.detached(), size, report)  # type: ignore[no-any-return]
 
 
 class _FixedPoint(torch.autograd.Function):
@@ -48,24 +56,34 @@ class _FixedPoint(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, mapped: Tensor, code: Tensor, slope: Tensor, operator: ConvOperator, size: tuple[int, int]
+        ctx: Any,
+        mapped: Tensor,
+        code: Tensor,
+        slope: Tensor,
+        operator: ConvOperator,
+        size: tuple[int, int],
+        report: Callable[[Tensor], None] | None,
     ) -> Tensor:
         ctx.save_for_backward(slope)
-        ctx.operator, ctx.size = operator, size
+        ctx.operator, ctx.size, ctx.report = operator, size, report
         return code.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *gradients: Tensor
-    ) -> tuple[Tensor, None, None, None, None]:
+    ) -> tuple[Tensor, None, None, None, None, None]:
         (slope,) = ctx.saved_tensors
-        adjoint = solve_adjoint(ctx.operator, slope, gradients[0], ctx.size)
-        return adjoint, None, None, None, None
+        adjoint, residual = solve_adjoint(ctx.operator, slope, gradients[0], ctx.size)
+        if ctx.report is not None:
+            ctx.report(residual)
+        return adjoint, None, None, None, None, None
 
 
 @torch.no_grad()
-def solve_adjoint(operator: ConvOperator, slope: Tensor, gradient: Tensor, size: tuple[int, int]) -> Tensor:
+def solve_adjoint(
+    operator: ConvOperator, slope: Tensor, gradient: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Solve w - (I - G) D w = g for w by damped conjugate gradients on the active set.
 
     Args:
@@ -75,7 +93,8 @@ def solve_adjoint(operator: ConvOperator, slope: Tensor, gradient: Tensor, size:
         size: (H, W) of the images.
 
     Returns:
-        w where D > 0, and zero elsewhere (there the caller multiplies it by D = 0).
+        w where D > 0, and zero elsewhere (there the caller multiplies it by D = 0); and the relative residual
+        that conjugate gradients stopped at, (N,): at most 1e-6 if it converged.
     """
     active = (slope > 1e-6).to(slope.dtype)
     diagonal = active * (1.0 / slope.clamp_min(1e-6) - 1.0) + DAMPING * operator.lipschitz
@@ -88,7 +107,8 @@ def solve_adjoint(operator: ConvOperator, slope: Tensor, gradient: Tensor, size:
     residual = right.clone()
     direction = residual.clone()
     square = _dot(residual, residual)
-    target = TOLERANCE**2 * square
+    start = square
+    target = TOLERANCE**2 * start
     for _ in range(MAX_ITERATIONS):
         if bool((square <= target).all()):
             break
@@ -102,7 +122,8 @@ def solve_adjoint(operator: ConvOperator, slope: Tensor, gradient: Tensor, size:
         following = _dot(residual, residual)
         direction = residual + following / square.clamp_min(torch.finfo(square.dtype).tiny) * direction
         square = following
-    return active * solution / slope.clamp_min(1e-6)
+    relative = (square / start.clamp_min(torch.finfo(square.dtype).tiny)).sqrt().flatten()
+    return active * solution / slope.clamp_min(1e-6), relative
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
