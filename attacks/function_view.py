@@ -85,7 +85,7 @@ class _IgnoreCuts(TorchFunctionMode):
             and torch.is_grad_enabled()
         ):
             self.ignored += 1
-            return replace_backward(torch.Tensor.detach(result), args[0])
+            return replace_backward(result, args[0])
         return result
 
     def _set_grad_enabled(self, enabled: bool) -> None:

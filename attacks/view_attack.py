@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from .autoattack import AutoAttack
 from .base import Attack
 from .checks import NotApplicable
 from .counting import CountingModel
+from .function_view import LookThroughCalls
 from .threat import ThreatModel
 from .views import View, carries_gradient
 
@@ -52,10 +54,17 @@ class ViewAttack(Attack):
         batch_size: int,
     ) -> Tensor:
         """Attack the stand-in."""
-        surrogate = self.view.surrogate(model, images[:1])
-        if not carries_gradient(surrogate, images[:1]):
+        stand_in = self._stand_in(model, images[:1])
+        return self.inner.run(stand_in, images, labels, threat, seed=seed, batch_size=batch_size)
+
+    def _stand_in(self, model: CountingModel, image: Tensor) -> CountingModel:
+        """The view of the model; where something else still cuts the gradient, that is looked through too."""
+        stand_in = model.replaced_by(self.view.surrogate(model, image))
+        if not carries_gradient(stand_in, image) and not isinstance(self.view, LookThroughCalls):
+            with suppress(NotApplicable):
+                stand_in = stand_in.replaced_by(LookThroughCalls().surrogate(stand_in, image))
+        if not carries_gradient(stand_in, image):
             raise NotApplicable(
                 f"no gradient reaches the pixels through {self.view}; this path through the model is closed."
             )
-        stand_in = model.replaced_by(surrogate)
-        return self.inner.run(stand_in, images, labels, threat, seed=seed, batch_size=batch_size)
+        return stand_in

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,19 @@ class View(ABC):
 
 def replace_backward(output: Tensor, alternative: Tensor) -> Tensor:
     """The value of ``output`` with the gradient of ``alternative`` (same shape)."""
-    return output.detach() + (alternative - alternative.detach())
+    return _OtherGradient.apply(output, alternative)  # pyright: ignore[reportReturnType]
+
+
+class _OtherGradient(torch.autograd.Function):
+    """Written without ``detach``, which another view around this one may be looking through."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, alternative: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, gradient
 
 
 def carries_gradient(model: Model, image: Tensor) -> bool:
