@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..configs.errors import InputError, unknown_name
 from .dictionary import ConvDictionary
+from .functional import state_size
 from .implicit import implicit_code
 from .operator import ConvOperator
 from .solver import (
@@ -78,8 +79,9 @@ class LCA(nn.Module):
         gradient_mode: "unroll" (autograd through all cycles), "implicit" (adjoint of the fixed point; biased
             while unsettled) or "detach" (no gradient through the code). May be set on a built layer.
         learn_lam: Whether lam is trained, kept positive; not with a hard threshold.
-        accelerated: Take the largest safe steps, momentum to match and a threshold that falls to lam from above:
-            about 40 cycles then reach the energy of 1,000 plain ones. It replaces ``momentum`` and ``step_size``.
+        accelerated: Take steps close to the largest stable ones, momentum to match and, unless the threshold is
+            soft, a value that falls to lam from above: about 40 cycles then reach the energy of 1,000 plain ones
+            from a cold start. It replaces ``momentum`` and ``step_size``.
         convolution_dtype: What the convolutions compute in, e.g. ``torch.bfloat16``; the state keeps its dtype.
             None: autocast's dtype where it is on, else the images'.
         checkpoint_every: With "unroll", keep only every so many-th state for the backward pass and compute the
@@ -134,6 +136,8 @@ class LCA(nn.Module):
         self.adjoint_residual: Tensor | None = None
         if accelerated and (momentum or step_size is not None):
             raise InputError("accelerated=True chooses momentum and step_size itself; leave them out.")
+        if checkpoint_every is not None and checkpoint_every < 1:
+            raise InputError(f"checkpoint_every is {checkpoint_every}; give 1 or more, or leave it out.")
         if iterations < 0:
             raise InputError(f"iterations is {iterations}; give 0 or more.")
         if not 0.0 <= momentum < 1.0:
@@ -197,7 +201,11 @@ class LCA(nn.Module):
 
     def thresholds(self, iterations: int) -> list[Tensor | float] | None:
         """Return the threshold value of each of ``iterations`` cycles; None where it is lam throughout."""
-        return accelerated_thresholds(self.lam, iterations) if self.accelerated else None
+        if (
+            not self.accelerated or self.threshold.alpha == 1.0
+        ):  # annealing helps where the cost is not convex
+            return None
+        return accelerated_thresholds(self.lam, iterations)
 
     def initial_state(self, images: Tensor) -> Tensor | None:
         """Return the state before the first cycle for standardised images; None stands for zero."""
@@ -291,8 +299,8 @@ class LCA(nn.Module):
         return self.threshold(final, self.lam), statistics(*problem, final, used, energies)
 
     def _check_state(self, state: Tensor | None, images: Tensor) -> None:
-        features, stride = self.dictionary.weight.shape[0], self.dictionary.stride
-        expected = (len(images), features, -(-images.shape[2] // stride), -(-images.shape[3] // stride))
+        size = state_size((images.shape[2], images.shape[3]), self.dictionary.stride)
+        expected = (len(images), len(self.dictionary.weight), *size)
         if state is not None and tuple(state.shape) != expected:
             raise InputError(
                 f"the state has shape {tuple(state.shape)}; expected {expected} for these images."

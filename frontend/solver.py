@@ -104,11 +104,11 @@ def plain_schedule(
 def accelerated_schedule(operator: ConvOperator, iterations: int) -> Schedule:
     """Return the constant schedule that lowers the energy most in ``iterations`` steps from a cold start.
 
-    Momentum remembers a fixed share of the run, 1 / (1 - mu) = T / 7.5, with mu from 0.5 to 0.95, and the step is
-    0.9 of the largest stable one, 2 (1 + mu) / L. It belongs together with :func:`accelerated_thresholds`; both
-    were found by search on CIFAR-10 images at 25 to 80 iterations (benchmarks/solver_convergence.py).
+    Momentum remembers a fixed share of the run, 1 / (1 - mu) = T / 7.5, with mu from 0.5 to 0.93, and the step is
+    0.9 of the largest stable one, 2 (1 + mu) / L. Where the threshold is not soft it belongs together with
+    :func:`accelerated_thresholds`; both were found by search on CIFAR-10 images at 25 to 80 iterations.
     """
-    momentum = min(max(1.0 - 7.5 / max(iterations, 1), 0.5), 0.95)
+    momentum = min(max(1.0 - 7.5 / max(iterations, 1), 0.5), 0.93)
     return Schedule.constant(iterations, 0.9 * 2.0 * (1.0 + momentum) / operator.lipschitz, momentum)
 
 
