@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 2 a mistake of the user's, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(level=logging.WARNING, format="warplca: %(message)s")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _guarded(arguments)
+
+
+def _guarded(arguments: list[str]) -> int:
+    """Run a command and turn whatever goes wrong into one sentence and an exit code."""
     from ..configs.errors import InputError
 
     try:
@@ -53,6 +61,14 @@ def _dispatch(arguments: list[str]) -> int:
         return commands.RUN[namespace.command](namespace)
     except Interrupted as stop:
         return _fail(f"{stop}; the same command goes on from there.", INTERRUPTED)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: object
+) -> None:
+    """Show our own warnings as a sentence; leave those of libraries to the developers."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        print(f"warplca: {message}", file=sys.stderr)
 
 
 def _fail(message: str, code: int = USAGE) -> int:

@@ -41,7 +41,8 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.frontend = frontend
-        self.backbone = backbone
+        # Channels last: the same sums, up to a fifth faster in a backbone's convolutions and norms.
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.config = config
         self.num_classes = config.num_classes
         self.fixed_normalisation = mean is not None
@@ -82,7 +83,7 @@ class Classifier(nn.Module):
             Logits (N, num_classes), or the pair (logits, dictionary).
         """
         features, told = self.features(images, distil=distil)
-        logits = self.backbone(features)
+        logits = self.backbone(features.contiguous(memory_format=torch.channels_last))
         return (logits, told) if auxiliary else logits
 
     def _normalise(self, images: Tensor) -> Tensor:
