@@ -78,7 +78,7 @@ class WarpLCA(LCA):
         """Predict the states of standardised images."""
         return self.predictor(images)
 
-    def distillation_loss(self, encoding: Encoding, *, settle: int = 10, images: int = 16) -> Tensor:
+    def distillation_loss(self, encoding: Encoding, *, settle: int = 10, images: int = 8) -> Tensor:
         """Return the predictor's error against states that this layer settles to (self-distillation).
 
         The targets start at the encoding's final state and go on for ``settle`` momentum cycles without
