@@ -213,3 +213,13 @@ def test_the_layer_is_one_graph(arguments):
 @pytest.mark.parametrize("arguments", COMPILED)
 def test_the_compiled_layer_gives_the_same_code(arguments):
     compiled_agrees("inductor", arguments)
+
+
+def test_the_training_step_is_one_graph_with_the_same_gradient():
+    network = layer(threshold="soft", iterations=3).train()
+    network(pictures()).square().sum().backward()
+    expected = network.dictionary.weight.grad.clone()
+    network.zero_grad()
+    torch.compiler.reset()
+    torch.compile(network, fullgraph=True, backend="aot_eager")(pictures()).square().sum().backward()
+    torch.testing.assert_close(network.dictionary.weight.grad, expected, rtol=1e-3, atol=1e-4)
