@@ -12,6 +12,7 @@ from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..configs.errors import InputError
 from . import checks
@@ -85,6 +86,7 @@ class Attack(ABC):
         *,
         seed: int = 0,
         batch_size: int = 128,
+        progress: bool = False,
     ) -> AttackResult:
         """Attack ``model`` on ``images``.
 
@@ -95,6 +97,7 @@ class Attack(ABC):
             threat: The ball; attacks that know only some norms refuse the others.
             seed: Equal seeds and batch sizes give equal results.
             batch_size: Most images that pass through the model at once.
+            progress: Show on stderr how many images have passed through the model.
 
         Returns:
             The outcome on the device of ``images``.
@@ -105,10 +108,12 @@ class Attack(ABC):
         """
         started = time.perf_counter()
         self._check_settings(threat, batch_size)
-        with frozen_parameters(model):
+        with frozen_parameters(model), tqdm(unit=" images", disable=not progress) as bar:
             x, y, logits = prepare(model, images, labels, batch_size)
             correct = logits.argmax(dim=1) == y
             counter = CountingModel(model, x.dtype)
+            counter.tally.watch = bar.update
+            counter.tally.notes += checks.chance_note(correct, logits.shape[1])
             counter.tally.notes += self._probe(model, x[:batch_size], logits[:batch_size])
             adversarial = self._run_on_correct(
                 counter, x, y, correct, threat, seed=seed, batch_size=batch_size

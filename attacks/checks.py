@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from ..configs.errors import InputError
 from .counting import Model
 
+MIN_FOR_CHANCE = 20
+"""Images below which accuracy at chance level says nothing."""
+
 RANDOMNESS_TOLERANCE = 1e-4
 """Relative difference of logits between two equal calls above which a model counts as random."""
 
@@ -88,6 +91,22 @@ def check_gradient(model: Model, image: Tensor) -> None:
             "the model's logits carry no gradient back to the pixels, so a gradient attack cannot judge it. "
             "Remove no_grad or detach from its forward pass, or use one without gradients, such as 'square'."
         )
+
+
+def chance_note(correct: Tensor, classes: int) -> list[str]:
+    """A remark if a model is no better than chance, as one is that expects another pixel range.
+
+    Args:
+        correct: (N,) whether each clean image is classified rightly.
+        classes: Number of classes.
+    """
+    right, count = int(correct.sum()), len(correct)
+    if count < MIN_FOR_CHANCE or right > 1.5 * count / classes:
+        return []
+    return [
+        f"Only {right} of {count} clean images are classified rightly, about chance for {classes} classes: "
+        "the model may expect another pixel range or other labels."
+    ]
 
 
 def looks_random(first: Tensor, second: Tensor) -> bool:

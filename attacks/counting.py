@@ -21,12 +21,19 @@ class Tally:
         gradients: Images passed backward so far.
         bad_gradients: Those among them whose gradient held a NaN or an infinity.
         notes: What the attack had to leave out or change, one sentence each.
+        watch: Called with the number of images of every forward pass, for a progress bar.
     """
 
     queries: int = 0
     gradients: int = 0
     bad_gradients: int = 0
     notes: list[str] = field(default_factory=list)
+    watch: Callable[[int], object] = lambda count: None
+
+    def count_query(self, count: int) -> None:
+        """Record one forward pass of so many images."""
+        self.queries += count
+        self.watch(count)
 
     def count_gradient(self, gradient: Tensor) -> None:
         """Record one backward pass of a batch."""
@@ -67,7 +74,7 @@ class CountingModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W)."""
         if self._counts:
-            self.tally.queries += len(images)
+            self.tally.count_query(len(images))
         entered = _Gate.apply(images, self.tally if self._counts else None)
         return self.wrapped(entered.to(self._dtype).contiguous())
 

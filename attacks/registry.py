@@ -63,6 +63,7 @@ def run_attack(
     *,
     seed: int = 0,
     batch_size: int = 128,
+    progress: bool = False,
 ) -> AttackResult:
     """Attack a model on images.
 
@@ -74,6 +75,7 @@ def run_attack(
         threat: A threat model or its text, such as ``"linf 8/255"``.
         seed: Seeds the attack.
         batch_size: Most images that pass through the model at once.
+        progress: Show on stderr how many images have passed through the model.
 
     Returns:
         Adversarial images, predictions, success per image, and what the attack spent.
@@ -81,4 +83,5 @@ def run_attack(
     Raises:
         InputError: One of the arguments cannot be used; the message says which and why.
     """
-    return as_attack(attack)(model, images, labels, as_threat(threat), seed=seed, batch_size=batch_size)
+    chosen, ball = as_attack(attack), as_threat(threat)
+    return chosen(model, images, labels, ball, seed=seed, batch_size=batch_size, progress=progress)

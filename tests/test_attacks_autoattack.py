@@ -65,6 +65,15 @@ def test_a_part_has_the_restarts_of_the_standard_run() -> None:
     assert targeted.gradients == correct * 101 * 9
 
 
+def test_a_random_model_gets_the_rand_version() -> None:
+    model = network(classes=4)
+    images, labels = task(model, count=3)
+    result = run_attack(
+        lambda x: model(x) + 0.001 * torch.randn(len(x), 4), images, labels, "autoattack", "linf 0.3"
+    )
+    assert "AutoAttack's rand version was used instead of standard." in result.notes
+
+
 def test_few_classes_are_a_named_downgrade() -> None:
     model = network(classes=3)
     images, labels = task(model)

@@ -217,6 +217,24 @@ def _one_part_training(network: nn.Module) -> nn.Module:
     return network
 
 
+def test_a_model_at_chance_is_noted() -> None:
+    network = small_network()
+    images = pictures(40)
+    with torch.no_grad():
+        labels = (network(images).argmax(dim=1) + 1) % 5
+    labels[:3] = network(images[:3]).argmax(dim=1)
+    (note,) = run_attack(network, images, labels, "fgsm", "linf 0.01").notes
+    assert note.startswith("Only 3 of 40 clean images are classified rightly, about chance for 5 classes")
+
+
+def test_progress_counts_images_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    network = small_network()
+    run_attack(network, *images_and_labels(network, 8, wrong=0), PGD(steps=5), "linf 0.01", progress=True)
+    captured = capsys.readouterr()
+    assert "40 images" in captured.err
+    assert captured.out == ""
+
+
 def test_a_model_without_gradient_can_still_be_attacked_by_queries() -> None:
     network = small_network()
     result = run_attack(lambda x: network(x).detach(), *GOOD, quick("square"), "linf 0.3")
