@@ -266,6 +266,8 @@ def quick(name: str) -> Any:
         view = attack.view
         if isinstance(view, EstimatedView):
             view = EstimatedView(samples=3)
+        if isinstance(view, SmoothedView):
+            view = SmoothedView(samples=2)
         return ViewAttack(view=view, inner=dataclasses.replace(attack.inner, target_classes=1))
     return CodeAttack(steps=6, targets=1) if isinstance(attack, CodeAttack) else attack
 

@@ -44,7 +44,14 @@ def library_run(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat
     return predictions != labels
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.025), ("l2", 0.3), ("l1", 3.0)])
+@pytest.mark.parametrize(
+    ("norm", "epsilon"),
+    [
+        ("linf", 0.025),
+        pytest.param("l2", 0.3, marks=pytest.mark.slow),
+        pytest.param("l1", 3.0, marks=pytest.mark.slow),
+    ],
+)
 def test_standard_run_equals_the_library_image_by_image(norm: str, epsilon: float) -> None:
     model = network(classes=4)
     images, labels = task(model)

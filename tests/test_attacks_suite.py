@@ -172,7 +172,7 @@ class CountingStore(MemoryStore):
         super().save(attack, threat, image_index, outcome)
 
 
-@pytest.mark.parametrize("stop_after", [1, 8, 20, 40])
+@pytest.mark.parametrize("stop_after", [1, 20])
 def test_a_killed_run_goes_on_to_the_same_result(plain: nn.Module, stop_after: int) -> None:
     images, labels = task(24, seed=2)
 
@@ -218,7 +218,7 @@ def test_what_cannot_run_is_named(quantised: nn.Module) -> None:
 
 
 def test_a_random_model_gets_the_averaging_version_and_no_trust(plain: nn.Module) -> None:
-    images, labels = task(5, seed=2)
+    images, labels = task(3, seed=2)
 
     class Noisy(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
