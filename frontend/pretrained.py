@@ -121,6 +121,12 @@ def from_pretrained(cls: type[L], source: str | Path, overrides: Mapping[str, An
     return layer.eval()
 
 
+def frontend_facts(source: str | Path) -> dict[str, Any]:
+    """Return what was measured when a front-end was primed, and on what."""
+    folder, _ = _open(source)
+    return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("facts", {}))
+
+
 def _open(source: str | Path) -> tuple[Path, dict[str, Any]]:
     folder = SHIPPED / str(source)
     if not (folder / "config.json").is_file():

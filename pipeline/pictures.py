@@ -14,6 +14,7 @@ from ..configs import ComparisonConfig, EvaluationPlan
 from ..data import CORRUPTION_GROUPS, ImageDataset, corrupt
 from ..eval import Example, corruption_example, difference_picture
 from ..frontend import LCA
+from ..frontend.pretrained import frontend_facts
 from ..models import Classifier
 
 Picture = np.ndarray
@@ -98,6 +99,18 @@ def cycles_fact(config: ComparisonConfig) -> str:
     return text
 
 
+def primed_fact(config: ComparisonConfig) -> str:
+    """Say which arms start from weights that were learned on other images than theirs."""
+    names = {arm: config.run(arm, config.seeds[0]).model.frontend_weights for arm in config.arms}
+    told = []
+    for arm, name in names.items():
+        if name:
+            facts = frontend_facts(name)
+            images, data = facts.get("images", "some"), facts.get("data", "another set")
+            told.append(f"{arm}: {name}, primed on {images} unlabelled images of {data}")
+    return "; ".join(told) + " (the other arms never saw these)" if told else "none"
+
+
 def environment_facts(
     config: ComparisonConfig, test: ImageDataset, chosen: str, seconds: float
 ) -> dict[str, str]:
@@ -109,6 +122,7 @@ def environment_facts(
         "backbone": config.model.backbone,
         "recipe": f"{recipe.epochs} epochs, batch {recipe.batch_size}, peak learning rate {recipe.learning_rate}",
         "cycles": cycles_fact(config),
+        "primed front-ends": primed_fact(config),
         "exported": f"{chosen}, chosen on {recipe.validation_images} validation images, not on the test images",
         "time": f"{seconds:.0f} s in this call",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "

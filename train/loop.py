@@ -74,8 +74,8 @@ class TrainingRun:
             )
         if min(dataset.size) <= recipe.crop_padding:
             raise InputError(
-                f"{dataset.name} has images of {dataset.size[0]} x {dataset.size[1]} pixels, too small for crop_padding "
-                f"{recipe.crop_padding}; set train.crop_padding below {min(dataset.size)}."
+                f"{dataset.name} has images of {dataset.size[0]} x {dataset.size[1]} pixels, too small for "
+                f"crop_padding {recipe.crop_padding}; set train.crop_padding below {min(dataset.size)}."
             )
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
         self.accelerator = accelerate.Accelerator(mixed_precision=recipe.precision)
