@@ -115,7 +115,9 @@ def test_mistakes_are_explained(tmp_path):
     three = ImageDataset("three", stripes().images, stripes().labels, ("a", "b", "c"))
     with pytest.raises(InputError, match="three has 3 classes, the model has num_classes 2"):
         train(config(), three, tmp_path / "other", progress=False)
-    with pytest.raises(InputError, match="stripes has images of 16 x 16 pixels, too small for crop_padding 16"):
+    with pytest.raises(
+        InputError, match="stripes has images of 16 x 16 pixels, too small for crop_padding 16"
+    ):
         train(config(crop_padding=16), stripes(), tmp_path / "other", progress=False)
     (tmp_path / "state.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match="the saved state .* cannot be read; delete it"):
