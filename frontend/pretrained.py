@@ -42,6 +42,8 @@ def layer_config(layer: LCA) -> dict[str, Any]:
     if isinstance(layer, WarpLCA):
         config["predictor_width"] = layer.predictor.stem.out_channels
         config["predictor_depth"] = len(layer.predictor.blocks)
+    else:
+        config["accelerated"] = layer.accelerated
     return config
 
 
@@ -108,11 +110,11 @@ L = TypeVar("L", bound=LCA)
 def from_pretrained(cls: type[L], source: str | Path, overrides: Mapping[str, Any]) -> L:
     """Build a layer as it was primed; see :meth:`LCA.from_pretrained`."""
     _, config = _open(source)
-    config.pop("kind")
+    kind = config.pop("kind")
     unknown = next((key for key in overrides if key not in inspect.signature(cls).parameters), None)
     if unknown:
         raise unknown_name(f"{cls.__name__} argument", unknown, inspect.signature(cls).parameters)
-    if not issubclass(cls, WarpLCA):
+    if kind == "warp-lca" and not issubclass(cls, WarpLCA):
         # What WARP-LCA was primed with is not plain LCA: cold start, no momentum, its own number of cycles.
         for key in ("iterations", "momentum", "predictor_width", "predictor_depth"):
             config.pop(key, None)

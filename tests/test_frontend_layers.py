@@ -158,6 +158,9 @@ def test_priming_lowers_the_energy_and_survives_saving(tmp_path):
     plain = LCA.from_pretrained(tmp_path / "mine", iterations=5)
     assert torch.equal(plain.dictionary.weight, layer.dictionary.weight)
     assert plain.momentum == 0.0
+    fast = LCA(features=8, kernel_size=5, iterations=7, accelerated=True).eval()
+    save_frontend(fast, tmp_path / "fast", card="# fast\n")
+    assert torch.equal(LCA.from_pretrained(tmp_path / "fast")(x[:3]), fast(x[:3]))
     with pytest.raises(InputError, match="has kernel_size 5, this layer has 7"):
         load_frontend(LCA(features=8, kernel_size=7), tmp_path / "mine")
     with pytest.raises(InputError, match="unknown LCA argument 'iteration'; did you mean 'iterations'"):

@@ -82,7 +82,7 @@ def test_spectral_bound_holds_at_every_size_and_is_tight_on_a_large_image(kernel
     phi = operator(atoms, stride)
     for size in [(kernel, kernel), (16, 16), (37, 31), (32, 64)]:
         assert power_iteration(phi, size, 100) <= phi.lipschitz
-    assert power_iteration(phi, (96, 96), 300) >= 0.97 * phi.lipschitz
+    assert power_iteration(phi, (160, 160), 400) >= 0.98 * phi.lipschitz
 
 
 def power_iteration(phi: ConvOperator, size: tuple[int, int], iterations: int) -> torch.Tensor:
