@@ -13,7 +13,7 @@ from ..configs.plan import PLANS
 def quickstart(args: Namespace) -> int:
     """Run the quick start's comparison."""
     from ..pipeline.comparison import run_comparison
-    from ..pipeline.pictures import cycles_fact
+    from ..pipeline.pictures import cycles_fact, trust_fact
 
     preset = args.config or ("quickstart-fast" if args.fast else "quickstart")
     config = load_config(ComparisonConfig, preset, "comparison", args.overrides)
@@ -21,6 +21,8 @@ def quickstart(args: Namespace) -> int:
     outcome = run_comparison(config, out, say=print)
     print(f"\n{outcome.comparison.to_text()}\n")
     print(f"cycles:      {cycles_fact(config)}")
+    if config.plan.attacks:
+        print(f"attacks:     {trust_fact(config)}")
     print(f"report:      {outcome.report}")
     print(f"checkpoint:  {outcome.checkpoint}  ({outcome.chosen}, chosen on validation images)")
     print(f"time:        {outcome.seconds:.0f} s")

@@ -201,9 +201,8 @@ class LCA(nn.Module):
 
     def thresholds(self, iterations: int) -> list[Tensor | float] | None:
         """Return the threshold value of each of ``iterations`` cycles; None where it is lam throughout."""
-        if (
-            not self.accelerated or self.threshold.alpha == 1.0
-        ):  # annealing helps where the cost is not convex
+        convex = self.threshold.alpha == 1.0
+        if not self.accelerated or convex:  # annealing finds better minima; a convex cost has but one
             return None
         return accelerated_thresholds(self.lam, iterations)
 
@@ -307,8 +306,9 @@ class LCA(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """Describe the layer in ``print(module)``."""
+        """Name every setting: results of models that print differently are kept apart."""
         return (
-            f"lam={float(self.lam):.3g}, threshold={self.threshold}, iterations={self.iterations}, "
-            f"momentum={self.momentum}, output={self.output!r}, gradient_mode={self.gradient_mode!r}"
+            f"lam={float(self.lam)!r}, threshold={self.threshold}, iterations={self.iterations}, "
+            f"momentum={self.momentum!r}, step_size={self.step_size!r}, accelerated={self.accelerated}, "
+            f"convolution_dtype={self.convolution_dtype}, output={self.output!r}, gradient_mode={self.gradient_mode!r}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from ..configs.errors import InputError, unknown_name
 from .lca import LCA
 from .warp import WarpLCA
 
+logger = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parent / "pretrained"
 GEOMETRY = ("in_channels", "features", "kernel_size", "stride")
 
@@ -38,6 +40,7 @@ def layer_config(layer: LCA) -> dict[str, Any]:
         "threshold": layer.threshold_name,
         "iterations": layer.iterations,
         "momentum": layer.momentum,
+        "step_size": layer.step_size,
     }
     if isinstance(layer, WarpLCA):
         config["predictor_width"] = layer.predictor.stem.out_channels
@@ -93,8 +96,10 @@ def load_frontend(layer: LCA, source: str | Path) -> None:
     wanted = layer.state_dict()
     # lam belongs to the layer's configuration; a plain LCA has no predictor and no learned steps
     state = {name: tensor for name, tensor in state.items() if name in wanted and name != "lam_raw"}
-    if isinstance(layer, WarpLCA) and layer.steps is not None:
-        _fit_steps(layer, state)
+    if isinstance(layer, WarpLCA):
+        _warn_of_other_settings(source, config, own)
+        if layer.steps is not None:
+            _fit_steps(layer, state)
     missing = [name for name in wanted if name not in state and name != "lam_raw"]
     if missing:
         raise InputError(
@@ -116,7 +121,7 @@ def from_pretrained(cls: type[L], source: str | Path, overrides: Mapping[str, An
         raise unknown_name(f"{cls.__name__} argument", unknown, inspect.signature(cls).parameters)
     if kind == "warp-lca" and not issubclass(cls, WarpLCA):
         # What WARP-LCA was primed with is not plain LCA: cold start, no momentum, its own number of cycles.
-        for key in ("iterations", "momentum", "predictor_width", "predictor_depth"):
+        for key in ("iterations", "momentum", "step_size", "predictor_width", "predictor_depth"):
             config.pop(key, None)
     layer = cls(**{**config, **overrides})
     load_frontend(layer, source)
@@ -139,6 +144,15 @@ def _open(source: str | Path) -> tuple[Path, dict[str, Any]]:
         return folder, dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["layer"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'} is not the description of a front-end.") from error
+
+
+def _warn_of_other_settings(source: str | Path, primed: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    differing = [key for key in ("lam", "threshold") if key in primed and primed[key] != own[key]]
+    if differing:
+        told = ", ".join(f"{key} {primed[key]!r} (here {own[key]!r})" for key in differing)
+        logger.warning(
+            "the primed front-end %r was primed for %s: its predictor aims at other states", str(source), told
+        )
 
 
 def _fit_steps(layer: WarpLCA, state: dict[str, Any]) -> None:

@@ -86,6 +86,12 @@ class Classifier(nn.Module):
         logits = self.backbone(features.contiguous(memory_format=torch.channels_last))
         return (logits, told) if auxiliary else logits
 
+    def extra_repr(self) -> str:
+        """Name the normalisation, which is no weight but changes answers."""
+        if not self.fixed_normalisation:
+            return "normalisation=per image"
+        return f"normalisation=mean {self.mean.flatten().tolist()}, std {self.std.flatten().tolist()}"
+
     def _normalise(self, images: Tensor) -> Tensor:
         if self.fixed_normalisation:
             return (images - self.mean) / self.std

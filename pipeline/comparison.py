@@ -14,7 +14,7 @@ from ..data import ImageDataset, load_dataset
 from ..eval import Comparison, ResultsStore, compare, evaluate
 from ..models import Classifier, save_checkpoint
 from ..train import train
-from .pictures import collect_atoms, collect_examples, environment_facts
+from .pictures import collect_atoms, collect_examples, environment_facts, trust_fact
 
 Say = Callable[[str], None]
 
@@ -146,6 +146,7 @@ def _write_report(
         atoms=collect_atoms(first),
         examples=collect_examples(first, test, config.plan),
         curves=curves,
+        verdicts={arm: trust_fact(config) for arm in config.arms} if config.plan.attacks else {},
     )
     return path
 
@@ -158,6 +159,5 @@ def _export(comparison: Comparison, model: Classifier, arm: str, test: ImageData
         for key, value in measured.items()
     }
     folder = out / "best"
-    if not (folder / "config.json").exists():
-        save_checkpoint(model, folder, class_names=test.class_names, training={"arm": arm}, results=results)
+    save_checkpoint(model, folder, class_names=test.class_names, training={"arm": arm}, results=results)
     return folder

@@ -111,6 +111,15 @@ def primed_fact(config: ComparisonConfig) -> str:
     return "; ".join(told) + " (the other arms never saw these)" if told else "none"
 
 
+def trust_fact(config: ComparisonConfig) -> str:
+    """Say how far the adversarial figures of a comparison go: the plan's attacks, and nothing that checks them."""
+    attacks = ", ".join(dict.fromkeys(setting.attack for setting in config.plan.attacks)) or "none"
+    return (
+        f"not assessed: only {attacks} were run, without adaptive attacks or checks for gradient masking; "
+        "accuracies under attack are upper bounds"
+    )
+
+
 def environment_facts(
     config: ComparisonConfig, test: ImageDataset, chosen: str, seconds: float
 ) -> dict[str, str]:

@@ -167,6 +167,18 @@ def test_priming_lowers_the_energy_and_survives_saving(tmp_path):
         LCA.from_pretrained(tmp_path / "mine", iteration=5)
 
 
+def test_a_saved_layer_keeps_its_step_and_other_settings_are_said(tmp_path, caplog):
+    x = images(2, 3, 16, 16)
+    layer = LCA(features=8, kernel_size=5, iterations=9, step_size=0.01, momentum=0.2).eval()
+    save_frontend(layer, tmp_path / "stepped", card="# stepped\n")
+    assert torch.equal(LCA.from_pretrained(tmp_path / "stepped")(x), layer(x))
+    WarpLCA.from_pretrained("cifar10-64x9s2", lam=0.4)
+    assert "was primed for lam 0.5 (here 0.4)" in caplog.text
+    caplog.clear()
+    WarpLCA.from_pretrained("cifar10-64x9s2")
+    assert caplog.text == ""
+
+
 def test_too_few_images_for_priming():
     with pytest.raises(InputError, match="priming got 10 images; give at least 128"):
         prime(WarpLCA(), images(10, 3, 32, 32), PrimingPlan(), progress=False)

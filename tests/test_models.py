@@ -8,6 +8,8 @@ import torch
 from timm.models.resnet import ResNet
 
 from warplca.configs import InputError
+from warplca.eval.fingerprint import module_fingerprint
+from warplca.frontend import LCA
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
 
 ARMS = (None, "conv", "lca", "warp-lca")
@@ -163,3 +165,34 @@ def test_an_export_that_fails_its_check_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="disagrees with PyTorch.*nothing was written"):
         export.export_onnx(model, tmp_path / "m.onnx", images(10, 3, 32, 32))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lam": 0.1001},
+        {"threshold": "hard"},
+        {"iterations": 3},
+        {"momentum": 0.3},
+        {"output": "reconstruction"},
+        {"gradient_mode": "detach"},
+    ],
+)
+def test_a_setting_that_changes_answers_or_gradients_changes_the_fingerprint(change):
+    assert fingerprint(**change) != fingerprint()
+    assert fingerprint() == fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("step_size", 0.01), ("accelerated", True), ("convolution_dtype", torch.bfloat16)]
+)
+def test_solver_settings_of_a_built_layer_change_the_fingerprint(name, value):
+    layer = LCA(kernel_size=5, features=8)
+    before = module_fingerprint(layer)
+    setattr(layer, name, value)
+    assert module_fingerprint(layer) != before
+
+
+def fingerprint(**change) -> str:
+    torch.manual_seed(0)
+    return module_fingerprint(create_classifier("resnet10_slim", "lca", 10, **{**SMALL, **change}))

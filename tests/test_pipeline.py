@@ -81,6 +81,24 @@ def test_the_same_command_again_does_no_work_twice_and_says_the_same(finished, c
     assert "Accuracy in %" in capsys.readouterr().out
 
 
+def test_the_exported_checkpoint_follows_the_choice(finished):
+    run, arguments = finished
+    card = run / "best" / "config.json"
+    chosen = json.loads(card.read_text())["warplca"]["training"]["arm"]
+    other = next(arm for arm in CONFIG["arms"] if arm != chosen)
+    card.write_text(card.read_text().replace(f'"arm": "{chosen}"', f'"arm": "{other}"'))
+    assert main(arguments) == 0
+    assert json.loads(card.read_text())["warplca"]["training"]["arm"] == chosen
+
+
+def test_unassessed_attacks_are_never_called_trusted(finished, capsys):
+    run, arguments = finished
+    page = " ".join((run / "report.html").read_text().split())
+    assert page.count("not assessed: only fgsm were run") == len(CONFIG["arms"])
+    main(arguments)
+    assert "accuracies under attack are upper bounds" in capsys.readouterr().out
+
+
 def test_another_configuration_is_not_mixed_into_a_run(finished, capsys):
     _, arguments = finished
     assert main([*arguments, "train.learning_rate=0.05"]) == 2

@@ -102,11 +102,13 @@ class TrainingRun:
         where = Progress(0, [], {})
         if state_file.exists():
             where = load_state(state_file, self.model, optimiser, self.identity)
-        if where.step < self.total_steps:
+        trained = where.step < self.total_steps
+        if trained:
             where = self._run(wrapped, optimiser, where, stop_after)
             self._save(optimiser, where)
         self.model.eval()
-        if self.accelerator.is_main_process and not (checkpoint / "config.json").exists():
+        missing = not (checkpoint / "config.json").exists()
+        if self.accelerator.is_main_process and (trained or missing):
             self._write_checkpoint(checkpoint, where)
         return self.model
 
