@@ -32,6 +32,7 @@ class ModelConfig:
         output: What the front-end hands on, "code" or "reconstruction".
         gradient_mode: "unroll", "implicit" or "detach".
         learn_lam: Whether lam is trained (soft or smooth threshold only).
+        adaptive_lam: Raise lam with the noise estimated from each image, by this much per unit; 0 switches it off.
         frontend_weights: Name of a shipped primed front-end, or a folder with one; None starts at random.
         stem: "small" (3x3, no max-pool; ResNet family), "original", or "auto": small where possible.
         pretrained: Whether timm loads pretrained weights into the backbone.
@@ -52,6 +53,7 @@ class ModelConfig:
     output: Literal["code", "reconstruction"] = "code"
     gradient_mode: Literal["unroll", "implicit", "detach"] = "unroll"
     learn_lam: bool = False
+    adaptive_lam: float = 0.0
     frontend_weights: str | None = None
     stem: Literal["auto", "small", "original"] = "auto"
     pretrained: bool = False

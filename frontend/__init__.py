@@ -1,8 +1,10 @@
 """Thresholds, dictionary, solver, LCA, predictor, WARP-LCA, priming, sparse-coding metrics."""
 
 from .dictionary import ConvDictionary
-from .lca import LCA, Encoding
+from .encoding import Encoding
+from .lca import LCA
 from .metrics import active_fraction, energy, fixed_point_residual
+from .noise import noise_level, raised_lam
 from .predictor import StatePredictor
 from .pretrained import load_frontend, save_frontend, shipped_frontends
 from .priming import PrimingPlan, measure, prime
@@ -28,7 +30,9 @@ __all__ = [
     "fixed_point_residual",
     "load_frontend",
     "measure",
+    "noise_level",
     "prime",
+    "raised_lam",
     "save_frontend",
     "shipped_frontends",
     "solve",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +13,10 @@ from torch import Tensor, nn
 
 from ..configs.errors import InputError, unknown_name
 from .dictionary import ConvDictionary
+from .encoding import GRADIENT_MODES, OUTPUTS, Encoding, GradientMode, Output
 from .functional import state_size
 from .implicit import implicit_code
+from .noise import noise_level, raised_lam
 from .operator import ConvOperator
 from .solver import (
     Schedule,
@@ -31,32 +32,6 @@ from .solver import (
 from .standardise import Standardised, check_finite, standardise
 from .stopping import solve_until
 from .threshold import THRESHOLDS, Threshold, get_threshold
-
-Output = Literal["code", "reconstruction"]
-GradientMode = Literal["unroll", "implicit", "detach"]
-GRADIENT_MODES = ("unroll", "implicit", "detach")
-OUTPUTS = ("code", "reconstruction")
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """All that one forward pass computes.
-
-    Attributes:
-        output: What the layer hands on: the code, or the reconstruction in pixel range.
-        code: (N, M, ceil(H/s), ceil(W/s)).
-        state: The final state, same shape.
-        initial_state: The state before the first iteration; None for a cold start.
-        standardised: The images as the solver saw them.
-        operator: The dictionary used.
-    """
-
-    output: Tensor
-    code: Tensor
-    state: Tensor
-    initial_state: Tensor | None
-    standardised: Standardised
-    operator: ConvOperator
 
 
 class LCA(nn.Module):
@@ -79,6 +54,10 @@ class LCA(nn.Module):
         gradient_mode: "unroll" (autograd through all cycles), "implicit" (adjoint of the fixed point; biased
             while unsettled) or "detach" (no gradient through the code). May be set on a built layer.
         learn_lam: Whether lam is trained, kept positive; not with a hard threshold.
+        adaptive_lam: Raise lam with the noise estimated from each image itself: to sqrt(lam^2 + (adaptive_lam
+            noise)^2), noise in units of the standardised image. 0, the default, keeps lam for every image. The
+            estimate is differentiated like everything else; under a hard threshold that path, like lam's own,
+            carries no gradient.
         accelerated: Take steps close to the largest stable ones, momentum to match and, unless the threshold is
             soft, a value that falls to lam from above: about 40 cycles then reach the energy of 1,000 plain ones
             from a cold start. It replaces ``momentum`` and ``step_size``.
@@ -107,6 +86,7 @@ class LCA(nn.Module):
         output: Output = "code",
         gradient_mode: GradientMode = "unroll",
         learn_lam: bool = False,
+        adaptive_lam: float = 0.0,
         accelerated: bool = False,
         convolution_dtype: torch.dtype | None = None,
         checkpoint_every: int | None = None,
@@ -114,6 +94,8 @@ class LCA(nn.Module):
         super().__init__()
         if not (lam > 0.0 and math.isfinite(lam)):
             raise InputError(f"lam is {lam}; give a number above 0.")
+        if not (adaptive_lam >= 0.0 and math.isfinite(adaptive_lam)):
+            raise InputError(f"adaptive_lam is {adaptive_lam}; give 0 (off) or a number above 0.")
         if output not in OUTPUTS:
             raise unknown_name("output", output, OUTPUTS)
         self.dictionary = ConvDictionary(in_channels, features, kernel_size, stride)
@@ -125,6 +107,7 @@ class LCA(nn.Module):
             )
         self._lam = float(lam)
         self.lam_raw = nn.Parameter(torch.tensor(math.log(math.expm1(lam)))) if learn_lam else None
+        self.adaptive_lam = float(adaptive_lam)
         self.iterations = iterations
         self.momentum = momentum
         self.step_size = step_size
@@ -186,6 +169,12 @@ class LCA(nn.Module):
         """The threshold value; a positive tensor with gradient if it is learned."""
         return self._lam if self.lam_raw is None else F.softplus(self.lam_raw)
 
+    def image_lam(self, standardised: Tensor) -> Tensor | float:
+        """The threshold value for standardised images: lam, or (N, 1, 1, 1), one for each, where it is adaptive."""
+        if not self.adaptive_lam:
+            return self.lam
+        return raised_lam(self.lam, self.adaptive_lam, noise_level(standardised))
+
     def standardise(self, images: Tensor) -> Standardised:
         """Check images and bring each to zero mean and unit variance."""
         self.dictionary.check_size(images)
@@ -199,12 +188,12 @@ class LCA(nn.Module):
             return accelerated_schedule(operator, iterations)
         return plain_schedule(operator, iterations, step_size=self.step_size, momentum=self.momentum)
 
-    def thresholds(self, iterations: int) -> list[Tensor | float] | None:
-        """Return the threshold value of each of ``iterations`` cycles; None where it is lam throughout."""
+    def thresholds(self, iterations: int, lam: Tensor | float) -> list[Tensor | float] | None:
+        """Return the threshold value of each of ``iterations`` cycles; None where it is ``lam`` throughout."""
         convex = self.threshold.alpha == 1.0
         if not self.accelerated or convex:  # annealing finds better minima; a convex cost has but one
             return None
-        return accelerated_thresholds(self.lam, iterations)
+        return accelerated_thresholds(lam, iterations)
 
     def initial_state(self, images: Tensor) -> Tensor | None:
         """Return the state before the first cycle for standardised images; None stands for zero."""
@@ -217,6 +206,7 @@ class LCA(nn.Module):
             images: (N, C, H, W), pixels in [0, 1].
         """
         standardised = self.standardise(images)
+        lam = self.image_lam(standardised.images)
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient_mode == "unroll"):
             initial = self.initial_state(standardised.images)
@@ -224,20 +214,20 @@ class LCA(nn.Module):
                 operator,
                 standardised.images,
                 self.threshold,
-                self.lam,
+                lam,
                 self.schedule(operator, self.iterations),
                 state=initial,
-                thresholds=self.thresholds(self.iterations),
+                thresholds=self.thresholds(self.iterations, lam),
                 checkpoint_every=self.checkpoint_every,
             )
             check_overflow(operator, state)
-            code = self.threshold(state, self.lam)
+            code = self.threshold(state, lam)
         if self.gradient_mode == "implicit" and torch.is_grad_enabled():
             code = implicit_code(
                 operator.computing_in(standardised.images.dtype),
                 standardised.images,
                 self.threshold,
-                self.lam,
+                lam,
                 state,
                 report=partial(setattr, self, "adjoint_residual"),
             )
@@ -245,7 +235,7 @@ class LCA(nn.Module):
         if self.output == "reconstruction":
             size = (images.shape[2], images.shape[3])
             output = standardised.restore(operator.synthesise(code, size))
-        return Encoding(output, code, state, initial, standardised, operator)
+        return Encoding(output, code, state, initial, standardised, operator, lam)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the code or, with ``output="reconstruction"``, the reconstruction in pixel range."""
@@ -279,8 +269,9 @@ class LCA(nn.Module):
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
         state = self.initial_state(standardised) if state is None else state
         self._check_state(state, standardised)
-        problem = operator, standardised, self.threshold, self.lam
-        schedule, thresholds = self.schedule(operator, cycles), self.thresholds(cycles)
+        lam = self.image_lam(standardised)
+        problem = operator, standardised, self.threshold, lam
+        schedule, thresholds = self.schedule(operator, cycles), self.thresholds(cycles, lam)
         energies: list[Tensor] | None = [] if trace else None
         if tolerance is None:
             final = solve(*problem, schedule, state=state, thresholds=thresholds, trace=energies)
@@ -295,7 +286,7 @@ class LCA(nn.Module):
                 *problem, schedule, tolerance=tolerance, state=state, thresholds=thresholds, earliest=earliest
             )
         check_overflow(operator, final)
-        return self.threshold(final, self.lam), statistics(*problem, final, used, energies)
+        return self.threshold(final, lam), statistics(*problem, final, used, energies)
 
     def _check_state(self, state: Tensor | None, images: Tensor) -> None:
         size = state_size((images.shape[2], images.shape[3]), self.dictionary.stride)
@@ -307,8 +298,9 @@ class LCA(nn.Module):
 
     def extra_repr(self) -> str:
         """Name every setting: results of models that print differently are kept apart."""
+        adaptive = f"adaptive_lam={self.adaptive_lam!r}, " if self.adaptive_lam else ""
         return (
-            f"lam={float(self.lam)!r}, threshold={self.threshold}, iterations={self.iterations}, "
+            f"lam={float(self.lam)!r}, {adaptive}threshold={self.threshold}, iterations={self.iterations}, "
             f"momentum={self.momentum!r}, step_size={self.step_size!r}, accelerated={self.accelerated}, "
             f"convolution_dtype={self.convolution_dtype}, output={self.output!r}, gradient_mode={self.gradient_mode!r}"
         )

@@ -41,6 +41,7 @@ def layer_config(layer: LCA) -> dict[str, Any]:
         "iterations": layer.iterations,
         "momentum": layer.momentum,
         "step_size": layer.step_size,
+        "adaptive_lam": layer.adaptive_lam,
     }
     if isinstance(layer, WarpLCA):
         config["predictor_width"] = layer.predictor.stem.out_channels

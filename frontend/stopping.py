@@ -9,7 +9,7 @@ from ..configs.errors import InputError
 from .dynamics import step
 from .operator import ConvOperator
 from .solver import Schedule, cold_start
-from .threshold import Threshold
+from .threshold import Threshold, of_images
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def solve_until(
         operator: Phi and its bound L.
         images: Standardised images (N, C, H, W).
         threshold: T.
-        lam: The threshold value, a number or a scalar tensor.
+        lam: The threshold value: a number, a scalar tensor, or one per image, (N, 1, 1, 1).
         schedule: Step size and momentum; its length is the largest number of iterations.
         tolerance: Largest relative change in one iteration that counts as settled, above 0.
         state: The initial state (N, M, h, w); None for a cold start.
@@ -50,7 +50,7 @@ def solve_until(
     used = torch.full((len(images),), len(schedule), device=images.device)
     rows = torch.arange(len(images), device=images.device)
     for i, (step_size, momentum) in enumerate(schedule.values()):
-        code = threshold(state, lam if thresholds is None else thresholds[i])
+        code = threshold(state, of_images(lam if thresholds is None else thresholds[i], rows))
         state, before = step(operator, images, code, state, before, step_size, momentum), state
         if i + 1 < earliest:
             continue

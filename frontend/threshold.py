@@ -103,3 +103,8 @@ def is_active(code: Tensor, lam: Tensor | float) -> Tensor:
     Hard and soft codes hold true zeros; the tolerance is for smooth thresholds, whose tail never ends.
     """
     return code.abs() > 0.01 * lam
+
+
+def of_images(lam: Tensor | float, images: Tensor | slice) -> Tensor | float:
+    """Return the threshold value for some images of a batch: a part of it if there is one per image, else all."""
+    return lam[images] if isinstance(lam, Tensor) and lam.ndim else lam

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .lca import LCA, Encoding, GradientMode, Output
+from .encoding import Encoding, GradientMode, Output
+from .lca import LCA
 from .operator import ConvOperator
 from .predictor import StatePredictor
 from .solver import Schedule, plain_schedule, solve
-from .threshold import Threshold
+from .threshold import Threshold, of_images
 
 
 class WarpLCA(LCA):
@@ -41,6 +42,7 @@ class WarpLCA(LCA):
         output: Output = "code",
         gradient_mode: GradientMode = "unroll",
         learn_lam: bool = False,
+        adaptive_lam: float = 0.0,
         predictor_width: int = 64,
         predictor_depth: int = 3,
     ) -> None:
@@ -57,6 +59,7 @@ class WarpLCA(LCA):
             output=output,
             gradient_mode=gradient_mode,
             learn_lam=learn_lam,
+            adaptive_lam=adaptive_lam,
         )
         self.predictor = StatePredictor(
             in_channels, features, kernel_size, stride, width=predictor_width, depth=predictor_depth
@@ -94,7 +97,8 @@ class WarpLCA(LCA):
             operator = encoding.operator.detached()
             schedule = plain_schedule(operator, settle, momentum=0.9)
             state = encoding.state[:images].detach()
-            target = solve(operator, standardised, self.threshold, self.lam, schedule, state=state)
+            lam = of_images(encoding.lam, slice(images))
+            target = solve(operator, standardised, self.threshold, lam, schedule, state=state)
         predicted = self.predictor(standardised)
         return (predicted - target).square().mean() / target.var().clamp_min(1e-12)
 

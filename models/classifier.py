@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -12,9 +13,11 @@ from ..frontend import LCA, WarpLCA, active_fraction, standardise
 from ..frontend.pretrained import load_frontend
 from .backbones import create_backbone
 from .conv import ConvFrontend
+from .hub import HubAPI
+from .timm_api import TimmAPI
 
 
-class Classifier(nn.Module):
+class Classifier(TimmAPI, HubAPI):
     """Front-end (or none) and backbone, with the normalisation inside.
 
     Args:
@@ -25,6 +28,9 @@ class Classifier(nn.Module):
         mean: Per-channel mean by which a backbone with pretrained weights wants pixels normalised; None
             standardises each image.
         std: Likewise the standard deviation.
+
+    Attributes:
+        about: What its checkpoint says of it (class names, training, results), kept for the next one.
     """
 
     mean: Tensor
@@ -45,6 +51,8 @@ class Classifier(nn.Module):
         self.backbone = backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.config = config
         self.num_classes = config.num_classes
+        self.about: dict[str, Any] = {}
+        self.pretrained_cfg = self.default_cfg = data_config(config)
         self.fixed_normalisation = mean is not None
         shape = (1, -1, 1, 1)
         self.register_buffer("mean", torch.tensor(mean or (0.0,)).reshape(shape), persistent=False)
@@ -61,7 +69,7 @@ class Classifier(nn.Module):
             check_range(images)
         if isinstance(self.frontend, LCA):
             encoding = self.frontend.encode(images)
-            told = {"active_fraction": active_fraction(encoding.code.detach(), self.frontend.lam).mean()}
+            told = {"active_fraction": active_fraction(encoding.code.detach(), encoding.lam).mean()}
             if distil and isinstance(self.frontend, WarpLCA):
                 told["distillation"] = self.frontend.distillation_loss(encoding)
             if self.frontend.output == "code":
@@ -86,6 +94,10 @@ class Classifier(nn.Module):
         logits = self.backbone(features.contiguous(memory_format=torch.channels_last))
         return (logits, told) if auxiliary else logits
 
+    def backbone_input(self, images: Tensor) -> Tensor:
+        """Return what the backbone sees of pixels in [0, 1]: features, or normalised images."""
+        return self.features(images)[0].contiguous(memory_format=torch.channels_last)
+
     def extra_repr(self) -> str:
         """Name the normalisation, which is no weight but changes answers."""
         if not self.fixed_normalisation:
@@ -96,6 +108,28 @@ class Classifier(nn.Module):
         if self.fixed_normalisation:
             return (images - self.mean) / self.std
         return standardise(images).images
+
+
+def data_config(config: ModelConfig, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return what timm's data pipeline must know of a classifier; pixels in [0, 1] mean no normalisation there.
+
+    Args:
+        config: The classifier's configuration.
+        image_size: Height and width; None takes those of a pretrained backbone, or 32 x 32.
+    """
+    known = timm.models.get_pretrained_cfg(config.backbone)
+    size = image_size or (known.input_size[1:] if config.pretrained and known else (32, 32))
+    layer = known.classifier if known else None
+    return {
+        "input_size": (config.in_channels, *size),
+        "fixed_input_size": False,
+        "mean": (0.0,) * config.in_channels,
+        "std": (1.0,) * config.in_channels,
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "first_conv": None,
+        "classifier": f"backbone.{layer}" if isinstance(layer, str) else None,
+    }
 
 
 def create_classifier(
@@ -160,6 +194,7 @@ def _build_frontend(config: ModelConfig, *, load_weights: bool) -> nn.Module | N
         "output": config.output,
         "gradient_mode": config.gradient_mode,
         "learn_lam": config.learn_lam,
+        "adaptive_lam": config.adaptive_lam,
     }
     if config.momentum is not None:
         options["momentum"] = config.momentum
