@@ -8,7 +8,7 @@ from .registry import ATTACKS, as_attack, run_attack
 from .result import AttackResult
 from .suite import run_suite
 from .suite_result import AttackTally, SuiteResult
-from .suites import IMAGE_COUNTS, SUITES, suite_attacks
+from .suites import IMAGE_COUNTS, SUITES, suite_attacks, suite_in
 from .threat import PRESETS, ThreatModel, as_threat
 from .transfer import Transfer
 
@@ -38,4 +38,5 @@ __all__ = [
     "run_attack",
     "run_suite",
     "suite_attacks",
+    "suite_in",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,12 +31,12 @@ class OutcomeStore(Protocol):
     is in the arguments.
     """
 
-    def load(self, attack: str, threat: str, image_index: int) -> Outcome | None:
-        """The outcome kept for an image, or ``None``."""
+    def load(self, attack: str, threat: str, images: Sequence[int]) -> Mapping[int, Outcome]:
+        """The outcomes kept for these images, by index; those of which nothing is kept are absent."""
         ...
 
-    def save(self, attack: str, threat: str, image_index: int, outcome: Outcome) -> None:
-        """Keep an outcome; called for every image of a batch when the batch is done."""
+    def save(self, attack: str, threat: str, outcomes: Mapping[int, Outcome]) -> None:
+        """Keep the outcomes of all images of a batch, by index; called when the batch is done."""
         ...
 
 
@@ -45,13 +46,14 @@ class MemoryStore:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str, int], Outcome] = {}
 
-    def load(self, attack: str, threat: str, image_index: int) -> Outcome | None:
-        """The outcome kept for an image, or ``None``."""
-        return self._kept.get((attack, threat, image_index))
+    def load(self, attack: str, threat: str, images: Sequence[int]) -> dict[int, Outcome]:
+        """The outcomes kept for these images."""
+        keys = ((image, (attack, threat, image)) for image in images)
+        return {image: self._kept[key] for image, key in keys if key in self._kept}
 
-    def save(self, attack: str, threat: str, image_index: int, outcome: Outcome) -> None:
-        """Keep an outcome."""
-        self._kept[attack, threat, image_index] = outcome
+    def save(self, attack: str, threat: str, outcomes: Mapping[int, Outcome]) -> None:
+        """Keep outcomes."""
+        self._kept |= {(attack, threat, image): outcome for image, outcome in outcomes.items()}
 
     def __len__(self) -> int:
         return len(self._kept)

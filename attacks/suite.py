@@ -141,20 +141,22 @@ class _Run:
         entered = broken = 0
         for batch in standing.split(self.batch_size):
             indices = batch.tolist()
-            outcomes = [self.store.load(name, str(self.threat), index) for index in indices]
-            kept = [outcome for outcome in outcomes if outcome is not None]
+            kept = self.store.load(name, str(self.threat), indices)
             if len(kept) < len(indices):
-                if self.deadline is not None and time.monotonic() >= self.deadline:
+                if self._late:
                     self.complete = False
                     break
                 results.append(self._run_batch(attack, batch))
-                kept = list(_outcomes(results[-1]))
-                for index, outcome in zip(indices, kept, strict=True):
-                    self.store.save(name, str(self.threat), index, outcome)
+                kept = dict(zip(indices, _outcomes(results[-1]), strict=True))
+                self.store.save(name, str(self.threat), kept)
             entered += len(indices)
-            for index, outcome in zip(indices, kept, strict=True):
-                broken += self._record(name, index, outcome)
-        self.tallies.append(_tally(name, entered, broken, results))
+            broken += sum(self._record(name, index, kept[index]) for index in indices)
+        if entered:
+            self.tallies.append(_tally(name, entered, broken, results))
+
+    @property
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _run_batch(self, attack: Attack, batch: Tensor) -> AttackResult:
         x, y = self.images[batch], self.labels[batch]
@@ -175,19 +177,7 @@ class _Run:
     def result(self, device: torch.device, *, probe_images: int, is_random: bool) -> SuiteResult:
         """Judge what was found."""
         success = torch.tensor([name is not None for name in self.broken_by])
-        checks = [*self._comparisons(), *self._failures(is_random)]
-        sample = self.correct.nonzero().squeeze(1)[:probe_images]
-        if len(sample):
-            x, y = self.images[sample], self.labels[sample]
-            prober = Prober(
-                model=self.model,
-                images=x,
-                labels=y,
-                threat=self.threat,
-                seed=self.seed,
-                batch_size=self.batch_size,
-            )
-            checks = [*prober.checks(), *checks]
+        checks = [*self._probes(probe_images), *self._comparisons(), *self._failures(is_random)]
         return SuiteResult(
             threat=self.threat,
             correct=self.correct.to(device),
@@ -200,6 +190,24 @@ class _Run:
             complete=self.complete,
             verdict=masking_verdict(checks),
         )
+
+    def _probes(self, count: int) -> list[MaskingCheck]:
+        """The checks that need only a sample of images; their absence is a failed check too."""
+        sample = self.correct.nonzero().squeeze(1)[:count]
+        if not len(sample):
+            return []
+        if self._late:
+            evidence = "The budget ended before the masking checks."
+            return [MaskingCheck("masking checks were made", False, evidence, 0.0)]
+        prober = Prober(
+            model=self.model,
+            images=self.images[sample],
+            labels=self.labels[sample],
+            threat=self.threat,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        return prober.checks()
 
     def _comparisons(self) -> Iterator[MaskingCheck]:
         """One check for each kind of attack that followed the plain ones."""

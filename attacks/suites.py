@@ -46,6 +46,24 @@ IMAGE_COUNTS = {"quick": 100, "standard": 500, "all": 0}
 """Image counts that reports use; 0 stands for all."""
 
 
+SUITE_PREFIX = "suite:"
+"""Before a suite's name where attacks are named, as in an evaluation plan."""
+
+
+def suite_in(attack: str) -> str | None:
+    """The suite that an attack's name stands for, e.g. of ``"suite:standard"``; None if it is a single attack.
+
+    Raises:
+        InputError: The suite is unknown.
+    """
+    if not attack.startswith(SUITE_PREFIX):
+        return None
+    suite = attack.removeprefix(SUITE_PREFIX)
+    if suite not in SUITES:
+        raise unknown_name("attack suite", suite, SUITES)
+    return suite
+
+
 def suite_attacks(suite: str, transfer_from: Mapping[str, nn.Module] | None = None) -> dict[str, Attack]:
     """Attacks of a suite by name, in order.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,22 +17,23 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from ..attacks import AttackResult, run_attack
 from ..configs.plan import EvaluationPlan, resolve_plan
 from ..data import CorruptedFiles, ImageDataset
+from .attacked import Attacked, Attacker, settings_digest
 from .fingerprint import answers_fingerprint, module_fingerprint
 from .inference import Answers, Model, classify, evaluation_mode, is_random, pixel_batches
 from .planning import GENERATOR, Cell, open_source, plan_cells
-from .records import KEY_COLUMNS, CellResult, cell_key
+from .records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult, cell_key
 from .store import ResultsStore
 from .stream import CorruptionTask, corrupted_chunks, split_positions
+from .suite_record import SuiteRecord
 
 logger = logging.getLogger(__name__)
 
 PROBE_IMAGES = 256
 RANDOM_PROBE_IMAGES = 16
+FINISHED = (COMPLETE, NOT_APPLICABLE)
 RANDOM_NOTE = "The model is random between equal calls."
-NO_CLASS = -1
 
 
 def evaluate(
@@ -47,11 +48,15 @@ def evaluate(
     progress: bool = True,
     workers: int = 0,
     corruption_source: str | Path | None = None,
+    budget: float | None = None,
+    surrogates: Mapping[str, nn.Module] | None = None,
 ) -> pd.DataFrame:
     """Measure a model under every condition of a plan.
 
     Finished cells are found in the results store and skipped, so a second or a killed run goes on where the
-    last one stopped. A module is put in evaluation mode for the time and then left as it was.
+    last one stopped; inside a suite of attacks it goes on after the last finished batch. An attack that finds nothing
+    to work on in this model gives a row with the status ``"not applicable"`` and the reason. A module is put in
+    evaluation mode for the time and then left as it was.
 
     Args:
         model: Any callable, usually an ``nn.Module``, from pixels in [0, 1], (N, C, H, W), to logits
@@ -66,6 +71,9 @@ def evaluate(
         workers: Processes that make corrupted images ahead of the model.
         corruption_source: Folder in the layout of CIFAR-10-C whose files are used instead of the generator;
             chains of several corruptions are generated all the same. The rows say which source was used.
+        budget: Minutes; when they are over no further attack, and no further batch of a suite, starts, and the rows
+            have the status ``"bound so far"`` or ``"not run"``. A later call goes on.
+        surrogates: Other classifiers by name, whose adversarial images a suite tries on this model too.
 
     Returns:
         One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
@@ -79,8 +87,21 @@ def evaluate(
     cells = plan_cells(plan, dataset, files)
     store = results if isinstance(results, ResultsStore) else ResultsStore(results)
     try:
-        with evaluation_mode(model, device) as target:
-            run = _Run(model, dataset, plan, store, name or _default_name(model), model_seed, target, files)
+        with ExitStack() as modes:
+            target = modes.enter_context(evaluation_mode(model, device))
+            for other in (surrogates or {}).values():
+                modes.enter_context(evaluation_mode(other, target))
+            attacker = Attacker(
+                model=model,
+                classes=len(dataset.class_names),
+                seed=plan.seed,
+                batch_size=plan.batch_size,
+                surrogates=surrogates or {},
+                budget=budget,
+                progress=progress,
+            )
+            label = name or _default_name(model)
+            run = _Run(model, dataset, plan, store, label, model_seed, target, files, attacker)
             run.measure(cells, progress=progress, workers=workers)
         return run.frame(cells)
     finally:
@@ -108,6 +129,7 @@ class _Run:
     model_seed: int
     device: torch.device
     files: CorruptedFiles | None
+    attacker: Attacker
 
     @property
     def classes(self) -> int:
@@ -149,7 +171,13 @@ class _Run:
         return cell_key(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
 
     def _finished(self, cell: Cell) -> bool:
-        return self.store.has(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
+        found = self.store.find(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
+        if found is None or found.status not in FINISHED:
+            return False
+        if not found.details:
+            return True
+        settings = settings_digest(self.attacker.settings(cell.condition.name))
+        return SuiteRecord.from_text(found.details).settings == settings
 
     def _parts(self, cell: Cell) -> list[NDArray[np.intp]]:
         return split_positions(cell.positions, self.dataset.images[0].nbytes, self.plan.batch_size)
@@ -166,14 +194,10 @@ class _Run:
         self, cell: Cell, stream: Iterator[NDArray[np.uint8]], fingerprint: str, note: str
     ) -> CellResult:
         start = time.perf_counter()
-        queries = gradients = 0
-        notes = [note] if note else []
         if cell.condition.kind == "attack":
-            answers, result = self._attack(cell)
-            queries, gradients = result.queries, result.gradients
-            notes += result.notes
+            measured = self._attack(cell, fingerprint)
         else:
-            answers = self._classify(self._chunks(cell, stream))
+            measured = Attacked(self._classify(self._chunks(cell, stream)))
         return CellResult(
             model=self.name,
             model_seed=self.model_seed,
@@ -181,12 +205,14 @@ class _Run:
             condition=cell.condition,
             image_set=cell.image_set,
             seed=self.plan.seed,
-            predictions=answers.predictions,
-            confidences=answers.confidences,
+            predictions=measured.answers.predictions,
+            confidences=measured.answers.confidences,
             seconds=time.perf_counter() - start,
-            queries=queries,
-            gradients=gradients,
-            notes=" ".join(notes),
+            queries=measured.queries,
+            gradients=measured.gradients,
+            notes=" ".join([note] * bool(note) + list(measured.notes)),
+            status=measured.status,
+            details=measured.details,
         )
 
     def _on_disk(self, cell: Cell) -> bool:
@@ -207,19 +233,20 @@ class _Run:
         )
         return classify(self.model, batches, self.classes)
 
-    def _attack(self, cell: Cell) -> tuple[Answers, AttackResult]:
+    def _attack(self, cell: Cell, fingerprint: str) -> Attacked:
         images, labels = self.dataset.tensors(cell.positions, self.device)
-        result = run_attack(
-            self.model,
-            images,
-            labels,
-            cell.condition.name,
-            cell.condition.threat,
+        attack, threat = cell.condition.name, cell.condition.threat
+        settings = self.attacker.settings(attack)
+        if not settings:
+            return self.attacker.attack(images, labels, attack, threat)
+        outcomes = self.store.outcomes(
+            model=self.name,
+            model_seed=self.model_seed,
+            fingerprint=fingerprint,
+            image_set=cell.image_set,
             seed=self.plan.seed,
             batch_size=self.plan.batch_size,
+            shape=tuple(images.shape[1:]),
+            settings=settings,
         )
-        answers = classify(self.model, result.adversarial.split(self.plan.batch_size), self.classes)
-        # The attack's own verdict counts: an image it broke once stays broken, whatever a second pass says.
-        broken = (result.success & (result.predictions == labels)).cpu().numpy()
-        predictions = np.where(broken, NO_CLASS, result.predictions.cpu().numpy()).astype(np.int16)
-        return Answers(predictions, answers.confidences), result
+        return self.attacker.attack_in_turn(images, labels, attack, threat, outcomes)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attacks import as_attack, as_threat
+from ..attacks import as_attack, as_threat, suite_in
+from ..attacks.threat import NORMS
 from ..configs.errors import InputError, unknown_name
 from ..configs.plan import EvaluationPlan
 from ..data import (
@@ -126,10 +127,11 @@ def _file_source(name: str, manifest: Manifest | None) -> str:
 
 def _attacks(plan: EvaluationPlan) -> Iterator[Condition]:
     for setting in plan.attacks:
-        attack, threat = as_attack(setting.attack), as_threat(setting.threat)
-        if threat.norm not in attack.norms:
+        threat = as_threat(setting.threat)
+        norms = NORMS if suite_in(setting.attack) else as_attack(setting.attack).norms
+        if threat.norm not in norms:
             raise InputError(
-                f"attack {setting.attack!r} knows the norms {', '.join(attack.norms)}, "
+                f"attack {setting.attack!r} knows the norms {', '.join(norms)}, "
                 f"the plan asks for {setting.threat!r}: choose another attack or threat."
             )
         yield Condition("attack", setting.attack, threat=str(threat))

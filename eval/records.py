@@ -31,6 +31,7 @@ FACT_COLUMNS = (
     "fingerprint",
     "images",
     "correct",
+    "status",
     "mean_confidence",
     "ece",
     "queries",
@@ -40,7 +41,11 @@ FACT_COLUMNS = (
     "created",
 )
 BLOB_COLUMNS = ("predictions", "confidences")
-COLUMNS = (*KEY_COLUMNS, *FACT_COLUMNS, *BLOB_COLUMNS)
+COLUMNS = (*KEY_COLUMNS, *FACT_COLUMNS, "details", *BLOB_COLUMNS)
+
+COMPLETE, BOUND, NOT_APPLICABLE, NOT_RUN = "complete", "bound so far", "not applicable", "not run"
+UNMEASURED = (NOT_APPLICABLE, NOT_RUN)
+"""States of a cell whose predictions are those of the clean images: it has no accuracy of its own."""
 
 CONFIDENCE_UNITS = 65535
 
@@ -53,10 +58,18 @@ CREATE TABLE cells (
     model TEXT NOT NULL, model_seed INTEGER NOT NULL, dataset TEXT NOT NULL, kind TEXT NOT NULL,
     condition TEXT NOT NULL, severity INTEGER NOT NULL, threat TEXT NOT NULL, source TEXT NOT NULL,
     seed INTEGER NOT NULL, image_set TEXT NOT NULL REFERENCES image_sets (key), fingerprint TEXT NOT NULL,
-    images INTEGER NOT NULL, correct INTEGER NOT NULL, mean_confidence REAL NOT NULL, ece REAL NOT NULL,
+    images INTEGER NOT NULL, correct INTEGER NOT NULL, status TEXT NOT NULL,
+    mean_confidence REAL NOT NULL, ece REAL NOT NULL,
     queries INTEGER NOT NULL, gradients INTEGER NOT NULL, seconds REAL NOT NULL, notes TEXT NOT NULL,
-    created TEXT NOT NULL, predictions BLOB NOT NULL, confidences BLOB NOT NULL,
+    created TEXT NOT NULL, details TEXT NOT NULL, predictions BLOB NOT NULL, confidences BLOB NOT NULL,
     PRIMARY KEY (model, model_seed, dataset, kind, condition, severity, threat, source, seed, image_set)
+);
+CREATE TABLE outcomes (
+    model TEXT NOT NULL, model_seed INTEGER NOT NULL, fingerprint TEXT NOT NULL, image_set TEXT NOT NULL,
+    seed INTEGER NOT NULL, batch_size INTEGER NOT NULL, threat TEXT NOT NULL, attack TEXT NOT NULL,
+    settings TEXT NOT NULL, image INTEGER NOT NULL, broken INTEGER NOT NULL, prediction INTEGER NOT NULL,
+    adversarial BLOB,
+    PRIMARY KEY (model, model_seed, fingerprint, image_set, seed, batch_size, threat, attack, settings, image)
 );
 """
 
@@ -78,6 +91,9 @@ class CellResult:
         queries: Forward passes (images times passes) an attack used.
         gradients: Backward passes an attack used.
         notes: Remarks for the reader, e.g. ``"random between equal calls"``.
+        status: ``COMPLETE``; ``BOUND`` if a budget ended it; ``NOT_APPLICABLE`` and ``NOT_RUN`` if no attack ran,
+            with the predictions of the clean images.
+        details: What a suite of attacks said (`eval.suite_record`), as JSON; else empty.
     """
 
     model: str
@@ -92,6 +108,8 @@ class CellResult:
     queries: int = 0
     gradients: int = 0
     notes: str = ""
+    status: str = COMPLETE
+    details: str = ""
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -134,6 +152,7 @@ def to_row(cell: CellResult) -> dict[str, Any]:
         "fingerprint": cell.fingerprint,
         "images": images,
         "correct": int(cell.correct.sum()),
+        "status": cell.status,
         "mean_confidence": float(np.mean(cell.confidences)),
         "ece": calibration_error(cell.confidences, cell.correct),
         "queries": cell.queries,
@@ -141,6 +160,7 @@ def to_row(cell: CellResult) -> dict[str, Any]:
         "seconds": cell.seconds,
         "notes": cell.notes,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "details": cell.details,
         "predictions": pack(cell.predictions, "<i2"),
         "confidences": pack(units, "<u2"),
     }
@@ -163,6 +183,8 @@ def from_row(row: Mapping[Any, Any]) -> CellResult:
         queries=int(row["queries"]),
         gradients=int(row["gradients"]),
         notes=row["notes"],
+        status=row["status"],
+        details=row["details"],
     )
 
 

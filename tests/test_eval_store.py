@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from warplca.configs.errors import InputError
 from warplca.eval.cells import Condition, ImageSet
-from warplca.eval.records import CellResult, pack, unpack
+from warplca.eval.records import COMPLETE, CellResult, pack, unpack
 from warplca.eval.statistics import wilson_interval
 from warplca.eval.store import ResultsStore
 
@@ -107,9 +107,9 @@ def test_a_retrained_model_replaces_its_old_rows_with_a_note(caplog: pytest.LogC
         assert store.discard_stale("conv", 0, "f2") == 1
     assert "'conv'" in caplog.text
     assert "1 old rows are replaced" in caplog.text
-    assert not store.has("conv", 0, NOISE, IMAGES, 0)
-    assert store.has("conv", 1, NOISE, IMAGES, 0)
-    assert store.has("lca", 0, NOISE, IMAGES, 0)
+    assert store.find("conv", 0, NOISE, IMAGES, 0) is None
+    assert store.find("conv", 1, NOISE, IMAGES, 0) == (COMPLETE, "")
+    assert store.find("lca", 0, NOISE, IMAGES, 0) == (COMPLETE, "")
     assert store.discard_stale("lca", 0, "f1") == 0
 
 
@@ -181,7 +181,7 @@ def test_a_strangers_database_and_another_schema_are_refused(tmp_path: Path) -> 
     with sqlite3.connect(ours) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(
-        InputError, match="schema version 99, expected 1: use the warplca version that wrote it"
+        InputError, match="schema version 99, expected 2: use the warplca version that wrote it"
     ):
         ResultsStore(ours)
 
@@ -204,13 +204,13 @@ def _fill(store: ResultsStore) -> None:
 def test_a_full_disk_keeps_finished_cells(tmp_path: Path) -> None:
     with ResultsStore(tmp_path / "results.sqlite") as store:
         store.save(cell())
-        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-        store._connection.execute(f"PRAGMA max_page_count = {pages}")
+        pages = store._database._connection.execute("PRAGMA page_count").fetchone()[0]
+        store._database._connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(InputError, match="no space left") as error:
             _fill(store)
         assert "finished cells are safe; free space and run again" in str(error.value)
         before = len(store.to_frame())
-        store._connection.execute("PRAGMA max_page_count = 100000")
+        store._database._connection.execute("PRAGMA max_page_count = 100000")
         store.save(cell(model="lca"))
         assert len(store.to_frame()) == before + 1
 
