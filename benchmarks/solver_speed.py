@@ -23,7 +23,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from warplca.frontend import THRESHOLDS, functional, solve
+from warplca.frontend import THRESHOLDS, Threshold, functional, solve
 from warplca.frontend.operator import ConvOperator
 from warplca.frontend.solver import plain_schedule
 from warplca.frontend.spectrum import spectral_bound
@@ -122,8 +122,12 @@ def lca_pytorch(
     lam: float,
     tau: float,
     returns: list[str],
+    threshold: Threshold = THRESHOLDS["hard"],
 ) -> torch.nn.Module:
-    """Build lca-pytorch with the same atoms and ``count`` iterations of step size 1 / ``tau``."""
+    """Build lca-pytorch with the same atoms and ``count`` iterations of step size 1 / ``tau``.
+
+    The threshold is the hard or the soft one.
+    """
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     from lcapt.lca import LCAConv2D  # pyright: ignore[reportMissingImports]
@@ -138,7 +142,7 @@ def lca_pytorch(
         lam,
         tau,
         lca_iters=count,
-        transfer_func="hard_threshold",
+        transfer_func="soft_threshold" if threshold.alpha == 1.0 else "hard_threshold",
         return_vars=returns,
         input_zero_mean=False,
         input_unit_var=False,
