@@ -1,5 +1,6 @@
 """Classifiers: a front-end before a timm backbone; checkpoints and export."""
 
+from . import registry as _registry  # noqa: F401 - registers the models with timm
 from .backbones import create_backbone
 from .checkpoint import load_checkpoint, read_card, save_checkpoint
 from .classifier import Classifier, build_classifier, create_classifier

@@ -85,3 +85,5 @@ def _small_stem(backbone: ResNet, in_channels: int, stride: int) -> None:
     backbone.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
     nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
     backbone.maxpool = nn.Identity()
+    for level in backbone.feature_info:  # the stem and max-pool that are gone each halved the image
+        level["reduction"] = stride * max(level["reduction"] // 4, 1)

@@ -1,4 +1,4 @@
-"""Checkpoint folders: ``model.safetensors``, ``config.json``, ``README.md``; nothing is ever unpickled."""
+"""Checkpoint folders: ``model.safetensors``, ``config.json``, ``README.md``, ``SHA256SUMS``; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -16,75 +16,113 @@ from safetensors.torch import load_file, save
 from .. import __version__
 from ..configs import InputError, ModelConfig, from_dict
 from ..configs.atomic import folder_written_whole
-from .classifier import Classifier, build_classifier
+from .card import model_card
+from .classifier import Classifier, build_classifier, data_config
+from .integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
+from .registry import architecture, model_arguments
 
 FORMAT = 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+FILES = (WEIGHTS, CONFIG, CARD, MANIFEST)
 
 
 def save_checkpoint(
     model: Classifier,
     folder: str | Path,
     *,
-    class_names: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
     training: Mapping[str, Any] | None = None,
     results: Mapping[str, str] | None = None,
+    evidence: Mapping[str, Any] | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> None:
     """Write a checkpoint folder, whole or not at all; an older one of that name is replaced.
+
+    What is None is taken from ``model.about``, which a loaded model brings along.
 
     Args:
         model: The classifier.
         folder: Where to.
         class_names: Names of the classes, in the order of the logits.
         training: What a reader should know of the training (recipe, data, seed), as plain values.
-        results: Measured results for the model card, e.g. ``{"clean": "62.1 % of 1,000"}``.
+        results: Measured figures for the model card, e.g. ``{"clean": "62.1 % of 1,000"}``.
+        evidence: Measured cells, settings and verdict, as plain values; see :mod:`~warplca.models.card`.
+        image_size: Height and width of the images it was trained on; None takes the backbone's, or 32 x 32.
 
     Raises:
         InputError: If the folder cannot be written or the disk is full; what was there before stays.
     """
-    config = {
-        "architecture": f"warplca_{model.config.backbone}",
+    with folder_written_whole(Path(folder)) as target:
+        write_files(
+            model,
+            target,
+            class_names=class_names,
+            training=training,
+            results=results,
+            evidence=evidence,
+            image_size=image_size,
+        )
+
+
+def write_files(model: Classifier, folder: Path, **told: Any) -> None:
+    """Write a checkpoint's files into a folder; keyword arguments are those of :func:`save_checkpoint`."""
+    config = describe(model, {**model.about, **{key: v for key, v in told.items() if v is not None}})
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    (folder / WEIGHTS).write_bytes(save(state))
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(model_card(config), encoding="utf-8")
+    write_manifest(folder, (WEIGHTS, CONFIG))  # the card is for people, who may edit it
+
+
+def describe(model: Classifier, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's ``config.json``: timm's keys, so that timm can rebuild the model, and our own."""
+    if not model.num_classes:
+        raise InputError("the model has no classification layer; call reset_classifier(num_classes) first.")
+    class_names = list(about.get("class_names", ()))
+    cfg = data_config(model.config, about.get("image_size"))
+    return {
+        "architecture": architecture(model.config.backbone),
         "num_classes": model.num_classes,
-        "pretrained_cfg": {
-            "input_size": [model.config.in_channels, 32, 32],
-            "fixed_input_size": False,
-            "mean": [0.0] * model.config.in_channels,
-            "std": [1.0] * model.config.in_channels,
-            "crop_pct": 1.0,
-            "interpolation": "bicubic",
-        },
+        "num_features": model.num_features,
+        **({"label_names": class_names} if class_names else {}),
+        "model_args": model_arguments(model.config),
+        "pretrained_cfg": {**cfg, "num_classes": model.num_classes},
         "warplca": {
             "format": FORMAT,
             "version": __version__,
             "torch": torch.__version__,
             "timm": timm.__version__,
+            "parameters": sum(p.numel() for p in model.parameters()),
             "model": asdict(model.config),
-            "class_names": list(class_names),
-            "training": dict(training or {}),
-            "results": dict(results or {}),
+            "class_names": class_names,
+            "training": dict(about.get("training", {})),
+            "results": dict(about.get("results", {})),
+            "evidence": dict(about.get("evidence", {})),
         },
     }
-    with folder_written_whole(Path(folder)) as target:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        (target / "model.safetensors").write_bytes(save(state))
-        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (target / "README.md").write_text(model_card(config), encoding="utf-8")
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """Return a checkpoint's ``config.json``.
+    """Return a checkpoint's ``config.json``, after checking the folder's files.
 
     Raises:
-        InputError: If the folder or its config.json is missing, or was not written by warplca.
+        InputError: If the folder or its config.json is missing, was not written by warplca, differs from its
+            manifest, or if there is a pickle.
     """
-    path = Path(folder) / "config.json"
-    if not Path(folder).is_dir():
+    folder = Path(folder)
+    if folder.is_file():
+        refuse_pickle(folder)
+    if not folder.is_dir():
         raise InputError(
             f"there is no checkpoint folder {folder}; give the folder that `warplca train` wrote."
         )
+    path = folder / CONFIG
+    refuse_pickles(folder)
     if not path.is_file():
         raise InputError(
             f"{folder} holds no config.json; give a checkpoint folder that `warplca train` wrote."
         )
+    verify_manifest(folder)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         written = config["warplca"]["format"]
@@ -98,14 +136,19 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 
 def load_checkpoint(folder: str | Path) -> Classifier:
-    """Rebuild a classifier from a checkpoint folder, in evaluation mode.
+    """Rebuild a classifier from a checkpoint folder, in evaluation mode; nothing is ever unpickled.
 
     Raises:
-        InputError: If a file is missing or truncated, or the weights belong to another architecture.
+        InputError: If a file is missing, truncated or changed, the folder holds a pickle, or the weights belong
+            to another architecture.
     """
-    config = from_dict(ModelConfig, read_card(folder)["warplca"]["model"], where=f"{folder}/config.json")
+    card = read_card(folder)
+    config = from_dict(ModelConfig, card["warplca"]["model"], where=f"{folder}/config.json")
     model = build_classifier(config, load_weights=False)
-    load_weights(model, Path(folder) / "model.safetensors")
+    load_weights(model, Path(folder) / WEIGHTS)
+    keys = ("class_names", "training", "results", "evidence")
+    model.about = {key: card["warplca"][key] for key in keys if key in card["warplca"]}
+    model.about["image_size"] = tuple(card["pretrained_cfg"]["input_size"][1:])
     return model.eval()
 
 
@@ -128,29 +171,3 @@ def load_weights(model: Classifier, path: Path) -> None:
             f"with front-end {model.config.frontend!r}, first {differing[0]!r}; load it with its own config.json."
         )
     model.load_state_dict(state)
-
-
-def model_card(config: Mapping[str, Any]) -> str:
-    """Return the README.md of a checkpoint: what it is, how it was trained, what was measured."""
-    ours = config["warplca"]
-    model = ours["model"]
-    frontend = model["frontend"] or "no front-end"
-    lines = [
-        "---",
-        "library_name: timm",
-        "tags: [image-classification, warplca, robustness]",
-        "---",
-        f"# {model['backbone']} with {frontend}",
-        "",
-        "Input: RGB pixels in [0, 1], (N, C, H, W); normalisation is inside. Load with",
-        "`warplca.models.load_checkpoint(folder)`.",
-        "",
-        "| part | value |",
-        "|---|---|",
-    ]
-    lines += [f"| {key} | {value} |" for key, value in model.items() if value not in (None, {})]
-    for title, table in (("Training", ours["training"]), ("Measured results", ours["results"])):
-        lines += ["", f"## {title}", ""]
-        rows = [f"| {key} | {value} |" for key, value in table.items()]
-        lines += ["| what | value |", "|---|---|", *rows] if rows else ["Nothing recorded."]
-    return "\n".join(lines) + "\n"

@@ -56,6 +56,7 @@ def test_a_checkpoint_gives_bit_identical_logits(arm, tmp_path):
     assert torch.equal(again(images(3, 3, 32, 32, seed=2)), model(images(3, 3, 32, 32, seed=2)))
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
         "README.md",
+        "SHA256SUMS",
         "config.json",
         "model.safetensors",
     ]
@@ -75,6 +76,9 @@ def test_damaged_checkpoints_are_explained(tmp_path):
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"not the file that was saved \(its sha256 differs.*truncated"):
+        load_checkpoint(folder)
+    (folder / "SHA256SUMS").unlink()  # an old folder without a manifest: the weights themselves must be sound
     with pytest.raises(InputError, match="cannot be read .* truncated"):
         load_checkpoint(folder)
     weights.unlink()

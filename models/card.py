@@ -1,0 +1,149 @@
+"""The model card of a checkpoint: what it is, how it was trained, how robust it is and by what evidence.
+
+Evidence comes in as plain values, so that this folder needs nothing of the evaluation::
+
+    {
+        "model": "warp-lca", "dataset": "cifar10", "seed": 0,
+        "cells": [{"kind": "corruption", "condition": "gaussian_noise", "severity": 3, "threat": "",
+                   "accuracy": 0.51, "low": 0.47, "high": 0.55, "images": 500}, ...],
+        "settings": {"attack_images": 100, ...},
+        "verdict": "trusted" or any mapping of names to plain values,
+    }
+
+Unknown keys are shown as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+UNASSESSED = (
+    "Not assessed for gradient masking: accuracies under attack are upper bounds, and nothing shows that the "
+    "gradients behind them can be trusted."
+)
+SHOWN_BEFORE = ("cells", "verdict", "settings")
+
+
+def model_card(config: Mapping[str, Any]) -> str:
+    """Return the README.md of a checkpoint from its ``config.json``; the front matter is the Hub's."""
+    ours = config["warplca"]
+    model = ours["model"]
+    title = f"{model['backbone']} with {model['frontend'] or 'no front-end'}"
+    parts = [
+        f"---\n{_front_matter(title, ours)}---",
+        f"# {title}",
+        "Input: RGB pixels in [0, 1], (N, C, H, W); normalisation is inside. Load with\n"
+        "`warplca.models.load_checkpoint(folder)` or, once warplca is imported, with\n"
+        '`timm.create_model("local-dir:folder", pretrained=True)`.',
+        table(("part", "value"), ((key, value) for key, value in model.items() if value not in (None, {}))),
+        "## Training",
+        _facts(ours["training"]),
+        "## Measured results",
+        _measured(ours),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def robustness(config: Mapping[str, Any]) -> str:
+    """Say how robust a checkpoint is and by what evidence: the card's part on results alone."""
+    return _measured(config["warplca"])
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines += [
+        "| " + " | ".join(str(entry).replace("|", "\\|").replace("\n", " ") for entry in row) + " |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return table(("what", "value"), facts.items()) if facts else "Nothing recorded."
+
+
+def _measured(ours: Mapping[str, Any]) -> str:
+    evidence = ours.get("evidence", {})
+    cells = evidence.get("cells", ())
+    parts = [_facts(ours["results"])] if ours["results"] or not cells else []
+    parts += _cell_tables(cells)
+    if evidence:
+        settings = {key: value for key, value in evidence.items() if key not in SHOWN_BEFORE}
+        parts += ["### How it was measured", _facts({**settings, **dict(evidence.get("settings", {}))})]
+    if evidence.get("verdict") or any(cell["kind"] == "attack" for cell in cells):
+        parts += ["### May the adversarial figures be believed?", _verdict(evidence.get("verdict"))]
+    return "\n\n".join(parts)
+
+
+def _verdict(verdict: Any) -> str:
+    if not verdict:
+        return UNASSESSED
+    return _facts(verdict) if isinstance(verdict, Mapping) else str(verdict)
+
+
+def _cell_tables(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One table of clean and attacked cells with intervals, one of corruptions over severities."""
+    whole = [cell for cell in cells if cell["kind"] != "corruption"]
+    rows = [
+        (_label(cell), _percent(cell["accuracy"]), _interval(cell), cell.get("images", "")) for cell in whole
+    ]
+    tables = [table(("images", "accuracy", "95 % interval", "number"), rows)] if rows else []
+    corrupted = [cell for cell in cells if cell["kind"] == "corruption"]
+    if corrupted:
+        severities = sorted({cell["severity"] for cell in corrupted})
+        names = dict.fromkeys(cell["condition"] for cell in corrupted)
+        found = {(cell["condition"], cell["severity"]): _percent(cell["accuracy"]) for cell in corrupted}
+        counts = "/".join(str(count) for count in sorted({cell.get("images", "?") for cell in corrupted}))
+        heads = ("corruption", *(f"severity {severity}" for severity in severities))
+        rows = [(name, *(found.get((name, s), "") for s in severities)) for name in names]
+        mean = sum(cell["accuracy"] for cell in corrupted) / len(corrupted)
+        tables += [
+            table(heads, rows),
+            f"Mean over these {len(corrupted)} cells, {counts} images each: {_percent(mean)}.",
+        ]
+    return tables
+
+
+def _label(cell: Mapping[str, Any]) -> str:
+    if cell["kind"] == "clean":
+        return "clean"
+    return ", ".join(str(part) for part in (cell["condition"], cell.get("threat")) if part)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(cell: Mapping[str, Any]) -> str:
+    if cell.get("low") is None or cell.get("high") is None:
+        return ""
+    return f"{100 * cell['low']:.1f} to {100 * cell['high']:.1f} %"
+
+
+def _front_matter(title: str, ours: Mapping[str, Any]) -> str:
+    """Return the Hub's metadata; accuracies become results that the Hub shows."""
+    evidence = ours.get("evidence", {})
+    data = str(evidence.get("dataset", "unknown"))
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=data,
+            dataset_name=f"{data}, {_label(cell)}",
+            metric_type="accuracy",
+            metric_value=round(float(cell["accuracy"]), 4),
+        )
+        for cell in evidence.get("cells", ())
+        if cell["kind"] != "corruption"
+    ]
+    card = ModelCardData(
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "robustness", "warplca"],
+        model_name=title if results else None,
+        eval_results=results or None,
+    )
+    return card.to_yaml() + "\n"

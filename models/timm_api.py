@@ -1,0 +1,98 @@
+"""The methods by which timm and its users handle a model, on a classifier with a front-end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..configs import InputError, ModelConfig
+
+
+class TimmAPI(nn.Module):
+    """What ``timm.create_model`` and timm's scripts expect, handed on to the backbone behind the front-end."""
+
+    backbone: nn.Module
+    config: ModelConfig
+    num_classes: int
+
+    def backbone_input(self, images: Tensor) -> Tensor:
+        """Return what the backbone sees of pixels in [0, 1]."""
+        raise NotImplementedError
+
+    @property
+    def _timm(self) -> Any:
+        """The backbone with the methods that every timm model has and ``nn.Module`` does not declare."""
+        return cast(Any, self.backbone)
+
+    @property
+    def in_chans(self) -> int:
+        """Image channels."""
+        return self.config.in_channels
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the backbone's last feature map."""
+        return self._timm.num_features
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Size of what the classification layer sees."""
+        return self._timm.head_hidden_size
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Channels, reduction (pixels of the image per position) and module of each feature level."""
+        shrinks = self.config.frontend is not None and self.config.output == "code"
+        factor = self.config.stride if shrinks else 1
+        return [
+            {**level, "reduction": level["reduction"] * factor, "module": f"backbone.{level['module']}"}
+            for level in self._timm.feature_info
+        ]
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Return the backbone's last feature map for pixels in [0, 1]."""
+        return self._timm.forward_features(self.backbone_input(images))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map that feature map to logits, or with ``pre_logits`` to what the classification layer sees."""
+        return self._timm.forward_head(features, pre_logits=pre_logits)
+
+    def forward_intermediates(self, images: Tensor, *args: Any, **options: Any) -> Any:
+        """Return the backbone's feature maps; arguments are those of its own ``forward_intermediates``."""
+        return self._timm.forward_intermediates(self.backbone_input(images), *args, **options)
+
+    def prune_intermediate_layers(self, *args: Any, **options: Any) -> Any:
+        """Drop the layers behind the wanted feature maps; arguments are those of the backbone's own method."""
+        return self._timm.prune_intermediate_layers(*args, **options)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the classification layer."""
+        return self._timm.get_classifier()
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classification layer by a new one; with ``num_classes=0`` by none.
+
+        Args:
+            num_classes: Number of classes; 0 makes the model return features.
+            global_pool: Pooling before it; None keeps it.
+        """
+        if num_classes == 1 or num_classes < 0:
+            raise InputError(f"num_classes is {num_classes}; give 2 or more, or 0 for a model without head.")
+        self._timm.reset_classifier(num_classes, global_pool)
+        self.num_classes = num_classes
+        if num_classes:
+            self.config = replace(self.config, num_classes=num_classes)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in the backbone's backward pass."""
+        self._timm.set_grad_checkpointing(enable)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that timm's optimisers keep from weight decay: the atoms, and the backbone's."""
+        atoms = {name for name, _ in self.named_parameters() if name.endswith("dictionary.weight")}
+        own = getattr(self.backbone, "no_weight_decay", set)()
+        return atoms | {f"backbone.{name}" for name in own}
