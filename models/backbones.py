@@ -86,4 +86,4 @@ def _small_stem(backbone: ResNet, in_channels: int, stride: int) -> None:
     nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
     backbone.maxpool = nn.Identity()
     for level in backbone.feature_info:  # the stem and max-pool that are gone each halved the image
-        level["reduction"] = stride * max(level["reduction"] // 4, 1)
+        level["reduction"] = stride * max(int(level["reduction"]) // 4, 1)

@@ -2,8 +2,8 @@
 
 ``timm.create_model("warplca_resnet18", num_classes=10)`` builds WARP-LCA before a ResNet-18. Keyword arguments are
 timm's usual ones, the fields of :class:`~warplca.configs.ModelConfig` (``frontend``, "none" for none, ``lam``,
-``iterations``, ``frontend_weights`` ...; its ``pretrained`` is ``backbone_pretrained`` here), and what the backbone takes
-itself. A backbone outside the table goes by the name of ``warplca_classifier`` with ``backbone=...``.
+``iterations``, ``frontend_weights`` ...; its ``pretrained`` is ``backbone_pretrained`` here), and what the backbone
+takes itself. A backbone outside the table goes by the name of ``warplca_classifier`` with ``backbone=...``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
@@ -126,8 +126,9 @@ def _default_cfg(backbone: str) -> dict[str, Any]:
     return {**data_config(ModelConfig(backbone=backbone)), "num_classes": 10}
 
 
-default_cfgs = generate_default_cfgs(
-    {f"warplca_{name}.untrained": _default_cfg(name) for name in BACKBONES}
-    | {f"{GENERIC}.untrained": _default_cfg(ModelConfig().backbone)}
-)
+_cfgs: dict[str, dict[str, Any] | PretrainedCfg] = {
+    f"{architecture(name)}.untrained": _default_cfg(name) for name in BACKBONES
+}
+_cfgs[f"{GENERIC}.untrained"] = _default_cfg(ModelConfig().backbone)
+default_cfgs = generate_default_cfgs(_cfgs)
 ENTRYPOINTS = [_register(f"warplca_{name}", name) for name in BACKBONES] + [_register(GENERIC, None)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig
@@ -90,7 +89,6 @@ class TimmAPI(nn.Module):
         """Trade time for memory in the backbone's backward pass."""
         self._timm.set_grad_checkpointing(enable)
 
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that timm's optimisers keep from weight decay: the atoms, and the backbone's."""
         atoms = {name for name, _ in self.named_parameters() if name.endswith("dictionary.weight")}
