@@ -153,20 +153,39 @@ def test_float16_overflow_is_detected():
     check_overflow(phi, torch.full((1,), math.nan))  # other precisions are not looked at
 
 
-def test_the_residual_of_the_adjoint_equation_is_reported():
+@pytest.mark.parametrize("steepest", [1.0, 3.0])
+def test_the_adjoint_equation_is_solved_as_a_dense_solver_would(steepest):
     phi, x = instance()
-    slope = (torch.rand(cold_start(phi, x).shape, generator=torch.Generator().manual_seed(4)) < 0.1).double()
-    gradient = torch.randn_like(slope)
+    generator = torch.Generator().manual_seed(4)
+    shape = cold_start(phi, x).shape
+    slope = torch.rand(shape, generator=generator, dtype=torch.float64)
+    slope = torch.where(slope < 0.1, steepest * torch.rand(shape, generator=generator).double(), 0.0)
+    gradient = torch.randn(shape, generator=generator, dtype=torch.float64)
     w, residual = solve_adjoint(phi, slope, gradient, SIZE)
-    left = slope * phi.analyse(phi.synthesise(slope * w, SIZE))
-    missing = (left - slope * gradient).flatten(1).norm(dim=1) / (slope * gradient).flatten(1).norm(dim=1)
     assert residual.shape == (3,)
-    assert (residual <= 1e-6).all()
-    assert (missing < 1e-4).all()  # the damping, 1e-6 L, is not part of the exact equation
-    network = layer(threshold="soft", gradient_mode="implicit")
+    assert (residual <= 1e-7).all()
+    units = slope[0].numel()
+    each = torch.eye(units, dtype=torch.float64).reshape(units, *shape[1:])
+    gram = phi.analyse(phi.synthesise(each, SIZE)).reshape(units, units).T
+    identity = torch.eye(units, dtype=torch.float64)
+    for i in range(3):
+        system = identity - (identity - gram) * slope[i].flatten()
+        indefinite = torch.linalg.eigvals(system).real.min() < 0
+        assert indefinite == (steepest > 1)
+        exact = torch.linalg.solve(system, gradient[i].flatten())
+        # the damping, 1e-6 L, is not part of the exact equation
+        assert (w[i].flatten() - exact).norm() / exact.norm() < 1e-3
+
+
+@pytest.mark.parametrize(("threshold", "lam"), [("hard", 0.5), ("soft", 0.5)])
+def test_the_adjoint_equation_is_solved_on_a_learned_dictionary(threshold, lam):
+    network = LCA.from_pretrained(
+        "cifar10-64x9s2", threshold=threshold, lam=lam, momentum=0.9, iterations=100, gradient_mode="implicit"
+    )
     assert network.adjoint_residual is None
-    network(pictures()).sum().backward()
-    assert network.adjoint_residual.shape == (3,)
+    network(load_dataset("cifar10-subset", "train").tensors(range(2))[0]).square().sum().backward()
+    assert network.adjoint_residual.shape == (2,)
+    assert (network.adjoint_residual < 1e-3).all()
 
 
 @pytest.mark.parametrize(
