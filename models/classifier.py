@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig, from_dict
-from ..frontend import LCA, WarpLCA, active_fraction, standardise
+from ..frontend import LCA, Encoding, WarpLCA, active_fraction, standardise
 from ..frontend.pretrained import load_frontend
 from .backbones import create_backbone
 from .conv import ConvFrontend
@@ -65,19 +65,13 @@ class Classifier(TimmAPI, HubAPI):
             images: (N, C, H, W), pixels in [0, 1].
             distil: Whether to compute WARP-LCA's self-distillation loss.
         """
-        if not self.training:
-            check_range(images)
-        if isinstance(self.frontend, LCA):
-            encoding = self.frontend.encode(images)
-            told = {"active_fraction": active_fraction(encoding.code.detach(), encoding.lam).mean()}
-            if distil and isinstance(self.frontend, WarpLCA):
-                told["distillation"] = self.frontend.distillation_loss(encoding)
-            if self.frontend.output == "code":
-                return encoding.output, told
-            return self._normalise(encoding.output), told
-        if self.frontend is not None:
-            return self.frontend(images), {}
-        return self._normalise(images), {}
+        features, encoding = self._encode(images)
+        if encoding is None:
+            return features, {}
+        told = {"active_fraction": active_fraction(encoding.code.detach(), encoding.lam).mean()}
+        if distil and isinstance(self.frontend, WarpLCA):
+            told["distillation"] = self.frontend.distillation_loss(encoding)
+        return features, told
 
     def forward(self, images: Tensor, *, auxiliary: bool = False, distil: bool = False) -> Any:
         """Classify images.
@@ -96,13 +90,34 @@ class Classifier(TimmAPI, HubAPI):
 
     def backbone_input(self, images: Tensor) -> Tensor:
         """Return what the backbone sees of pixels in [0, 1]: features, or normalised images."""
-        return self.features(images)[0].contiguous(memory_format=torch.channels_last)
+        return self._encode(images)[0].contiguous(memory_format=torch.channels_last)
+
+    def logits_and_sparsity(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logits (N, num_classes), and the share of active units of each image's code, (N,).
+
+        The second is None where there is no sparse code.
+        """
+        features, encoding = self._encode(images)
+        logits = self.backbone(features.contiguous(memory_format=torch.channels_last))
+        return logits, None if encoding is None else active_fraction(encoding.code, encoding.lam)
 
     def extra_repr(self) -> str:
         """Name the normalisation, which is no weight but changes answers."""
         if not self.fixed_normalisation:
             return "normalisation=per image"
         return f"normalisation=mean {self.mean.flatten().tolist()}, std {self.std.flatten().tolist()}"
+
+    def _encode(self, images: Tensor) -> tuple[Tensor, Encoding | None]:
+        """Return what the backbone sees, and all that a sparse-coding layer computed for it."""
+        if not self.training:
+            check_range(images)
+        if isinstance(self.frontend, LCA):
+            encoding = self.frontend.encode(images)
+            hands_on_code = self.frontend.output == "code"
+            return encoding.output if hands_on_code else self._normalise(encoding.output), encoding
+        if self.frontend is not None:
+            return self.frontend(images), None
+        return self._normalise(images), None
 
     def _normalise(self, images: Tensor) -> Tensor:
         if self.fixed_normalisation:

@@ -1,22 +1,50 @@
-"""Export to ONNX, checked against PyTorch before the file is kept."""
+"""Export of classifiers, checked against PyTorch on real images before a file is kept."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from io import StringIO
+import copy
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .. import __version__
 from ..configs import InputError
 from ..configs.atomic import file_written_whole
+from ..frontend import LCA
+from .classifier import Classifier
+from .flips import ThresholdTrace, are_flips
 
 TOLERANCE = 1e-4
+DOUBLE_TOLERANCE = 1e-9
+BATCH = 100
+MOST_TRACED = 20
+
+Outputs = list[NDArray[np.floating]]
+Run = Callable[[Tensor], Outputs]
+
+
+class Backend(Protocol):
+    """A file format and what runs it."""
+
+    name: str
+    double: bool
+
+    def write(self, model: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Write a module for images of this shape, at any batch size."""
+        ...
+
+    def open(self, path: Path) -> Run:
+        """Open a file that was written; the result maps images to arrays, logits first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,80 +56,176 @@ class ExportCheck:
         max_difference: Largest absolute difference of a logit.
         within_tolerance: Share of images whose logits all agree to 1e-4.
         same_prediction: Share of images with the same predicted class.
+        outliers: Number of images whose logits differ by more than 1e-4.
+        flips: How many of those (of the first 20) are shown to be threshold flips.
+        double_difference: Largest difference of a logit in float64; None where the backend has no float64.
         size: Bytes of the file.
+        latency: Median milliseconds for one image, as many threads as PyTorch has here.
+        eager_latency: The same for PyTorch, in runs that alternate with those.
     """
 
     images: int
     max_difference: float
     within_tolerance: float
     same_prediction: float
+    outliers: int
+    flips: int
+    double_difference: float | None
     size: int
+    latency: float
+    eager_latency: float
 
 
-def export_onnx(model: nn.Module, path: str | Path, images: Tensor) -> ExportCheck:
-    """Write an ONNX file with a dynamic batch, if onnxruntime agrees with PyTorch on the images.
-
-    Logits must agree to 1e-4 for 99 % of the images and predictions for 99.9 %: a code near the threshold may
-    flip in float32, so that a few images differ by more.
+class Deployed(nn.Module):
+    """What is written: logits, and with a sparse code its share of active units as a second output.
 
     Args:
+        model: The classifier, or any module from pixels to logits.
+        sparsity: Whether to give the second output.
+    """
+
+    def __init__(self, model: nn.Module, *, sparsity: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        coded = isinstance(model, Classifier) and isinstance(model.frontend, LCA)
+        self.output_names = ("logits", "active_fraction") if sparsity and coded else ("logits",)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Map pixels in [0, 1] to the outputs named in ``output_names``."""
+        if len(self.output_names) == 1:
+            return self.model(images)
+        return cast(tuple[Tensor, ...], cast(Classifier, self.model).logits_and_sparsity(images))
+
+
+def export_checked(
+    backend: Backend, model: nn.Module, path: str | Path, images: Tensor, *, sparsity: bool = True
+) -> ExportCheck:
+    """Write a file, if what runs it agrees with PyTorch on the images.
+
+    Logits must agree to 1e-4 for 99 % of the images and predictions for 99.9 %; every image beyond must be a threshold
+    flip; and in float64, where the backend has it, logits must agree to 1e-9.
+
+    Args:
+        backend: The format.
         model: Maps pixels in [0, 1] to logits; used in evaluation mode.
         path: File to write; replaced only if the check passes.
         images: Real images (N, C, H, W) to compare on; their height and width become the file's.
+        sparsity: Whether a classifier with a sparse code gives ``active_fraction`` (N,) beside ``logits``.
 
     Raises:
-        InputError: If the optional packages are missing or the check fails (no file is written then).
+        InputError: If optional packages or tools are missing or the check fails (no file is written then).
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"ONNX export needs the package {error.name}; install it with: pip install 'warplca[export]'"
-        ) from error
     model = model.eval()
-    with file_written_whole(Path(path)) as target:
-        _write(model, images[:2], target)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
-        with torch.no_grad():
-            expected = torch.cat([model(batch) for batch in images.split(100)]).numpy()
-        outputs = [np.asarray(session.run(None, {"images": b.numpy()})[0]) for b in images.split(100)]
-        found = np.concatenate(outputs)
-        check = _compare(expected, found, target.stat().st_size)
-        if check.within_tolerance < 0.99 or check.same_prediction < 0.999:
-            raise InputError(
-                f"the ONNX file disagrees with PyTorch: logits within {TOLERANCE:g} on {check.within_tolerance:.1%} of "
-                f"{check.images} images (99 % expected), same prediction on {check.same_prediction:.2%} (99.9 % "
-                "expected); nothing was written. Try another onnxruntime version."
-            )
+    deployed = Deployed(model, sparsity=sparsity)
+    with file_written_whole(Path(path)) as target, TemporaryDirectory() as folder:
+        draft = Path(folder) / "model.pt2"  # a name that every writer accepts
+        backend.write(deployed, images, draft, metadata(model, images))
+        run = backend.open(draft)
+        expected = eager(model, images)
+        found = in_batches(run, images)
+        difference = np.abs(expected - found).max(axis=1)
+        outliers = np.flatnonzero(~(difference <= TOLERANCE))
+        latency, eager_latency = interleaved_latency(run, model, images[:1])
+        check = ExportCheck(
+            images=len(images),
+            max_difference=float(difference.max()),
+            within_tolerance=1.0 - len(outliers) / len(images),
+            same_prediction=float((expected.argmax(1) == found.argmax(1)).mean()),
+            outliers=len(outliers),
+            flips=_count_flips(backend, model, images[outliers[:MOST_TRACED]], Path(folder)),
+            double_difference=_double_difference(backend, model, images[:20], Path(folder)),
+            size=draft.stat().st_size,
+            latency=latency,
+            eager_latency=eager_latency,
+        )
+        refuse_disagreement(check, backend.name)
+        target.write_bytes(draft.read_bytes())
     return check
 
 
-def _write(model: nn.Module, images: Tensor, path: Path) -> None:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            model,
-            (images,),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
-        assert program is not None
-        program.save(str(path), include_initializers=True)
+def refuse_disagreement(check: ExportCheck, name: str) -> None:
+    """Refuse a file that disagrees with PyTorch.
 
-
-def _compare(expected: np.ndarray, found: np.ndarray, size: int) -> ExportCheck:
-    difference = np.abs(expected - found).max(axis=1)
-    return ExportCheck(
-        images=len(expected),
-        max_difference=float(difference.max()),
-        within_tolerance=float((difference <= TOLERANCE).mean()),
-        same_prediction=float((expected.argmax(1) == found.argmax(1)).mean()),
-        size=size,
+    Raises:
+        InputError: With what was found and what was expected.
+    """
+    told = (
+        f"the {name} file disagrees with PyTorch: logits within {TOLERANCE:g} on {check.within_tolerance:.1%} of "
+        f"{check.images} images (99 % expected), same prediction on {check.same_prediction:.2%} (99.9 % expected)"
     )
+    traced = min(check.outliers, MOST_TRACED)
+    if check.within_tolerance < 0.99 or check.same_prediction < 0.999:
+        raise InputError(f"{told}; nothing was written. Try another version of its runtime.")
+    if check.flips < traced:
+        raise InputError(
+            f"{told}, and {traced - check.flips} of {traced} differing images are no threshold flips; nothing was "
+            "written. Try another version of its runtime."
+        )
+    if check.double_difference is not None and not check.double_difference <= DOUBLE_TOLERANCE:
+        raise InputError(
+            f"the {name} file disagrees with PyTorch in float64 by {check.double_difference:.2g} ({DOUBLE_TOLERANCE:g} "
+            "expected); nothing was written. Try another version of its runtime."
+        )
+
+
+def metadata(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Return what a file says of itself: versions, image size, class names, evidence."""
+    about = model.about if isinstance(model, Classifier) else {}
+    return {
+        "warplca": __version__,
+        "torch": torch.__version__,
+        "input_size": list(images.shape[1:]),
+        "class_names": list(about.get("class_names", ())),
+        "model": asdict(model.config) if isinstance(model, Classifier) else {},
+        "training": dict(about.get("training", {})),
+        "results": dict(about.get("results", {})),
+        "evidence": dict(about.get("evidence", {})),
+    }
+
+
+def metadata_text(values: Mapping[str, Any]) -> str:
+    """As JSON."""
+    return json.dumps(values)
+
+
+@torch.no_grad()
+def eager(model: nn.Module, images: Tensor) -> NDArray[np.floating]:
+    """Return PyTorch's own logits."""
+    return torch.cat([model(batch) for batch in images.split(BATCH)]).numpy()
+
+
+def in_batches(run: Run, images: Tensor) -> NDArray[np.floating]:
+    """Return a file's first output."""
+    return np.concatenate([run(batch)[0] for batch in images.split(BATCH)])
+
+
+@torch.no_grad()
+def interleaved_latency(run: Run, model: nn.Module, image: Tensor, runs: int = 30) -> tuple[float, float]:
+    """Return the median milliseconds of a file and of PyTorch, in alternating runs."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(runs + 3):
+        for kept, call in zip(times, (run, model), strict=True):
+            start = time.perf_counter()
+            call(image)
+            if repeat >= 3:  # the first runs warm caches up
+                kept.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(times[0])), float(np.median(times[1]))
+
+
+def _count_flips(backend: Backend, model: nn.Module, images: Tensor, folder: Path) -> int:
+    if not len(images) or not isinstance(model, Classifier) or not isinstance(model.frontend, LCA):
+        return 0
+    trace = ThresholdTrace(model).eval()
+    backend.write(trace, images, folder / "trace.pt2", {})
+    found = backend.open(folder / "trace.pt2")(images)[0]
+    with torch.no_grad():
+        return int(are_flips(trace(images).numpy(), found).sum())
+
+
+def _double_difference(backend: Backend, model: nn.Module, images: Tensor, folder: Path) -> float | None:
+    if not backend.double:
+        return None
+    double = copy.deepcopy(model).double()
+    backend.write(Deployed(double, sparsity=False), images.double(), folder / "double.pt2", {})
+    found = backend.open(folder / "double.pt2")(images.double())[0]
+    return float(np.abs(found - eager(double, images.double())).max())

@@ -144,33 +144,6 @@ def test_nan_pixels_are_refused_in_every_arm():
             create_classifier("resnet10_slim", arm, **SMALL).eval()(x)
 
 
-def test_onnx_agrees_with_pytorch_at_any_batch(tmp_path):
-    import numpy as np
-    import onnxruntime
-
-    from warplca.models import export_onnx
-
-    torch.manual_seed(0)
-    model = create_classifier("resnet10_slim", "warp-lca", 10, **SMALL).eval()
-    check = export_onnx(model, tmp_path / "m.onnx", images(60, 3, 32, 32))
-    assert check.within_tolerance >= 0.99
-    assert check.same_prediction == 1.0
-    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
-    one = images(1, 3, 32, 32, seed=5)
-    found = np.asarray(session.run(None, {"images": one.numpy()})[0])
-    np.testing.assert_allclose(found, model(one).detach().numpy(), atol=1e-4)
-
-
-def test_an_export_that_fails_its_check_is_not_written(tmp_path, monkeypatch):
-    from warplca.models import export
-
-    model = create_classifier("resnet10_slim", None, 10).eval()
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
-    with pytest.raises(InputError, match="disagrees with PyTorch.*nothing was written"):
-        export.export_onnx(model, tmp_path / "m.onnx", images(10, 3, 32, 32))
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "change",
     [

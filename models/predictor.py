@@ -1,0 +1,129 @@
+"""One way to ask any file for predictions: a checkpoint folder, ONNX, or a .pt2 archive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ..configs import InputError
+
+Answer = tuple[NDArray[np.floating], NDArray[np.floating] | None]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A classifier from a file.
+
+    Attributes:
+        answer: Maps pixels in [0, 1], (N, C, H, W), to logits (N, classes) and the codes' shares of active units
+            (N,), None where there is no sparse code.
+        input_size: Channels, height and width of the images it takes.
+        class_names: Names of the classes, in the order of the logits; numbers where the file has no names.
+    """
+
+    answer: Callable[[Tensor], Answer]
+    input_size: tuple[int, int, int]
+    class_names: Sequence[str]
+
+    def read(self, path: str | Path) -> Tensor:
+        """Read an image file as pixels in [0, 1], (1, C, H, W), resized (bicubic) to what the classifier takes.
+
+        Raises:
+            InputError: If the file is missing or no image.
+        """
+        channels, height, width = self.input_size
+        try:
+            with Image.open(path) as image:
+                picture = image.convert("L" if channels == 1 else "RGB")
+        except FileNotFoundError as error:
+            raise InputError(f"there is no image {path}.") from error
+        except (UnidentifiedImageError, OSError) as error:
+            raise InputError(
+                f"{path} cannot be read as an image; give a PNG, JPEG or other picture."
+            ) from error
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, channels) / 255.0
+        return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).contiguous()
+
+    def name(self, index: int) -> str:
+        """Return the name of a class."""
+        return self.class_names[index] if index < len(self.class_names) else f"class {index}"
+
+
+def open_predictor(path: str | Path, *, native: bool = False) -> Predictor:
+    """Open a checkpoint folder, an .onnx file or a .pt2 archive.
+
+    Args:
+        path: What ``warplca train`` or ``warplca export`` wrote.
+        native: Whether machine code in a .pt2 archive (AOTInductor) may be run.
+
+    Raises:
+        InputError: If it is none of these, damaged, or holds pickles.
+    """
+    path = Path(path)
+    if path.suffix == ".onnx" and path.is_file():
+        return _from_onnx(path)
+    if path.suffix == ".pt2" and path.is_file():
+        return _from_program(path, native)
+    if path.suffix in (".onnx", ".pt2") and not path.exists():
+        raise InputError(f"there is no file {path}; `warplca export` writes one.")
+    return _from_folder(path)
+
+
+def _from_folder(path: Path) -> Predictor:
+    from .checkpoint import load_checkpoint
+
+    model = load_checkpoint(path)
+
+    @torch.no_grad()
+    def answer(images: Tensor) -> Answer:
+        logits, active = model.logits_and_sparsity(images)
+        return logits.numpy(), None if active is None else active.numpy()
+
+    size = (model.config.in_channels, *model.about["image_size"])
+    return Predictor(answer, size, model.about.get("class_names", ()))
+
+
+def _from_onnx(path: Path) -> Predictor:
+    from .export_onnx import KEY, session_of
+
+    session = session_of(path)
+    told = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
+
+    def answer(images: Tensor) -> Answer:
+        return _pair(session.run(None, {session.get_inputs()[0].name: images.numpy()}))
+
+    _, *size = session.get_inputs()[0].shape
+    if len(size) != 3 or not all(isinstance(side, int) for side in size):
+        raise InputError(f"{path} takes no images of a fixed size (channels, height, width): {size}.")
+    return Predictor(answer, (size[0], size[1], size[2]), told.get("class_names", ()))
+
+
+def _from_program(path: Path, native: bool) -> Predictor:
+    from .export_program import load_program
+
+    call, told = load_program(path, native=native)
+    if "input_size" not in told:
+        raise InputError(f"{path} was not written by `warplca export`: it does not say what images it takes.")
+
+    @torch.no_grad()
+    def answer(images: Tensor) -> Answer:
+        outputs = call(images)
+        return _pair([o.numpy() for o in (outputs if isinstance(outputs, list | tuple) else (outputs,))])
+
+    channels, height, width = told["input_size"]
+    return Predictor(answer, (channels, height, width), told.get("class_names", ()))
+
+
+def _pair(outputs: Sequence[Any]) -> Answer:
+    return outputs[0], outputs[1] if len(outputs) > 1 else None
