@@ -13,7 +13,7 @@ from ..configs.plan import PLANS
 def quickstart(args: Namespace) -> int:
     """Run the quick start's comparison."""
     from ..pipeline.comparison import run_comparison
-    from ..pipeline.pictures import cycles_fact, trust_fact
+    from ..pipeline.pictures import cycles_fact
 
     preset = args.config or ("quickstart-fast" if args.fast else "quickstart")
     config = load_config(ComparisonConfig, preset, "comparison", args.overrides)
@@ -21,8 +21,6 @@ def quickstart(args: Namespace) -> int:
     outcome = run_comparison(config, out, say=print)
     print(f"\n{outcome.comparison.to_text()}\n")
     print(f"cycles:      {cycles_fact(config)}")
-    if config.plan.attacks:
-        print(f"attacks:     {trust_fact(config)}")
     print(f"report:      {outcome.report}")
     print(f"checkpoint:  {outcome.checkpoint}  ({outcome.chosen}, chosen on validation images)")
     print(f"time:        {outcome.seconds:.0f} s")
@@ -61,6 +59,7 @@ def evaluate(args: Namespace) -> int:
     from ..data import load_dataset
     from ..eval import evaluate as run
     from ..eval.aggregate import is_complete, mean_corruption_error
+    from ..eval.trust import attack_sentences
     from ..models import load_checkpoint
 
     plan = _plan(args.plan, args.overrides)
@@ -75,9 +74,12 @@ def evaluate(args: Namespace) -> int:
         name=name,
         workers=args.workers,
         corruption_source=args.corrupted,
+        budget=args.budget,
     )
-    columns = ["condition", "severity", "threat", "accuracy", "low", "high", "images"]
-    print(frame[columns].to_string(index=False, float_format="%.3f"))
+    columns = ["condition", "severity", "threat", "accuracy", "low", "high", "images", "status"]
+    print(frame[columns].to_string(index=False, float_format="%.3f", na_rep="-"))
+    for line in attack_sentences(frame):
+        print(line)
     if is_complete(frame):
         print(
             f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"

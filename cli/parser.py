@@ -100,6 +100,13 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
     parser.add_argument(
+        "--budget",
+        type=float,
+        default=None,
+        metavar="MINUTES",
+        help="start no further attack after so long: the best bound so far; the same command goes on",
+    )
+    parser.add_argument(
         "--corrupted",
         default=None,
         metavar="DIR",

@@ -14,7 +14,7 @@ class AttackSetting:
     """One attack under one threat model.
 
     Attributes:
-        attack: Name of the attack, e.g. ``"pgd-10"``.
+        attack: Name of the attack, e.g. ``"pgd-10"``, or of a suite of attacks with its checks, ``"suite:standard"``.
         threat: Name of the threat model, norm and epsilon in pixels, e.g. ``"linf 8/255"``.
     """
 
@@ -73,6 +73,8 @@ def _attacks(names: tuple[str, ...], threats: tuple[str, ...]) -> tuple[AttackSe
     return tuple(AttackSetting(attack, threat) for threat in threats for attack in names)
 
 
+RADII = ("linf 1/255", "linf 2/255", "linf 4/255", "linf 8/255", "l2 0.5")
+
 PLANS: dict[str, EvaluationPlan] = {
     "clean": EvaluationPlan(),
     "quick": EvaluationPlan(
@@ -89,15 +91,20 @@ PLANS: dict[str, EvaluationPlan] = {
         ),
         severities=(3, 5),
         corruption_images=300,
-        attacks=_attacks(("fgsm", "pgd-10"), ("linf 2/255", "linf 8/255")),
+        attacks=_attacks(("fgsm", "pgd-10", "suite:quick"), ("linf 2/255", "linf 8/255")),
         attack_images=100,
     ),
     "standard": EvaluationPlan(
         corruptions=("standard",),
-        attacks=_attacks(
-            ("pgd", "autoattack"), ("linf 1/255", "linf 2/255", "linf 4/255", "linf 8/255", "l2 0.5")
-        ),
+        attacks=_attacks(("pgd", "autoattack", "suite:standard"), RADII),
         attack_images=500,
+    ),
+    "attacks-quick": EvaluationPlan(
+        attacks=_attacks(("fgsm", "pgd-10", "suite:quick"), RADII), attack_images=100
+    ),
+    "attacks": EvaluationPlan(attacks=_attacks(("pgd", "autoattack", "suite:standard"), RADII)),
+    "attacks-all": EvaluationPlan(
+        attacks=_attacks(("pgd", "autoattack", "suite:standard"), RADII), attack_images=None
     ),
 }
 

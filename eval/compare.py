@@ -25,6 +25,7 @@ from .statistics import (
     wilson_interval,
 )
 from .store import ResultsStore
+from .trust import trust_of
 
 SEEDS_FOR_METHODS = 3
 
@@ -50,6 +51,8 @@ class Aggregate:
 class Comparison:
     """Models beside a baseline, on the same images.
 
+    An attack that does not apply to a model leaves its worst case to the others; such a cell is not tested.
+
     Attributes:
         baseline: Name of the model that the others are compared with.
         dataset: Name of the data set.
@@ -61,7 +64,7 @@ class Comparison:
             ``p``, ``p_holm``, ``test``, ``images``.
         cells: The rows of every network in every cell that took part, without arrays; ``clean_accuracy`` is
             that of the same images as they were (NaN where some were not measured clean).
-        left_out: Labels of cells that not every model has.
+        left_out: Labels of cells that not every model has, and of threats under which some model met no attack.
         seeds: Smallest number of training seeds among the models.
     """
 
@@ -72,6 +75,11 @@ class Comparison:
     cells: pd.DataFrame
     left_out: tuple[str, ...]
     seeds: int
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """For each model that was attacked, in words whether its adversarial figures can be trusted."""
+        return trust_of(self.cells)
 
     @property
     def about_methods(self) -> bool:
@@ -124,7 +132,7 @@ def compare(
         summary=_summary(outcomes, selected.frame, [baseline, *others]),
         tests=_adjusted(tests),
         cells=_without_arrays(selected.frame, outcomes),
-        left_out=selected.left_out,
+        left_out=(*selected.left_out, *_without_attack(outcomes)),
         seeds=min(len(seeds) for seeds in outcomes.seeds.values()),
     )
 
@@ -145,6 +153,12 @@ def aggregates(outcomes: Outcomes) -> list[Aggregate]:
         cells = tuple(outcomes.select(kind="attack", threat=threat))
         found.append(Aggregate(f"worst {threat}", cells, "headline", worst=True))
     return found
+
+
+def _without_attack(outcomes: Outcomes) -> list[str]:
+    threats = dict.fromkeys(cell.threat for cell in outcomes.select(kind="attack"))
+    missing = ((threat, outcomes.without_attack(threat)) for threat in threats)
+    return [f"worst {threat} (no attack ran on {', '.join(models)})" for threat, models in missing if models]
 
 
 def _with_predictions(results: ResultsStore | pd.DataFrame | str | Path) -> pd.DataFrame:
@@ -202,7 +216,7 @@ def _accuracy_interval(means: NDArray[np.float64]) -> Interval:
 
 def _tests_of(outcomes: Outcomes, model: str, baseline: str) -> list[dict[str, object]]:
     rows = []
-    for cell in outcomes.cells:
+    for cell in outcomes.measured:
         figure = Aggregate(cell.label, (cell,), "cell")
         rows.append(_test(outcomes, figure, model, baseline) | cell._asdict())
     figures = aggregates(outcomes)

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..configs.errors import InputError
+from .records import UNMEASURED
 from .selection import cell_label
 
 
@@ -44,17 +45,21 @@ class Outcomes:
         cells: The cells, in the order they were measured.
         seeds: Training seeds of each model, in ascending order.
         table: Outcome by (model, training seed, cell).
+        unattacked: Keys of the table where no attack ran (not applicable, or beyond the budget): the outcome there is
+            that of the clean images, and proves nothing.
     """
 
     cells: tuple[CellId, ...]
     seeds: dict[str, tuple[int, ...]]
     table: dict[tuple[str, int, CellId], Outcome]
+    unattacked: frozenset[tuple[str, int, CellId]] = frozenset()
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Outcomes:
         """Collect outcomes from rows with predictions, one row for each network and cell."""
         table: dict[tuple[str, int, CellId], Outcome] = {}
         seeds: dict[str, set[int]] = {}
+        unattacked = set()
         for row in frame.to_dict("records"):
             cell = CellId(row["kind"], row["condition"], int(row["severity"]), row["threat"])
             key = (row["model"], int(row["model_seed"]), cell)
@@ -65,17 +70,36 @@ class Outcomes:
             order = np.argsort(row["indices"], kind="stable")
             table[key] = Outcome(row["indices"][order], (row["predictions"] == row["labels"])[order])
             seeds.setdefault(row["model"], set()).add(key[1])
+            if row["status"] in UNMEASURED:
+                unattacked.add(key)
         cells = tuple(dict.fromkeys(cell for _, _, cell in table))
-        return cls(cells, {model: tuple(sorted(found)) for model, found in seeds.items()}, table)
+        ordered = {model: tuple(sorted(found)) for model, found in seeds.items()}
+        return cls(cells, ordered, table, frozenset(unattacked))
 
     def select(self, *, kind: str, threat: str | None = None) -> list[CellId]:
         """Cells of one kind, and under one threat where it is given."""
         return [cell for cell in self.cells if cell.kind == kind and threat in (None, cell.threat)]
 
     @property
+    def measured(self) -> list[CellId]:
+        """Cells that were measured for every network."""
+        missing = {cell for _, _, cell in self.unattacked}
+        return [cell for cell in self.cells if cell not in missing]
+
+    @property
     def threats(self) -> list[str]:
-        """Threat models that were attacked, in the order they were measured."""
-        return list(dict.fromkeys(cell.threat for cell in self.cells if cell.kind == "attack"))
+        """Threat models under which some attack ran on every network, in the order they were measured."""
+        named = dict.fromkeys(cell.threat for cell in self.cells if cell.kind == "attack")
+        return [threat for threat in named if not self.without_attack(threat)]
+
+    def without_attack(self, threat: str) -> list[str]:
+        """Models of which some network met no attack at all under a threat."""
+        cells = self.select(kind="attack", threat=threat)
+        return [
+            model
+            for model, seeds in self.seeds.items()
+            if any(all((model, seed, cell) in self.unattacked for cell in cells) for seed in seeds)
+        ]
 
     def scores(self, model: str, seed: int, cells: Sequence[CellId]) -> NDArray[np.float64]:
         """(n, cells) 1 where right, 0 where wrong, on the images that all these cells share."""
@@ -101,5 +125,8 @@ class Outcomes:
 
         With ``worst`` an image counts as right only where no attack among the cells broke it.
         """
-        scores = [self.scores(model, seed, cells) for seed in self.seeds[model]]
+        scores = [self.scores(model, seed, self._tried(model, seed, cells)) for seed in self.seeds[model]]
         return np.stack([values.min(axis=1) if worst else values.mean(axis=1) for values in scores])
+
+    def _tried(self, model: str, seed: int, cells: Sequence[CellId]) -> list[CellId]:
+        return [cell for cell in cells if (model, seed, cell) not in self.unattacked]

@@ -21,8 +21,8 @@ from .wording import SIGNIFICANT, headline, images_sentence, lead, left_out_sent
 
 TEMPLATES = Path(__file__).parent / "templates"
 _SECTIONS = {
-    "comparison": "Comparison",
     "verdicts": "Trust",
+    "comparison": "Comparison",
     "corruptions": "Corruptions",
     "worst": "Worst cells",
     "attacks": "Attacks",
@@ -44,7 +44,6 @@ def write_report(
     atoms: Mapping[str, NDArray[np.floating]] | None = None,
     examples: Sequence[Example] = (),
     curves: Mapping[str, pd.DataFrame] | None = None,
-    verdicts: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare the models and write ``report.html``: one file, no network, light and dark, printable.
 
@@ -59,7 +58,6 @@ def write_report(
         examples: Rows of pictures.
         curves: Training curves of each model; columns ``epoch`` and any of ``train_loss``, ``val_loss``,
             ``train_accuracy``, ``val_accuracy``, ``active_fraction`` (0 to 1), ``images_per_second``.
-        verdicts: For each model in words whether its adversarial figures can be trusted.
 
     Returns:
         The comparison that the page shows.
@@ -69,7 +67,7 @@ def write_report(
             written.
     """
     comparison = compare(results, baseline=baseline, dataset=dataset)
-    page = _page(comparison, title, facts or {}, atoms or {}, examples, curves or {}, verdicts or {})
+    page = _page(comparison, title, facts or {}, atoms or {}, examples, curves or {})
     with file_written_whole(Path(path)) as target:
         target.write_text(page, encoding="utf-8")
     return comparison
@@ -82,7 +80,6 @@ def _page(
     atoms: Mapping[str, NDArray[np.floating]],
     examples: Sequence[Example],
     curves: Mapping[str, pd.DataFrame],
-    verdicts: Mapping[str, str],
 ) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -92,8 +89,8 @@ def _page(
     ]
     styles = model_styles(models)
     sections: dict[str, Any] = {
+        "verdicts": comparison.verdicts,
         "comparison": True,
-        "verdicts": verdicts,
         "corruptions": corruption_section(comparison, styles),
         "worst": worst_table(comparison),
         "attacks": attack_section(comparison, styles),

@@ -12,7 +12,7 @@ from ..configs.errors import InputError
 from .compare import Comparison
 from .figures import Line, line_panel
 from .palette import ModelStyle
-from .report_tables import attack_table
+from .report_tables import attack_table, check_table, suite_table
 from .tables import (
     WORST_CASE,
     HeatMap,
@@ -23,6 +23,7 @@ from .tables import (
     readable,
     severity_lines,
 )
+from .trust import bounds_sentence
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ def corruption_section(comparison: Comparison, styles: Mapping[str, ModelStyle])
 
 def attack_section(comparison: Comparison, styles: Mapping[str, ModelStyle]) -> dict[str, Any] | None:
     """Panels over epsilon and the table of attacked cells; None without attacks."""
-    groups = epsilon_lines(comparison)
-    if not groups:
+    if not (comparison.cells["kind"] == "attack").any():
         return None
+    groups = epsilon_lines(comparison)
     panels = []
     for (norm, attack), lines in groups.items():
         ticks = sorted({x for line in lines for x in line.x})
@@ -82,7 +83,13 @@ def attack_section(comparison: Comparison, styles: Mapping[str, ModelStyle]) -> 
         )
         caption = f"{norm}, {'worst of all attacks' if attack == WORST_CASE else attack}"
         panels.append(Panel(caption, _alt(f"Accuracy over epsilon, {caption}", lines), svg))
-    return {"panels": panels, "table": attack_table(comparison)}
+    tables = (attack_table(comparison), suite_table(comparison))
+    return {
+        "panels": panels,
+        "tables": [table for table in tables if table],
+        "checks": check_table(comparison),
+        "bounds": bounds_sentence(comparison.cells),
+    }
 
 
 def _limits(lines: Sequence[Line]) -> tuple[float, float]:

@@ -10,8 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from ..attacks.suites import SUITE_PREFIX
 from .compare import Comparison
+from .records import BOUND, UNMEASURED
+from .suite_record import SuiteRecord
 from .tables import network_interval, readable
+from .trust import suite_rows
 from .wording import figures_of, headline_figures, headline_tests, judgement, pvalue_text
 
 WORST_CELLS = 12
@@ -65,15 +69,63 @@ def attack_table(comparison: Comparison) -> TextTable:
     models = list(comparison.summary["model"])
     rows = []
     for (attack, threat), group in cells.groupby(["condition", "threat"], sort=False):
-        entries = []
-        for model in models:
-            own = group[group["model"] == model]
-            interval = network_interval(own["accuracy"].tolist(), int(own["images"].iloc[0]))
-            entries.append(f"{100 * interval.mean:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]")
+        entries = [_attack_entry(group[group["model"] == model]) for model in models]
         rows.append([f"{attack}, {threat}", str(int(group["images"].iloc[0])), *entries])
     return TextTable(
         "Accuracy in % under each attack, with 95 % intervals", ["attack", "images", *models], rows
     )
+
+
+def _attack_entry(own: pd.DataFrame) -> str:
+    """Accuracy with its interval, or why there is none."""
+    states = set(own["status"])
+    if not states.isdisjoint(UNMEASURED):
+        return ", ".join(sorted(states))
+    interval = network_interval(own["accuracy"].tolist(), int(own["images"].iloc[0]))
+    text = f"{100 * interval.mean:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{text}, {BOUND}" if BOUND in states else text
+
+
+def suite_table(comparison: Comparison) -> TextTable | None:
+    """The worst case of each suite of attacks, and which attack broke how many; None without suites."""
+    columns = [
+        "model",
+        "seed",
+        "suite, threat",
+        "images",
+        "worst case",
+        "status",
+        "broken by",
+        "not applicable",
+    ]
+    rows = []
+    for row in suite_rows(comparison.cells).to_dict("records"):
+        record = SuiteRecord.from_text(row["details"])
+        rows.append(
+            [
+                row["model"],
+                str(row["model_seed"]),
+                f"{row['condition'].removeprefix(SUITE_PREFIX)}, {row['threat']}",
+                str(row["images"]),
+                f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
+                row["status"],
+                row["attribution"],
+                ", ".join(record.skipped) or "none",
+            ]
+        )
+    caption = "Worst case per image over all attacks of a suite, in %, with Wilson's 95 % interval"
+    return TextTable(caption, columns, rows) if rows else None
+
+
+def check_table(comparison: Comparison) -> TextTable | None:
+    """Every masking check with its evidence; None without suites."""
+    rows = [
+        [row["model"], row["threat"], name, "passed" if passed else "FAILED", evidence]
+        for row in suite_rows(comparison.cells).to_dict("records")
+        for name, passed, evidence in SuiteRecord.from_text(row["details"]).checks
+    ]
+    columns = ["model", "threat", "check", "outcome", "evidence"]
+    return TextTable("Checks for gradient masking", columns, rows) if rows else None
 
 
 def worst_table(comparison: Comparison) -> TextTable | None:
@@ -123,8 +175,7 @@ def cell_table(comparison: Comparison) -> TextTable:
             str(row["model_seed"]),
             row["source"],
             str(row["images"]),
-            f"{100 * row['accuracy']:.1f}",
-            f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
+            *_accuracy_entries(row),
             f"{100 * row['mean_confidence']:.1f}",
             f"{row['ece']:.3f}",
             f"{row['seconds']:.1f}",
@@ -133,6 +184,12 @@ def cell_table(comparison: Comparison) -> TextTable:
         for row in comparison.cells.to_dict("records")
     ]
     return TextTable("Every cell; accuracy and mean confidence in %", columns, rows)
+
+
+def _accuracy_entries(row: Mapping[Any, Any]) -> tuple[str, str]:
+    if row["status"] in UNMEASURED:
+        return row["status"], ""
+    return f"{100 * row['accuracy']:.1f}", f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
 def _short_p(value: float) -> str:

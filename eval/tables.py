@@ -134,7 +134,8 @@ def epsilon_lines(comparison: Comparison) -> dict[tuple[str, str], list[Line]]:
 
     The key's second part is the attack's name, or ``"worst case"`` where several attacks share the norm.
     """
-    cells = comparison.cells[comparison.cells["kind"] == "attack"].copy()
+    cells = comparison.cells
+    cells = cells[(cells["kind"] == "attack") & cells["accuracy"].notna()].copy()
     cells["norm"] = [threat.split(" ", 1)[0] for threat in cells["threat"]]
     cells["epsilon"] = [epsilon_of(threat) for threat in cells["threat"]]
     lines: dict[tuple[str, str], list[Line]] = {}
@@ -142,7 +143,8 @@ def epsilon_lines(comparison: Comparison) -> dict[tuple[str, str], list[Line]]:
         of_norm = cells[cells["norm"] == norm]
         attacks = list(dict.fromkeys(of_norm["condition"]))
         if len(attacks) > 1:
-            lines[norm, WORST_CASE] = _worst_lines(comparison, of_norm)
+            worst = _worst_lines(comparison, of_norm)
+            lines |= {(norm, WORST_CASE): worst} if worst else {}
         for attack in attacks:
             rows = of_norm[of_norm["condition"] == attack]
             lines[norm, attack] = _lines(comparison, pd.concat([_unattacked(rows), rows]), "epsilon")
@@ -157,7 +159,10 @@ def epsilon_of(threat: str) -> float:
 
 def _worst_lines(comparison: Comparison, cells: pd.DataFrame) -> list[Line]:
     """The worst case of all attacks at each epsilon, from the unattacked images on."""
-    threats = sorted(set(cells["threat"]), key=epsilon_of)
+    known = [threat for threat in set(cells["threat"]) if f"worst {threat}" in comparison.summary]
+    if not known:
+        return []
+    threats = sorted(known, key=epsilon_of)
     starts = _lines(comparison, _unattacked(cells), "epsilon")
     lines = []
     for start, row in zip(starts, comparison.summary.to_dict("records"), strict=True):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .trust import bounds_sentence
+
 if TYPE_CHECKING:
     from .compare import Comparison
 
@@ -34,7 +36,19 @@ def comparison_text(comparison: Comparison) -> str:
     ]
     if comparison.left_out:
         lines += _wrap(left_out_sentence(comparison))
+    lines += _wrap(bounds_sentence(comparison.cells))
+    trust = list(trust_sentences(comparison))
+    if trust:
+        lines += ["", "Can the figures under attack be trusted?"]
+        lines += [line for sentence in trust for line in _wrap(sentence, "- ")]
     return "\n".join(lines) + "\n"
+
+
+def trust_sentences(comparison: Comparison) -> Iterator[str]:
+    """The verdicts on the adversarial figures, models of the same verdict together."""
+    verdicts = comparison.verdicts
+    for verdict in dict.fromkeys(verdicts.values()):
+        yield f"{', '.join(model for model in verdicts if verdicts[model] == verdict)}: {verdict}."
 
 
 def figures_of(summary: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ from ..data import ImageDataset, load_dataset
 from ..eval import Comparison, ResultsStore, compare, evaluate
 from ..models import Classifier, save_checkpoint
 from ..train import train
-from .pictures import collect_atoms, collect_examples, environment_facts, trust_fact
+from .pictures import collect_atoms, collect_examples, environment_facts
 
 Say = Callable[[str], None]
 
@@ -61,7 +61,17 @@ def run_comparison(
     with ResultsStore(out / "results.sqlite") as store:
         for (arm, seed), model in models.items():
             say(f"measuring {arm}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
-            evaluate(model, test, config.plan, results=store, name=arm, model_seed=seed, progress=progress)
+            others = {other: models[other, seed] for other in config.arms if other != arm}
+            evaluate(
+                model,
+                test,
+                config.plan,
+                results=store,
+                name=arm,
+                model_seed=seed,
+                progress=progress,
+                surrogates=others,
+            )
         comparison = compare(store, baseline=config.baseline)
         chosen = _choose(config, training, models, out, progress)
         seconds = time.monotonic() - started
@@ -146,7 +156,6 @@ def _write_report(
         atoms=collect_atoms(first),
         examples=collect_examples(first, test, config.plan),
         curves=curves,
-        verdicts={arm: trust_fact(config) for arm in config.arms} if config.plan.attacks else {},
     )
     return path
 

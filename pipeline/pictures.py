@@ -10,6 +10,7 @@ import torch
 
 from .. import __version__
 from ..attacks import run_attack
+from ..attacks.suites import PLAIN_KIND, kind_of
 from ..configs import ComparisonConfig, EvaluationPlan
 from ..data import CORRUPTION_GROUPS, ImageDataset, corrupt
 from ..eval import Example, corruption_example, difference_picture
@@ -65,10 +66,12 @@ def _disturbed(
     if plan.attacks:
         arm, model = list(models.items())[-1]
         setting = plan.attacks[-1]
+        # A suite, or an attack that may not apply to this arm, is shown by a plain one.
+        attack = setting.attack if kind_of(setting.attack) == PLAIN_KIND else "pgd-10"
         images, labels = one.tensors(device=_device(model))
-        result = run_attack(model, images, labels, setting.attack, setting.threat, seed=plan.seed)
+        result = run_attack(model, images, labels, attack, setting.threat, seed=plan.seed)
         adversarial = _picture(result.adversarial[0])
-        pictures.append((f"{setting.attack}, {setting.threat}, against {arm}", adversarial))
+        pictures.append((f"{attack}, {setting.threat}, against {arm}", adversarial))
         pictures.append(("difference x 10", difference_picture(clean, adversarial)))
     return pictures
 
@@ -109,15 +112,6 @@ def primed_fact(config: ComparisonConfig) -> str:
             images, data = facts.get("images", "some"), facts.get("data", "another set")
             told.append(f"{arm}: {name}, primed on {images} unlabelled images of {data}")
     return "; ".join(told) + " (the other arms never saw these)" if told else "none"
-
-
-def trust_fact(config: ComparisonConfig) -> str:
-    """Say how far the adversarial figures of a comparison go: the plan's attacks, and nothing that checks them."""
-    attacks = ", ".join(dict.fromkeys(setting.attack for setting in config.plan.attacks)) or "none"
-    return (
-        f"not assessed: only {attacks} were run, without adaptive attacks or checks for gradient masking; "
-        "accuracies under attack are upper bounds"
-    )
 
 
 def environment_facts(
