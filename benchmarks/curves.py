@@ -121,40 +121,34 @@ def measured(solver: Solver, images: Tensor, work: Path) -> Arrays:
 def _measure(solver: Solver, images: Tensor) -> Arrays:
     rows: list[list[Tensor]] = []
     for batch in tqdm(images.split(BATCH), desc=solver.name, dynamic_ncols=True):
-        rows.append([along(solver.layer, batch, state) for state in states(solver, batch)])
+        rows.append([along(solver.layer, batch, code) for code in codes(solver, batch)])
     stacked = torch.cat([torch.stack(row) for row in rows], dim=2)  # (marks, measures, N)
     return {name: stacked[:, i].numpy() for i, name in enumerate(MEASURES)}
 
 
 @torch.no_grad()
-def states(solver: Solver, images: Tensor) -> Iterator[Tensor]:
-    """Yield the state at each mark."""
-    layer, x = solver.layer, solver.layer.standardise(images).images
-    operator, lam = layer.dictionary.operator().detached(), layer.image_lam(x)
-    problem = operator, x, layer.threshold, lam
-    state, done = None, 0
+def codes(solver: Solver, images: Tensor) -> Iterator[Tensor]:
+    """Yield the code at each mark."""
+    layer = solver.layer
+    if solver.restarts:
+        yield from (layer.solve(images, iterations=mark)[0] for mark in solver.marks)
+        return
+    x, operator, state, done = layer.standardise(images).images, layer.dictionary.operator(), None, 0
     for mark in solver.marks:
-        if solver.restarts:
-            state, done = layer.initial_state(x), 0
-        count = mark - done
-        state = solve(
-            *problem, layer.schedule(operator, count), state=state, thresholds=layer.thresholds(count, lam)
-        )
-        done = mark
-        yield state
+        schedule = layer.schedule(operator, mark - done)
+        state, done = solve(operator, x, layer.threshold, layer.lam, schedule, state=state), mark
+        yield layer.threshold(state, layer.lam)
 
 
 @torch.no_grad()
-def along(layer: LCA, images: Tensor, state: Tensor) -> Tensor:
-    """The measures of a state, (measures, N)."""
-    x, operator = layer.standardise(images), layer.dictionary.operator().detached()
-    lam = layer.image_lam(x.images)
-    code = layer.threshold(state, lam)
+def along(layer: LCA, images: Tensor, code: Tensor) -> Tensor:
+    """The measures of a code, (measures, N)."""
+    x, operator = layer.standardise(images), layer.dictionary.operator()
     restored = x.restore(operator.synthesise(code, (images.shape[2], images.shape[3])))
     return torch.stack(
         [
-            energy(x.images, code, operator, layer.threshold, lam),
-            active_fraction(code, lam),
+            energy(x.images, code, operator, layer.threshold, layer.lam),
+            active_fraction(code, layer.lam),
             psnr(restored, images),
             ssim(restored, images),
         ]
@@ -163,18 +157,24 @@ def along(layer: LCA, images: Tensor, state: Tensor) -> Tensor:
 
 @torch.no_grad()
 def milliseconds(layers: Sequence[LCA], images: Tensor, *, rounds: int = 9) -> list[tuple[float, float]]:
-    """Time before the first cycle and per cycle, of each layer, per image: medians over rounds taken in turn."""
+    """Time before the first cycle, per image, and per cycle: medians over rounds in which all layers take turns."""
     starts: list[list[float]] = [[] for _ in layers]
     cycles: list[list[float]] = [[] for _ in layers]
     for number in range(rounds + 1):
         for index, layer in enumerate(layers):
-            x, operator = layer.standardise(images).images, layer.dictionary.operator().detached()
-            begin = time.perf_counter()
-            state = layer.initial_state(x)
-            started = time.perf_counter()
-            solve(operator, x, layer.threshold, layer.lam, layer.schedule(operator, 20), state=state)
-            end = time.perf_counter()
+            start, whole = (forward_seconds(layer, images, count) for count in (0, 20))
             if number:  # the first round warms up
-                starts[index].append(1e3 * (started - begin) / len(images))
-                cycles[index].append(1e3 * (end - started) / 20 / len(images))
+                starts[index].append(1e3 * start / len(images))
+                cycles[index].append(1e3 * (whole - start) / 20 / len(images))
     return [(median(a), median(b)) for a, b in zip(starts, cycles, strict=True)]
+
+
+@torch.no_grad()
+def forward_seconds(layer: LCA, images: Tensor, iterations: int) -> float:
+    """Time of one forward pass from pixels to code with so many cycles."""
+    own, layer.iterations = layer.iterations, iterations
+    start = time.perf_counter()
+    layer(images)
+    seconds = time.perf_counter() - start
+    layer.iterations = own
+    return seconds
