@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from .errors import InputError
 from .load import from_dict
+from .merge import merge
 from .plan import EvaluationPlan
+from .recipe import TrainConfig
 
 FRONTENDS = ("conv", "lca", "warp-lca")
 
@@ -69,64 +71,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How a classifier is trained.
-
-    Attributes:
-        epochs: Passes over the training images, frozen ones included.
-        frozen_epochs: First epochs in which the LCA front-end is kept as it is.
-        batch_size: Images a step, over all processes together.
-        learning_rate: Peak rate of SGD with Nesterov momentum.
-        frontend_rate: Factor on the rate for the front-end's weights.
-        sgd_momentum: Momentum of SGD.
-        weight_decay: On weights of two or more dimensions except atoms.
-        schedule: "one-cycle" (linear up, cosine down) or "cosine" (down only).
-        warmup: Share of the steps on the way up.
-        label_smoothing: 0 to below 1.
-        clip_norm: Bound on the gradient's norm; 0 switches it off.
-        crop_padding: Pixels of reflection padding before the random crop; 0 switches it off.
-        flip: Whether images are mirrored at random.
-        distillation: Weight of the predictor's self-distillation (WARP-LCA only).
-        validation_images: Held out of the training images, class-balanced and seeded; 0 for none.
-        precision: "no" (float32), "bf16" or "fp16".
-        seed: Of initial weights, data order and augmentation.
-        save_minutes: Time between saved states for resumption.
-    """
-
-    epochs: int = 10
-    frozen_epochs: int = 0
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    frontend_rate: float = 0.1
-    sgd_momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
-    warmup: float = 0.3
-    label_smoothing: float = 0.1
-    clip_norm: float = 5.0
-    crop_padding: int = 4
-    flip: bool = True
-    distillation: float = 0.1
-    validation_images: int = 0
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    seed: int = 0
-    save_minutes: float = 5.0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
-        if not 0 <= self.frozen_epochs <= self.epochs:
-            raise InputError(f"frozen_epochs is {self.frozen_epochs}; give 0 to epochs ({self.epochs}).")
-        if not self.learning_rate > 0.0:
-            raise InputError(f"learning_rate is {self.learning_rate}; give a number above 0.")
-        if not 0.0 <= self.warmup < 1.0:
-            raise InputError(f"warmup is {self.warmup}; give a share from 0 to below 1.")
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise InputError(f"label_smoothing is {self.label_smoothing}; give a number from 0 to below 1.")
-
-
-@dataclass(frozen=True)
 class RunConfig:
     """One training run: what to train, how, on what.
 
@@ -177,9 +121,5 @@ class ComparisonConfig:
 
     def run(self, arm: str, seed: int) -> RunConfig:
         """Return the training run of an arm."""
-        changes = self.arms[arm] or {}
         base = {"model": asdict(self.model), "train": asdict(self.train) | {"seed": seed}, "data": self.data}
-        merged: dict[str, Any] = dict(base)
-        for section, values in changes.items():
-            merged[section] = {**base[section], **values} if isinstance(base.get(section), dict) else values
-        return from_dict(RunConfig, merged, where=f"arm {arm!r}")
+        return from_dict(RunConfig, merge(base, self.arms[arm] or {}), where=f"arm {arm!r}")

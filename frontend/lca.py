@@ -169,6 +169,14 @@ class LCA(nn.Module):
         """The threshold value; a positive tensor with gradient if it is learned."""
         return self._lam if self.lam_raw is None else F.softplus(self.lam_raw)
 
+    @lam.setter
+    def lam(self, value: float) -> None:
+        if self.lam_raw is not None:
+            raise InputError("lam is learned; it cannot be set as well.")
+        if not (value > 0.0 and math.isfinite(value)):
+            raise InputError(f"lam is {value}; give a number above 0.")
+        self._lam = float(value)
+
     def image_lam(self, standardised: Tensor) -> Tensor | float:
         """The threshold value for standardised images: lam, or (N, 1, 1, 1), one for each, where it is adaptive."""
         if not self.adaptive_lam:

@@ -1,5 +1,6 @@
 """Training: learns, resumes bit for bit, explains mistakes."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from warplca.models import load_checkpoint
 from warplca.train import Interrupted, train
 from warplca.train.augment import crop_and_flip
 from warplca.train.optim import make_optimiser, rate_factor
+
+TIMES = ["images_per_second", "data_share"]
 
 
 def stripes(count=96, seed=0) -> ImageDataset:
@@ -57,9 +60,7 @@ def test_a_stopped_run_continues_to_bit_identical_weights(stop_after, tmp_path):
     for (name, left), right in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
         assert torch.equal(left, right), name
     left, right = (pd.read_csv(tmp_path / run / "curves.csv") for run in ("whole", "parts"))
-    pd.testing.assert_frame_equal(
-        left.drop(columns="images_per_second"), right.drop(columns="images_per_second")
-    )
+    pd.testing.assert_frame_equal(left.drop(columns=TIMES), right.drop(columns=TIMES))
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
@@ -99,7 +100,7 @@ def test_sigterm_saves_the_state_and_the_same_command_continues(tmp_path):
 
 def test_a_run_trained_anew_replaces_its_checkpoint(tmp_path):
     train(config("conv", epochs=1), stripes(), tmp_path, progress=False)
-    (tmp_path / "state.safetensors").unlink()
+    shutil.rmtree(tmp_path / "states")
     model = train(config("conv", epochs=1, seed=5), stripes(), tmp_path, progress=False)
     again = load_checkpoint(tmp_path / "checkpoint").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
@@ -120,7 +121,9 @@ def test_the_frozen_phase_leaves_the_frontend_alone(tmp_path):
 
 def test_mistakes_are_explained(tmp_path):
     train(config(None, epochs=1), stripes(), tmp_path, progress=False)
-    with pytest.raises(InputError, match=r"holds a run with another configuration \(different: train\)"):
+    with pytest.raises(
+        InputError, match=r"holds a run with another configuration \(different: train; train.epochs\)"
+    ):
         train(config(None, epochs=2), stripes(), tmp_path, progress=False)
     three = ImageDataset("three", stripes().images, stripes().labels, ("a", "b", "c"))
     with pytest.raises(InputError, match="three has 3 classes, the model has num_classes 2"):
@@ -129,8 +132,9 @@ def test_mistakes_are_explained(tmp_path):
         InputError, match="stripes has images of 16 x 16 pixels, too small for crop_padding 16"
     ):
         train(config(crop_padding=16), stripes(), tmp_path / "other", progress=False)
-    (tmp_path / "state.safetensors").write_bytes(b"broken")
-    with pytest.raises(InputError, match="the saved state .* cannot be read; delete it"):
+    for state in (tmp_path / "states").iterdir():
+        state.write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"the saved states in .* cannot be read \(step-.*\); delete them"):
         train(config(None, epochs=1), stripes(), tmp_path, progress=False)
 
 

@@ -1,32 +1,89 @@
-"""Augmentation, vectorised over the batch and seeded by the step, so that a resumed run sees the same images."""
+"""Augmentation, vectorised over the batch and seeded by the step, so that a resumed run sees the same images.
+
+All draws are made for the whole batch of a step and then cut to a process's share: the images do not depend
+on the number of processes.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
-    """Shift each image by up to ``padding`` pixels (reflected borders) and mirror half of them.
+@dataclass(frozen=True)
+class Placement:
+    """Where each image of a batch is cut out, and whether it is mirrored.
+
+    Attributes:
+        shifts: (2, N, 1) rows and columns, 0 to twice the padding; None for no crop.
+        mirrored: (N, 1) booleans; None for no flip.
+    """
+
+    shifts: Tensor | None
+    mirrored: Tensor | None
+
+    @classmethod
+    def draw(cls, count: int, generator: torch.Generator, *, padding: int, flip: bool) -> Placement:
+        """Draw placements of ``count`` images; mirrored with probability one half."""
+        shifts = torch.randint(2 * padding + 1, (2, count, 1), generator=generator) if padding else None
+        mirrored = torch.rand((count, 1), generator=generator) < 0.5 if flip else None
+        return cls(shifts, mirrored)
+
+    def take(self, rows: slice) -> Placement:
+        """Return the placements of some images."""
+        return Placement(
+            None if self.shifts is None else self.shifts[:, rows],
+            None if self.mirrored is None else self.mirrored[rows],
+        )
+
+
+def place(images: Tensor, placement: Placement, *, padding: int) -> Tensor:
+    """Shift each image by up to ``padding`` pixels (reflected borders) and mirror those that are drawn.
 
     Args:
-        images: (N, C, H, W), on any device.
-        generator: CPU generator that draws shifts and flips.
+        images: (N, C, H, W), on any device and of any type.
+        placement: Drawn with the same padding.
         padding: Largest shift in pixels; 0 for none.
-        flip: Whether to mirror with probability one half.
     """
     count, _, height, width = images.shape
     device = images.device
     rows = torch.arange(height, device=device).expand(count, height)
     columns = torch.arange(width, device=device).expand(count, width)
-    if padding:
-        shifts = torch.randint(2 * padding + 1, (2, count, 1), generator=generator).to(device)
+    if placement.shifts is not None:
+        shifts = placement.shifts.to(device, non_blocking=True)
         images = F.pad(images, (padding, padding, padding, padding), mode="reflect")
         rows, columns = rows + shifts[0], columns + shifts[1]
-    if flip:
-        mirrored = torch.rand((count, 1), generator=generator).to(device) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+    if placement.mirrored is not None:
+        columns = torch.where(placement.mirrored.to(device, non_blocking=True), columns.flip(1), columns)
     index = torch.arange(count, device=device)[:, None, None]
     # advanced indices around a slice come first: (N, H, W, C)
     return images[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
+    """Draw placements and apply them; see :class:`Placement` and :func:`place`."""
+    placement = Placement.draw(len(images), generator, padding=padding, flip=flip)
+    return place(images, placement, padding=padding)
+
+
+def draw_noise(
+    count: int,
+    size: torch.Size | tuple[int, ...],
+    seed: int,
+    device: torch.device,
+    *,
+    largest: float,
+    share: float,
+) -> Tensor:
+    """Draw Gaussian noise for ``count`` images of ``size`` (C, H, W).
+
+    Each noisy image has a standard deviation of its own, uniform between 0 and ``largest`` (Ford et al., ICML
+    2019); ``share`` of the images are noisy (one half in Rusak et al., ECCV 2020).
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    level, chance = torch.rand((2, count, 1, 1, 1), generator=generator, device=device).unbind()
+    spread = torch.where(chance < share, largest * level, 0.0)
+    return spread * torch.randn((count, *size), generator=generator, device=device)

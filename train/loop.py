@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import accelerate
-import pandas as pd
 import torch
-from torch import Tensor
+from timm.layers.norm_act import convert_sync_batchnorm
 from tqdm import tqdm
 
 from ..configs import InputError, RunConfig
-from ..configs.atomic import file_written_whole
 from ..data import ImageDataset
-from ..frontend import LCA
 from ..models import Classifier, build_classifier, save_checkpoint
-from .augment import crop_and_flip
+from .average import WeightAverage
 from .interrupt import Interrupted, stop_requested
-from .losses import LossResult, StandardLoss
-from .optim import make_optimiser, rate_factor
-from .state import Progress, load_state, save_state
+from .meter import Meter, means
+from .optim import make_optimiser
+from .order import StepOrder
+from .processes import Loaded, from_main, make_accelerator
+from .recipes import build_loss
+from .record import RunRecord
+from .schedule import FrontendSchedule
+from .selection import best_epoch, hands_over_best, keeps_best, stop_reason
+from .source import BatchSource, Share
+from .state import Progress, RunState, read_state, save_state
+from .step import Objective, Stepper
+from .validate import Validator
 
 logger = logging.getLogger(__name__)
-STATE_FILE = "state.safetensors"
-CURVES_FILE = "curves.csv"
+STATES_FOLDER = "states"
 CHECKPOINT_FOLDER = "checkpoint"
+OPERATION = ("save_minutes", "keep_states", "log_steps")
+"""Settings that change nothing in the result: a run may go on with others."""
 
 
 def train(
@@ -43,11 +48,14 @@ def train(
 ) -> Classifier:
     """Train a classifier and write its checkpoint; a run that was stopped goes on where it stopped.
 
+    Under ``accelerate launch`` or ``torchrun`` the processes share every batch; only the main one writes.
+
     Args:
         config: Model and recipe.
         dataset: Training images; ``validation_images`` of them are held out.
-        out: Folder of the run: ``checkpoint/``, ``curves.csv`` (one row an epoch), and while it is under way
-            ``state.safetensors``. A finished run is not trained again.
+        out: Folder of the run: ``checkpoint/``, ``run.json`` (configuration, versions, revision),
+            ``curves.csv`` (one row an epoch), ``states/`` (for going on) and, where TensorBoard is installed,
+            ``tensorboard/``. A finished run is not trained again.
         progress: Whether to show a progress bar.
         stop_after: Stop as if interrupted after this many steps (for tests).
 
@@ -56,7 +64,8 @@ def train(
 
     Raises:
         Interrupted: On SIGINT or SIGTERM, after saving the state.
-        InputError: If ``out`` holds another run, the data do not fit, or the loss is not finite.
+        InputError: If ``out`` holds another run or cannot be written, the data do not fit, memory runs out, or
+            the loss is not finite.
     """
     run = TrainingRun(config, dataset, Path(out), progress=progress)
     return run.complete(stop_after=stop_after)
@@ -67,152 +76,197 @@ class TrainingRun:
 
     def __init__(self, config: RunConfig, dataset: ImageDataset, out: Path, *, progress: bool) -> None:
         recipe = config.train
-        if len(dataset.class_names) != config.model.num_classes:
-            raise InputError(
-                f"{dataset.name} has {len(dataset.class_names)} classes, the model has num_classes "
-                f"{config.model.num_classes}; make them equal."
-            )
-        if min(dataset.size) <= recipe.crop_padding:
-            raise InputError(
-                f"{dataset.name} has images of {dataset.size[0]} x {dataset.size[1]} pixels, too small for "
-                f"crop_padding {recipe.crop_padding}; set train.crop_padding below {min(dataset.size)}."
-            )
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
-        self.accelerator = accelerate.Accelerator(mixed_precision=recipe.precision)
+        layer_learns_alone = config.model.frontend in ("lca", "warp-lca")
+        self.accelerator = make_accelerator(recipe.precision, all_parameters_learn=not layer_learns_alone)
+        _check_data(config, dataset, self.accelerator.num_processes)
         self.progress = progress and self.accelerator.is_main_process
         torch.manual_seed(recipe.seed)
         self.model = build_classifier(config.model)
         kept, held_out = dataset, None
         if recipe.validation_images:
             kept, held_out = dataset.split(recipe.validation_images, seed=0)
-        self.images, self.labels = _resident(kept, self.accelerator.device)
-        self.held_out = held_out
-        self.steps_per_epoch = math.ceil(len(self.labels) / recipe.batch_size)
+        self.order = StepOrder(
+            len(kept),
+            recipe.batch_size,
+            recipe.seed,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        self.steps_per_epoch = self.order.steps_per_epoch
         self.total_steps = recipe.epochs * self.steps_per_epoch
-        self.loss = StandardLoss(label_smoothing=recipe.label_smoothing, distillation=recipe.distillation)
-        self.optimiser = make_optimiser(self.model, recipe)
-        identity = {**asdict(config), "dataset": dataset.fingerprint, "images": len(self.labels)}
-        self.identity = json.loads(json.dumps(identity))  # as it will be read back: tuples become lists
+        self.source = BatchSource(kept, recipe, self.order, self.accelerator.device)
+        self.validate = Validator(held_out, recipe, self.accelerator)
+        self.schedule = FrontendSchedule(self.model, recipe, self.total_steps, self.steps_per_epoch)
+        self._prepare()
+        about = {"config": asdict(config), "dataset": dataset.fingerprint, "images": len(kept)}
+        self.about = json.loads(json.dumps(about))  # as it will be read back: tuples become lists
+        self.identity = _identity(self.about)
+
+    def _prepare(self) -> None:
+        """Place model and optimiser on the device, and wrap them for several processes."""
+        recipe = self.recipe
+        if recipe.sync_norm and self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
+            self.model = cast(Classifier, convert_sync_batchnorm(self.model))
+        self.model.to(self.accelerator.device)
+        averages = recipe.average.kind != "none"
+        self.average = WeightAverage(self.model, recipe.average, self.total_steps) if averages else None
+        if recipe.compile:
+            self.model.compile()
+        optimiser = make_optimiser(self.model, recipe)
+        objective = Objective(self.model, build_loss(recipe))
+        objective, self.optimiser = self.accelerator.prepare(objective, optimiser)
+        self.stepper = Stepper(objective, self.optimiser, recipe, self.accelerator, self.total_steps)
+        self.state = RunState(
+            self.model,
+            self.optimiser,
+            None if self.average is None else self.average.averaged,
+            scaler=self.accelerator.scaler,
+        )
 
     def complete(self, stop_after: int | None = None) -> Classifier:
         """Train to the end from wherever the run stands."""
+        where = self._resume()
+        unfinished = where.step < self.total_steps and not stop_reason(where.curves, self.recipe)
+        if unfinished:
+            record = RunRecord(self.out, self.about, self.accelerator, step=where.step)
+            try:
+                where = self._run(where, record, stop_after)
+            finally:
+                record.close()
+            self._save(where)
+        self._hand_over(where)
         checkpoint = self.out / CHECKPOINT_FOLDER
-        state_file = self.out / STATE_FILE
-        wrapped, optimiser = self.accelerator.prepare(self.model, self.optimiser)
-        where = Progress(0, [], {})
-        if state_file.exists():
-            where = load_state(state_file, self.model, optimiser, self.identity)
-        trained = where.step < self.total_steps
-        if trained:
-            where = self._run(wrapped, optimiser, where, stop_after)
-            self._save(optimiser, where)
-        self.model.eval()
         missing = not (checkpoint / "config.json").exists()
-        if self.accelerator.is_main_process and (trained or missing):
+        if self.accelerator.is_main_process and (unfinished or missing):
             self._write_checkpoint(checkpoint, where)
+        self.accelerator.wait_for_everyone()
         return self.model
 
-    def _run(
-        self, model: torch.nn.Module, optimiser: Any, where: Progress, stop_after: int | None
-    ) -> Progress:
-        step, curves, sums = where.step, where.curves, where.sums
+    def _resume(self) -> Progress:
+        """Load the newest state, if there is one, on every process."""
+        loaded: Loaded = None
+        error = None
+        if self.accelerator.is_main_process:
+            try:
+                loaded = read_state(self.out / STATES_FOLDER, self.identity)
+            except InputError as mistake:
+                error = mistake
+        loaded = from_main(self.accelerator, loaded, error)
+        if loaded is None:
+            return Progress()
+        about, tensors = loaded
+        self.state.restore(tensors, about["scaler"])
+        return Progress(about["step"], about["curves"], about["sums"])
+
+    def _run(self, where: Progress, record: RunRecord, stop_after: int | None) -> Progress:
+        step, curves = where.step, where.curves
+        meter = Meter(self.accelerator, where.sums, step)
         saved = time.monotonic()
+        self.model.train()
         with stop_requested() as stop, self._bar(step) as bar:
-            while step < self.total_steps:
-                epoch = step // self.steps_per_epoch
-                self._freeze(epoch < self.recipe.frozen_epochs)
-                started = time.monotonic()
-                result, labels = self._step(model, optimiser, step)
+            for share in self.source.shares(step, self.total_steps):
                 step += 1
-                _add(sums, result, labels, time.monotonic() - started)
+                self._step(step, share, meter)
                 bar.update()
-                if step % 10 == 0 or step % self.steps_per_epoch == 0:
-                    self._show(bar, sums, step)
-                if step % self.steps_per_epoch == 0:
-                    curves.append({"epoch": epoch + 1, **_means(sums), **self._validate()})
-                    sums = {}
-                    self._write_curves(curves)
-                    model.train()
-                if time.monotonic() - saved > 60.0 * self.recipe.save_minutes:
-                    self._save(optimiser, Progress(step, curves, sums))
+                ends = step % self.steps_per_epoch == 0
+                if ends or step % self.recipe.log_steps == 0:
+                    self._show(bar, meter.read(), step)
+                if ends and self._end_epoch(meter, curves, record):
+                    break
+                due = time.monotonic() - saved > 60.0 * self.recipe.save_minutes
+                stopping, saving = self._agree(stop.is_set() or step == stop_after, due, step)
+                if (stopping or saving) and step < self.total_steps:
+                    self._save(Progress(step, curves, meter.read()), needed=stopping)
                     saved = time.monotonic()
-                if (stop.is_set() or step == stop_after) and step < self.total_steps:
-                    self._save(optimiser, Progress(step, curves, sums))
-                    raise Interrupted(
-                        f"stopped at step {step} of {self.total_steps}; state saved in {self.out}"
-                    )
-        return Progress(step, curves, sums)
+                    if stopping:
+                        raise Interrupted(
+                            f"stopped at step {step} of {self.total_steps}; state saved in {self.out}"
+                        )
+                meter.start_clock()
+        return Progress(step, curves, {})
 
-    def _step(self, model: torch.nn.Module, optimiser: Any, step: int) -> tuple[LossResult, Tensor]:
-        """Do one step; all its randomness follows from the seed and the step's number."""
-        model.train()
-        images, labels = self._batch(step)
-        factor = rate_factor(step, self.total_steps, self.recipe)
-        for group in optimiser.param_groups:
-            group.setdefault("peak", group["lr"])
-            group["lr"] = group["peak"] * factor
-        torch.manual_seed(_seed(self.recipe.seed, 1, step))  # dropout and stochastic depth
-        with self.accelerator.autocast():
-            result = self.loss(model, images, labels)
-        optimiser.zero_grad()
-        self.accelerator.backward(result.loss)
-        if self.recipe.clip_norm:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        optimiser.step()
-        return result, labels
+    def _step(self, step: int, share: Share, meter: Meter) -> None:
+        """Do step number ``step``, counted from 1."""
+        self.schedule.apply(step - 1)
+        figures = self.stepper(step - 1, share)
+        if self.average is not None:
+            self.average.update(self.model, step)
+        meter.add(figures)
+        meter.add_seconds(self.source.take_seconds())
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return this process's share of the step's batch, augmented, pixels in [0, 1]."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = torch.randperm(len(self.labels), generator=_generator(self.recipe.seed, 2, epoch))
-        size = self.recipe.batch_size
-        chosen = order[position * size : (position + 1) * size]
-        chosen = chosen[self.accelerator.process_index :: self.accelerator.num_processes]
-        chosen = chosen.to(self.images.device)
-        images = self.images[chosen]
-        draws = _generator(
-            self.recipe.seed, 3, step * self.accelerator.num_processes + self.accelerator.process_index
-        )
-        images = crop_and_flip(images, draws, padding=self.recipe.crop_padding, flip=self.recipe.flip)
-        return images.float() / 255.0, self.labels[chosen]
+    def _end_epoch(self, meter: Meter, curves: list[dict[str, float]], record: RunRecord) -> bool:
+        """Validate, write the curves, and tell whether to stop here."""
+        row = {"epoch": len(curves) + 1, **means(meter.read())}
+        if self.validate.dataset is not None:
+            self.schedule.finish()  # it is the model's own settings that count
+            evaluated = self._evaluated()
+            curves.append({**row, **self.validate(evaluated)})
+            if keeps_best(self.recipe) and best_epoch(curves, self.recipe) == len(curves) - 1:
+                self.state.best = {name: value.clone() for name, value in evaluated.state_dict().items()}
+            self.model.train()
+        else:
+            curves.append(row)
+        meter.start_epoch()
+        record.curves(curves)
+        reason = stop_reason(curves, self.recipe)
+        if reason and self.accelerator.is_main_process:
+            logger.warning("training stopped after epoch %d: %s", len(curves), reason)
+        return bool(reason)
 
-    def _freeze(self, frozen: bool) -> None:
-        if isinstance(self.model.frontend, LCA):
-            self.model.frontend.requires_grad_(not frozen)
+    def _evaluated(self) -> Classifier:
+        """Return the model that stands for the run now, in evaluation mode."""
+        if self.average is None:
+            return self.model.eval()
+        return self.average.model(self.source.plain_batches())
 
-    @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        if self.held_out is None:
-            return {}
+    def _agree(self, stop: bool, save: bool, step: int) -> tuple[bool, bool]:
+        """Return whether any process is to stop, and whether the main one wants to save.
+
+        Several processes ask one another only where they read their figures anyway.
+        """
+        if self.accelerator.num_processes == 1:
+            return stop, save
+        if step % self.recipe.log_steps and step % self.steps_per_epoch:
+            return False, False
+        save = save and self.accelerator.is_main_process
+        flags = torch.tensor([stop, save], dtype=torch.float32, device=self.accelerator.device)
+        stop, save = (value > 0.0 for value in self.accelerator.reduce(flags, "sum").tolist())  # type: ignore[union-attr]
+        return stop, save
+
+    def _hand_over(self, where: Progress) -> None:
+        """Put the run's outcome into the model: its best epoch, its average, or its last weights."""
+        self.schedule.finish()
+        self.model._compiled_call_impl = None
+        if hands_over_best(where.curves, self.recipe):
+            self.model.load_state_dict(self.state.best)
+        elif self.average is not None:
+            self.model.load_state_dict(self._evaluated().state_dict())
         self.model.eval()
-        correct = loss = 0.0
-        images, labels = _resident(self.held_out, self.accelerator.device)
-        for x, y in zip(
-            images.split(self.recipe.batch_size), labels.split(self.recipe.batch_size), strict=True
-        ):
-            logits = self.model(x.float() / 255.0)
-            correct += float((logits.argmax(1) == y).sum())
-            loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
-        return {"val_loss": loss / len(labels), "val_accuracy": correct / len(labels)}
 
-    def _save(self, optimiser: Any, where: Progress) -> None:
-        if self.accelerator.is_main_process:
-            save_state(self.out / STATE_FILE, self.model, optimiser, where, self.identity)
-
-    def _write_curves(self, curves: list[dict[str, float]]) -> None:
-        if self.accelerator.is_main_process:
-            with file_written_whole(self.out / CURVES_FILE) as target:
-                pd.DataFrame(curves).to_csv(target, index=False)
+    def _save(self, where: Progress, *, needed: bool = True) -> None:
+        """Save the state; where it is not needed now, a full disk only costs a warning."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
+            raise InputError(
+                f"the weights are not finite after step {where.step}; lower train.learning_rate or train.clip_norm and "
+                "choose another output folder. This one keeps the last good state."
+            )
+        if not self.accelerator.is_main_process:
+            return
+        folder = self.out / STATES_FOLDER
+        try:
+            save_state(folder, self.state, where, self.identity, keep=self.recipe.keep_states)
+        except InputError as error:
+            if needed:
+                raise
+            logger.warning("%s Training goes on; the state will be saved at the next chance.", error)
 
     def _write_checkpoint(self, folder: Path, where: Progress) -> None:
+        final = {f"final {name}": round(value, 4) for name, value in where.curves[-1].items()}
         training = {
-            "data": f"{self.dataset.name}, {len(self.labels)} images",
+            "data": f"{self.dataset.name}, {self.order.images} images",
             **asdict(self.recipe),
-            **(
-                {"final " + key: round(value, 4) for key, value in where.curves[-1].items()}
-                if where.curves
-                else {}
-            ),
+            **final,
         }
         save_checkpoint(self.model, folder, class_names=self.dataset.class_names, training=training)
 
@@ -228,59 +282,46 @@ class TrainingRun:
         )
 
     def _show(self, bar: tqdm, sums: dict[str, float], step: int) -> None:
-        means = _means(sums)
+        shown = means(sums)
         parts = [
             f"epoch {(step - 1) // self.steps_per_epoch + 1}/{self.recipe.epochs}",
-            f"loss {means['train_loss']:.3f}",
-            f"acc {means['train_accuracy']:.1%}",
+            f"loss {shown['train_loss']:.3f}",
+            f"acc {shown['train_accuracy']:.1%}",
         ]
-        if "active_fraction" in means:
-            parts.append(f"active {means['active_fraction']:.1%}")
-        bar.set_postfix_str(", ".join([*parts, f"{means['images_per_second']:.0f} img/s"]))
+        if "active_fraction" in shown:
+            parts.append(f"active {shown['active_fraction']:.1%}")
+        bar.set_postfix_str(", ".join([*parts, f"{shown['images_per_second']:.0f} img/s"]))
 
 
-def _resident(dataset: ImageDataset, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Keep images as uint8 NCHW on the device: CIFAR-size sets live in memory."""
-    images = torch.from_numpy(dataset.images.copy()).permute(0, 3, 1, 2).contiguous().to(device)
-    return images, torch.from_numpy(dataset.labels.copy()).to(device)
+def _check_data(config: RunConfig, dataset: ImageDataset, processes: int) -> None:
+    recipe = config.train
+    if len(dataset.class_names) != config.model.num_classes:
+        raise InputError(
+            f"{dataset.name} has {len(dataset.class_names)} classes, the model has num_classes "
+            f"{config.model.num_classes}; make them equal."
+        )
+    if min(dataset.size) <= recipe.crop_padding:
+        raise InputError(
+            f"{dataset.name} has images of {dataset.size[0]} x {dataset.size[1]} pixels, too small for "
+            f"crop_padding {recipe.crop_padding}; set train.crop_padding below {min(dataset.size)}."
+        )
+    images = min(len(dataset) - recipe.validation_images, recipe.batch_size)
+    if processes > images > 0:
+        raise InputError(
+            f"{processes} processes share batches of {images} images; start at most {images} processes, or raise "
+            "train.batch_size."
+        )
 
 
-def _seed(*keys: int) -> int:
-    """Mix integers into one seed (splitmix-style), so that neighbouring steps are unrelated."""
-    value = 0
-    for key in keys:
-        value = (value ^ (key + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
-        value = (value ^ (value >> 31)) * 0x94D049BB133111EB % 2**64
-    return value >> 1
-
-
-def _generator(*keys: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(*keys))
-
-
-def _add(sums: dict[str, float], result: LossResult, labels: Tensor, seconds: float) -> None:
-    """Add a step's figures to the epoch's sums, each image once."""
-    loss = float(result.loss.detach())
-    if not math.isfinite(loss):
-        raise InputError(f"the loss became {loss}; lower learning_rate or clip_norm, and start again.")
-    count = len(labels)
-    figures = {
-        "loss": loss * count,
-        "correct": float((result.logits.argmax(1) == labels).sum()),
-        "images": float(count),
-        "seconds": seconds,
-        **{name: float(value) * count for name, value in result.told.items()},
+def _identity(about: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes two runs the same: all of the configuration but what only concerns operation."""
+    config = about["config"]
+    recipe = {name: value for name, value in config["train"].items() if name not in OPERATION}
+    recipe["augment"] = {name: value for name, value in recipe["augment"].items() if name != "workers"}
+    return {
+        "model": config["model"],
+        "train": recipe,
+        "data": config["data"],
+        "dataset": about["dataset"],
+        "images": about["images"],
     }
-    for name, value in figures.items():
-        sums[name] = sums.get(name, 0.0) + value
-
-
-def _means(sums: dict[str, float]) -> dict[str, float]:
-    images = sums["images"]
-    means = {
-        "train_loss": sums["loss"] / images,
-        "train_accuracy": sums["correct"] / images,
-        "images_per_second": images / max(sums["seconds"], 1e-9),
-    }
-    known = {"loss", "correct", "images", "seconds"}
-    return means | {name: value / images for name, value in sums.items() if name not in known}

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..frontend import StatePredictor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees.
+
+    Attributes:
+        images: (N, C, H, W), augmented, pixels in [0, 1].
+        labels: (N,) classes.
+        views: Further augmentations of the same images, each (N, C, H, W).
+    """
+
+    images: Tensor
+    labels: Tensor
+    views: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -16,13 +33,21 @@ class LossResult:
 
     Attributes:
         loss: Scalar to minimise.
-        logits: (N, classes) on the clean images.
+        logits: (N, classes) on the images that the network was trained on: attacked ones where it was attacked.
         told: Scalars for display, without gradient.
     """
 
     loss: Tensor
     logits: Tensor
-    told: dict[str, Tensor]
+    told: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Loss(Protocol):
+    """Anything that turns a model and a batch into a loss."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> LossResult:
+        """Return the loss of a batch, a mean over its images."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +62,56 @@ class StandardLoss:
     label_smoothing: float = 0.0
     distillation: float = 0.0
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> LossResult:
+    def __call__(self, model: nn.Module, batch: Batch) -> LossResult:
         """Return the loss of a batch of augmented images in [0, 1]."""
+        logits, told = self.classify(model, batch.images)
+        return self.result(self.cross_entropy(logits, batch.labels), logits, told)
+
+    def classify(self, model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits (N, classes) in float32 and what the front-end tells."""
         distil = self.distillation > 0 and _learns_to_predict(model)
         logits, told = model(images, auxiliary=True, distil=distil)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        return logits.float(), told
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross entropy."""
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def result(self, loss: Tensor, logits: Tensor, told: dict[str, Tensor]) -> LossResult:
+        """Add the self-distillation, and cut off what is only shown."""
         if "distillation" in told:
             loss = loss + self.distillation * told["distillation"]
         return LossResult(loss, logits.detach(), {name: value.detach() for name, value in told.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsistencyLoss(StandardLoss):
+    """Cross entropy on the plain view plus the divergence between all views' predictions.
+
+    AugMix's Jensen-Shannon term (Hendrycks et al., ICLR 2020, section 3): with M the mean of the views'
+    distributions, the mean of KL(p || M) over views; the paper takes the weight 12.
+
+    Attributes:
+        weight: Factor on the divergence.
+    """
+
+    weight: float = 12.0
+
+    def __call__(self, model: nn.Module, batch: Batch) -> LossResult:
+        """Return the loss of images and their views, classified in one pass."""
+        logits, told = self.classify(model, torch.cat([batch.images, *batch.views]))
+        views = logits.chunk(1 + len(batch.views))
+        divergence = jensen_shannon(views)
+        told = {**told, "divergence": divergence}
+        loss = self.cross_entropy(views[0], batch.labels) + self.weight * divergence
+        return self.result(loss, views[0], told)
+
+
+def jensen_shannon(views: tuple[Tensor, ...]) -> Tensor:
+    """Return the mean over images of the generalised Jensen-Shannon divergence of V logits (N, classes), in nats."""
+    logs = torch.stack([logits.log_softmax(dim=1) for logits in views])
+    mixture = logs.logsumexp(dim=0) - torch.tensor(float(len(views)), device=logs.device).log()
+    return (logs.exp() * (logs - mixture)).sum(dim=2).mean()
 
 
 def _learns_to_predict(model: nn.Module) -> bool:

@@ -1,9 +1,12 @@
-"""The saved state of a training run: one safetensors file with JSON in its header, written atomically."""
+"""The saved states of a run: safetensors with JSON in the header, written whole, a few of the newest kept."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from torch import Tensor, nn
 
 from ..configs import InputError
 from ..configs.atomic import file_written_whole
+
+logger = logging.getLogger(__name__)
+HEADER = "warplca"
 
 
 @dataclass(frozen=True)
@@ -26,53 +32,153 @@ class Progress:
         sums: Running sums of the epoch under way.
     """
 
-    step: int
-    curves: list[dict[str, float]]
-    sums: dict[str, float]
+    step: int = 0
+    curves: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class RunState:
+    """All that continuing needs; random numbers follow from the seed and the step and need no state.
+
+    Attributes:
+        model: The model as it trains.
+        optimiser: With its momenta.
+        average: The averaged model, if one is kept.
+        best: Weights of the best epoch so far, if they are kept.
+        scaler: Of float16 training, if there is one.
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: nn.Module | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+    scaler: Any = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything as named tensors on the CPU."""
+        parts: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict(), "best": self.best}
+        if self.average is not None:
+            parts["average"] = self.average.state_dict()
+        for index, momenta in self.optimiser.state_dict()["state"].items():
+            parts[f"optimiser.{index}"] = {k: v for k, v in momenta.items() if isinstance(v, Tensor)}
+        return {
+            f"{part}.{name}": value.detach().cpu().contiguous()
+            for part, named in parts.items()
+            for name, value in named.items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], scaler: Mapping[str, Any] | None) -> None:
+        """Put named tensors back where :meth:`tensors` took them."""
+        self.model.load_state_dict(_under("model", tensors))
+        if self.average is not None:
+            self.average.load_state_dict(_under("average", tensors))
+        self.best = _under("best", tensors)
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        saved = self.optimiser.state_dict()
+        for name, tensor in _under("optimiser", tensors).items():
+            index, key = name.split(".", 1)
+            # In its parameter's memory layout, as it was: sums run in the same order.
+            like = parameters[int(index)]
+            same = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+            saved["state"].setdefault(int(index), {})[key] = same
+        self.optimiser.load_state_dict(saved)
+        if self.scaler is not None and scaler:
+            self.scaler.load_state_dict(dict(scaler))
 
 
 def save_state(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, config: dict[str, Any]
+    folder: Path, state: RunState, progress: Progress, identity: dict[str, Any], *, keep: int
 ) -> None:
-    """Write all that continuing needs; random numbers are seeded by the step and need no state."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        for name, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimiser.{index}.{name}"] = value
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = {"step": progress.step, "curves": progress.curves, "sums": progress.sums, "config": config}
-    with file_written_whole(path) as target:
-        target.write_bytes(save(tensors, {"warplca": json.dumps(about)}))
-
-
-def load_state(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, config: dict[str, Any]
-) -> Progress:
-    """Load a saved state into model and optimiser.
+    """Write a state, and delete all but the ``keep`` newest.
 
     Raises:
-        InputError: If the file is truncated or belongs to a run with another configuration.
+        InputError: If the folder cannot be written or the disk is full; older states stay.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["warplca"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    tensors = state.tensors()
+    about = {
+        "step": progress.step,
+        "curves": progress.curves,
+        "sums": progress.sums,
+        "config": identity,
+        "scaler": state.scaler.state_dict() if state.scaler is not None else None,
+        "checksum": _checksum(tensors),
+    }
+    with file_written_whole(folder / f"step-{progress.step:09d}.safetensors") as target:
+        target.write_bytes(save(tensors, {HEADER: json.dumps(about)}))
+    for path in [*list(_newest_first(folder))[keep:], *folder.glob(".*.part")]:  # .part: left by a kill
+        path.unlink(missing_ok=True)
+
+
+def read_state(folder: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Read the newest good state of a run: what the header tells, and the tensors; None if there is none yet.
+
+    A newest state that is truncated or damaged is passed over for the one before, with a warning.
+
+    Raises:
+        InputError: If no state can be read, or they belong to a run with another configuration.
+    """
+    bad: list[str] = []
+    for path in _newest_first(folder):
+        try:
+            about, tensors = _read(path)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            bad.append(path.name)
+            continue
+        check_identity(folder.parent, about["config"], identity)
+        if bad:
+            logger.warning(
+                "the saved state %s is truncated or damaged; going on from the one before, at step %d",
+                ", ".join(bad),
+                about["step"],
+            )
+        return about, tensors
+    if bad:
         raise InputError(
-            f"the saved state {path} cannot be read; delete it to start this run anew."
-        ) from error
-    if about["config"] != config:
-        changed = [key for key in config if about["config"].get(key) != config[key]]
-        raise InputError(
-            f"{path.parent} holds a run with another configuration (different: {', '.join(changed) or 'version'}); "
-            "choose another output folder, or delete that one."
+            f"the saved states in {folder} cannot be read ({', '.join(bad)}); delete them to start this run anew."
         )
-    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-    saved = optimiser.state_dict()
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            saved["state"].setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict(saved)
-    return Progress(about["step"], about["curves"], about["sums"])
+    return None
+
+
+def check_identity(run: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Refuse a state of another configuration, naming what differs."""
+    if saved == identity:
+        return
+    changed = [key for key in identity if saved.get(key) != identity[key]]
+    details = [
+        f"{key}.{name}"
+        for key in changed
+        if isinstance(identity[key], dict) and isinstance(saved.get(key), dict)
+        for name in identity[key]
+        if saved[key].get(name) != identity[key][name]
+    ]
+    raise InputError(
+        f"{run} holds a run with another configuration (different: {', '.join(changed) or 'version'}"
+        f"{'; ' + ', '.join(details) if details else ''}); choose another output folder, or delete that one."
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()[HEADER])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if about["checksum"] != _checksum(tensors):
+        raise ValueError("the checksum does not fit")
+    return about, tensors
+
+
+def _newest_first(folder: Path) -> Iterator[Path]:
+    return iter(sorted(folder.glob("step-*.safetensors"), reverse=True))
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(tensors[name].numpy().tobytes(), value)
+    return value
+
+
+def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")
+    }

@@ -1,0 +1,57 @@
+"""Several processes, by accelerate: the accelerator of a run, and what the main process read for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import accelerate
+import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from torch import Tensor
+
+from ..configs import InputError
+
+Loaded = tuple[dict[str, Any], dict[str, Tensor]] | None
+
+
+def make_accelerator(precision: str, *, all_parameters_learn: bool) -> accelerate.Accelerator:
+    """Return the accelerator of a run: device, processes and precision from the environment and the recipe.
+
+    Args:
+        precision: "no", "bf16" or "fp16".
+        all_parameters_learn: Whether every parameter gets a gradient in every step; if not, processes look for
+            the idle ones, which costs a little.
+    """
+    # The state of an earlier run in this process would refuse another precision.
+    AcceleratorState._reset_state()
+    handler = DistributedDataParallelKwargs(find_unused_parameters=not all_parameters_learn)
+    return accelerate.Accelerator(mixed_precision=precision, kwargs_handlers=[handler])
+
+
+def from_main(accelerator: accelerate.Accelerator, loaded: Loaded, error: InputError | None) -> Loaded:
+    """Give every process what the main one read; others need not see its files.
+
+    Args:
+        accelerator: Of the run.
+        loaded: What the main process read: a description and tensors; ignored on other processes.
+        error: What went wrong on the main process, if anything; raised on every process.
+    """
+    if accelerator.num_processes == 1:
+        if error:
+            raise error
+        return loaded
+    shapes = {} if loaded is None else {n: (t.dtype, tuple(t.shape)) for n, t in loaded[1].items()}
+    header = [(str(error) if error else None, None if loaded is None else loaded[0], shapes)]
+    message, about, shapes = broadcast_object_list(header)[0]
+    if message:
+        raise error or InputError(message)
+    if about is None:
+        return None
+    tensors = {}
+    for name, (dtype, shape) in shapes.items():
+        mine = loaded[1][name] if loaded else torch.empty(shape, dtype=dtype)
+        moved = mine.to(accelerator.device)
+        torch.distributed.broadcast(moved, 0)
+        tensors[name] = moved.cpu()
+    return about, tensors

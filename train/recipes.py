@@ -1,0 +1,74 @@
+"""From a recipe to its loss object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..attacks import as_threat
+from ..configs import InputError, TrainConfig
+from .adversarial import AdversarialLoss
+from .losses import ConsistencyLoss, Loss, StandardLoss
+from .perturb import InnerAttack, Start
+from .trades import MartLoss, TradesLoss
+
+
+def build_loss(recipe: TrainConfig) -> Loss:
+    """Return the loss that a recipe names.
+
+    Raises:
+        InputError: If the threat cannot be read, or the recipe has no such norm.
+    """
+    common = {"label_smoothing": recipe.label_smoothing, "distillation": recipe.distillation}
+    return LOSSES[recipe.loss.name](recipe, common)
+
+
+def _standard(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
+    return StandardLoss(**common)
+
+
+def _consistency(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
+    return ConsistencyLoss(weight=recipe.loss.beta, **common)
+
+
+def _madry(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
+    return AdversarialLoss(attack=_attack(recipe), **common)
+
+
+def _fast(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
+    return AdversarialLoss(attack=_attack(recipe, steps=1, relative=1.25), **common)
+
+
+def _trades(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
+    return TradesLoss(attack=_attack(recipe, start="near"), beta=recipe.loss.beta, **common)
+
+
+def _mart(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
+    return MartLoss(attack=_attack(recipe, start="near"), beta=recipe.loss.beta, **common)
+
+
+LOSSES: dict[str, Callable[[TrainConfig, dict[str, Any]], Loss]] = {
+    "standard": _standard,
+    "jsd": _consistency,
+    "pgd": _madry,
+    "fast": _fast,
+    "trades": _trades,
+    "mart": _mart,
+}
+
+
+def _attack(
+    recipe: TrainConfig, *, steps: int | None = None, relative: float = 0.25, start: Start = "ball"
+) -> InnerAttack:
+    threat = as_threat(recipe.loss.threat)
+    if threat.norm == "l1":
+        raise InputError(
+            f"train.loss.threat is {recipe.loss.threat!r}; adversarial training here takes linf or l2."
+        )
+    return InnerAttack(
+        threat=threat,
+        steps=recipe.loss.steps if steps is None else steps,
+        step_size=recipe.loss.step_size or relative * threat.epsilon,
+        start=start,
+        gradient_mode=recipe.loss.gradient_mode,
+    )

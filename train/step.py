@@ -1,0 +1,120 @@
+"""One optimiser step: forward, backward, clip, update; without waiting for the device."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import accelerate
+import torch
+from torch import Tensor, nn
+
+from ..configs import TrainConfig
+from .losses import Batch, Loss, LossResult
+from .memory import memory_explained
+from .meter import precise
+from .optim import rate_factor
+from .seeds import DROPOUT, mixed_seed
+from .source import Share
+
+
+class Objective(nn.Module):
+    """Model and loss as one module, so that several processes wrap, and synchronise, both at once."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, images: Tensor, labels: Tensor, views: tuple[Tensor, ...]) -> LossResult:
+        """Return the loss of a batch; see ``train.losses``."""
+        return self.loss(self.model, Batch(images, labels, views))
+
+
+class Stepper:
+    """Does one step after the other.
+
+    Args:
+        objective: Model and loss, prepared by the accelerator.
+        optimiser: Likewise.
+        recipe: Rates, clipping, accumulation.
+        accelerator: Of the run.
+        total_steps: Length of the run.
+    """
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        optimiser: Any,
+        recipe: TrainConfig,
+        accelerator: accelerate.Accelerator,
+        total_steps: int,
+    ) -> None:
+        self.objective, self.optimiser, self.recipe = objective, optimiser, recipe
+        self.accelerator, self.total_steps = accelerator, total_steps
+
+    def __call__(self, step: int, share: Share) -> dict[str, Tensor | float]:
+        """Train on a process's share of a step.
+
+        Returns:
+            Sums over the share's images: "loss", "correct", "images" and what the loss tells.
+
+        Raises:
+            InputError: If memory runs out.
+        """
+        factor = rate_factor(step, self.total_steps, self.recipe)
+        for group in self.optimiser.param_groups:
+            group.setdefault("peak", group["lr"])
+            group["lr"] = group["peak"] * factor
+        process = self.accelerator.process_index
+        # For dropout, stochastic depth and the starts of attacks; processes draw differently.
+        keys = (self.recipe.seed, DROPOUT, step) + ((process,) if process else ())
+        torch.manual_seed(mixed_seed(*keys))
+        with memory_explained(self.recipe, step):
+            self.optimiser.zero_grad()
+            figures = self._accumulate(share)
+            if self.recipe.clip_norm:
+                self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
+            self.optimiser.step()
+        return figures
+
+    def _accumulate(self, share: Share) -> dict[str, Tensor | float]:
+        """Add up the gradients of the batch's parts; only the last one waits for other processes."""
+        parts = _parts(share.batch, self.recipe.accumulation)
+        images = len(share.batch.labels)
+        figures: dict[str, Tensor | float] = {}
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.objective):
+                with self.accelerator.autocast():
+                    result = self.objective(part.images, part.labels, part.views)
+                weight = share.weight * len(part.labels) / images
+                loss = result.loss if weight == 1.0 else result.loss * weight
+                self.accelerator.backward(loss)
+            if share.weight:
+                _add(figures, result, part.labels)
+        return figures or {"loss": torch.zeros((), device=share.batch.images.device)}
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """Cut a batch into up to ``count`` parts of equal size, to within one image."""
+    if count == 1:
+        return [batch]
+    images, labels = batch.images.tensor_split(count), batch.labels.tensor_split(count)
+    views = [view.tensor_split(count) for view in batch.views]
+    whole = [
+        Batch(x, y, tuple(view[i] for view in views))
+        for i, (x, y) in enumerate(zip(images, labels, strict=True))
+    ]
+    return [part for part in whole if len(part.labels)]
+
+
+def _add(figures: dict[str, Tensor | float], result: LossResult, labels: Tensor) -> None:
+    count = len(labels)
+    seen: dict[str, Tensor | float] = {
+        "loss": precise(result.loss) * count,
+        "correct": (result.logits.argmax(1) == labels).sum(),
+        "images": float(count),
+        **{name: precise(value) * count for name, value in result.told.items()},
+    }
+    for name, value in seen.items():
+        figures[name] = figures.get(name, 0.0) + value
