@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from ..configs.errors import InputError
 from .dynamics import Number, step, step_without_gradient
 from .functional import state_size
+from .guard import Accepted, guarded_step
 from .metrics import active_fraction, energy, fixed_point_residual
 from .operator import ConvOperator
 from .threshold import Threshold
@@ -31,10 +32,13 @@ class Schedule:
     Attributes:
         step_size: (T,) eta of every iteration, above 0.
         momentum: (T,) mu of every iteration, 0 <= mu < 1.
+        guarded: Whether steps that raise an image's energy by much are taken back; see ``guard``. Steps beyond
+            2 (1 + mu) / L need it.
     """
 
     step_size: Tensor
     momentum: Tensor
+    guarded: bool = False
 
     @classmethod
     def constant(cls, iterations: int, step_size: Tensor, momentum: float) -> Schedule:
@@ -169,21 +173,31 @@ def solve(
     in_place = numbers and not torch.is_grad_enabled()
     advance: Callable[..., Tensor] = step_without_gradient if in_place else step
 
-    def cycles(first: int, last: int, state: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    def cycles(
+        first: int, last: int, state: Tensor, before: Tensor, accepted: Accepted | None
+    ) -> tuple[Tensor, Tensor, Accepted | None]:
         for i in range(first, last):
-            code = threshold(state, lam if thresholds is None else thresholds[i])
+            level = lam if thresholds is None else thresholds[i]
+            if schedule.guarded:
+                state, before, accepted = guarded_step(
+                    operator, images, threshold, lam, level, state, before, *values[i], accepted
+                )
+            else:
+                code = threshold(state, level)
+                state, before = advance(operator, images, code, state, before, *values[i]), state
             if trace is not None:
-                trace.append(energy(images, threshold(state, lam), operator, threshold, lam))
-            state, before = advance(operator, images, code, state, before, *values[i]), state
-        return state, before
+                trace.append(energy(images, threshold(before, lam), operator, threshold, lam))
+        return state, before, accepted
 
     if checkpoint_every is None or not torch.is_grad_enabled():
-        state, _ = cycles(0, len(values), state, state)
+        state, _, _ = cycles(0, len(values), state, state, None)
     else:
-        before = state
+        before, accepted = state, None
         for first in range(0, len(values), checkpoint_every):
             last = min(first + checkpoint_every, len(values))
-            state, before = checkpoint(cycles, first, last, state, before, use_reentrant=False)
+            state, before, accepted = checkpoint(
+                cycles, first, last, state, before, accepted, use_reentrant=False
+            )
     if trace is not None:
         trace.append(energy(images, threshold(state, lam), operator, threshold, lam))
     return state
@@ -192,7 +206,7 @@ def solve(
 def cold_start(operator: ConvOperator, images: Tensor) -> Tensor:
     """Return the state zero for these images, (N, M, h, w)."""
     height, width = state_size((images.shape[2], images.shape[3]), operator.stride)
-    return images.new_zeros(len(images), len(operator.atoms), height, width)
+    return images.new_zeros(images.shape[0], len(operator.atoms), height, width)  # len() would fix the batch in exports
 
 
 def check_overflow(operator: ConvOperator, state: Tensor) -> None:
