@@ -275,9 +275,9 @@ class LCA(nn.Module):
         cycles = self.iterations if iterations is None else iterations
         standardised = self.standardise(images).images
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
+        lam = self.image_lam(standardised)
         state = self.initial_state(standardised) if state is None else state
         self._check_state(state, standardised)
-        lam = self.image_lam(standardised)
         problem = operator, standardised, self.threshold, lam
         schedule, thresholds = self.schedule(operator, cycles), self.thresholds(cycles, lam)
         energies: list[Tensor] | None = [] if trace else None

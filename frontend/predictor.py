@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ class StatePredictor(nn.Module):
         stride: The dictionary's stride.
         width: Channels inside.
         depth: Number of residual blocks.
+        lam: The threshold value whose states it predicts; saved with the weights.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class StatePredictor(nn.Module):
         *,
         width: int = 96,
         depth: int = 3,
+        lam: float = 0.5,
     ) -> None:
         super().__init__()
         self.overhang = 1 - kernel_size % 2  # as in functional.analyse: even kernels need one more pixel
@@ -41,12 +45,28 @@ class StatePredictor(nn.Module):
         self.stem = nn.Conv2d(in_channels, width, kernel_size, stride=stride, padding=padding)
         self.blocks = nn.Sequential(*[_Block(width) for _ in range(depth)])
         self.head = nn.Conv2d(width, features, 1)
+        self.lam = lam
 
     def forward(self, images: Tensor) -> Tensor:
         """Map standardised images (N, C, H, W) to states (N, M, ceil(H/s), ceil(W/s))."""
         if self.overhang:
             images = F.pad(images, (0, 1, 0, 1))
         return self.head(self.blocks(self.stem(images)))
+
+    def get_extra_state(self) -> Tensor:
+        """Return ``lam`` as a tensor, to be saved with the weights."""
+        return torch.tensor(self.lam, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take back what ``get_extra_state`` gave."""
+        self.lam = float(state)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
+    ) -> None:
+        # Older weights do not say which lam they are for: the layer's own.
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
 
 
 class _Block(nn.Module):

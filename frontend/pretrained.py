@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from ..configs.atomic import folder_written_whole
 from ..configs.errors import InputError, unknown_name
 from .lca import LCA
+from .steps import LearnedSteps
 from .warp import WarpLCA
 
 logger = logging.getLogger(__name__)
@@ -99,8 +102,10 @@ def load_frontend(layer: LCA, source: str | Path) -> None:
     state = {name: tensor for name, tensor in state.items() if name in wanted and name != "lam_raw"}
     if isinstance(layer, WarpLCA):
         _warn_of_other_settings(source, config, own)
-        if layer.steps is not None:
-            _fit_steps(layer, state)
+        state.setdefault("predictor._extra_state", torch.tensor(float(config["lam"]), dtype=torch.float64))
+    learned = {name: state.pop(name) for name in list(state) if name.startswith("steps.")}
+    if isinstance(layer, WarpLCA) and layer.steps is not None:
+        state |= _fitted_steps(layer.steps, learned)
     missing = [name for name in wanted if name not in state and name != "lam_raw"]
     if missing:
         raise InputError(
@@ -156,12 +161,17 @@ def _warn_of_other_settings(source: str | Path, primed: Mapping[str, Any], own: 
         )
 
 
-def _fit_steps(layer: WarpLCA, state: dict[str, Any]) -> None:
-    """Use as many learned steps as the layer has cycles; cycles beyond them keep the layer's initial ones."""
-    assert layer.steps is not None
-    for name, own in layer.steps.state_dict(prefix="steps.").items():
-        if name in state:
-            fitted = own.clone()
-            count = min(len(own), len(state[name]))
-            fitted[:count] = state[name][:count]
-            state[name] = fitted
+def _fitted_steps(own: LearnedSteps, learned: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return as many learned steps as the layer has cycles; cycles beyond them take the primed tail."""
+    if not learned:
+        return {}
+    count = len(learned["steps.step_raw"])
+    primed = LearnedSteps(max(count, len(own.step_raw)), own.tail_momentum)
+    primed.cycles = count
+    primed.set_extra_state(learned.get("steps._extra_state", primed.get_extra_state()))
+    primed.fill(count, primed.tail_step, primed.tail_momentum)
+    fitted = primed.state_dict(prefix="steps.")
+    for name in ("steps.step_raw", "steps.momentum_raw"):
+        fitted[name][:count] = learned[name]
+        fitted[name] = fitted[name][: len(own.step_raw)]
+    return fitted

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..configs.errors import InputError
 from .dynamics import step
+from .guard import Accepted, guarded_step
 from .operator import ConvOperator
 from .solver import Schedule, cold_start
 from .threshold import Threshold, of_images
@@ -49,15 +50,33 @@ def solve_until(
     final, before = state.clone(), state
     used = torch.full((len(images),), len(schedule), device=images.device)
     rows = torch.arange(len(images), device=images.device)
+    accepted: Accepted | None = None
     for i, (step_size, momentum) in enumerate(schedule.values()):
-        code = threshold(state, of_images(lam if thresholds is None else thresholds[i], rows))
-        state, before = step(operator, images, code, state, before, step_size, momentum), state
+        level = of_images(lam if thresholds is None else thresholds[i], rows)
+        if schedule.guarded:
+            state, before, accepted = guarded_step(
+                operator,
+                images,
+                threshold,
+                of_images(lam, rows),
+                level,
+                state,
+                before,
+                step_size,
+                momentum,
+                accepted,
+            )
+        else:
+            code = threshold(state, level)
+            state, before = step(operator, images, code, state, before, step_size, momentum), state
         if i + 1 < earliest:
             continue
         settled = _norm(state - before) <= tolerance * _norm(state)
         if bool(settled.any()):
             final[rows[settled]], used[rows[settled]] = state[settled], i + 1
             rows, state, before, images = (v[~settled] for v in (rows, state, before, images))
+            if accepted is not None:
+                accepted = Accepted(*(v[~settled] for v in accepted))
             if not len(rows):
                 break
     final[rows] = state

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .encoding import Encoding, GradientMode, Output
 from .lca import LCA
 from .operator import ConvOperator
 from .predictor import StatePredictor
 from .solver import Schedule, plain_schedule, solve
+from .steps import LearnedSteps
 from .threshold import Threshold, of_images
 
 
 class WarpLCA(LCA):
     """LCA that starts from predicted states and takes learned steps, so that a few cycles suffice.
 
-    The first ``iterations`` cycles (as many as at construction) take step sizes and momenta of their own,
-    learned by priming and kept inside each step's stable range eta < 2 (1 + mu) / L; further cycles take
-    1 / L and ``momentum``.
+    The first ``iterations`` cycles (as many as at construction) take step sizes and momenta of their own.
+    Unprimed they are trained inside the range eta < 2 (1 + mu) / L that is stable for every code, and further cycles
+    take 1 / L and ``momentum``. A primed layer may take far longer steps, which suit sparse codes, with a guard that
+    takes back, image by image, those that an image does not bear; and its threshold may fall to lam from above.
+
+    The predictor is primed for one value of lam. For another it is shown the image at another contrast, which is the
+    same problem: with lam and the image scaled alike, states scale alike.
 
     Arguments are those of :class:`LCA`, and:
 
@@ -62,7 +67,7 @@ class WarpLCA(LCA):
             adaptive_lam=adaptive_lam,
         )
         self.predictor = StatePredictor(
-            in_channels, features, kernel_size, stride, width=predictor_width, depth=predictor_depth
+            in_channels, features, kernel_size, stride, width=predictor_width, depth=predictor_depth, lam=lam
         )
         self.steps = LearnedSteps(iterations, momentum) if step_size is None else None
 
@@ -71,15 +76,32 @@ class WarpLCA(LCA):
         if self.steps is None:
             return super().schedule(operator, iterations)
         learned = self.steps(operator.lipschitz)
-        plain = super().schedule(operator, max(iterations - len(learned), 0))
-        return Schedule(
-            torch.cat([learned.step_size, plain.step_size])[:iterations],
-            torch.cat([learned.momentum, plain.momentum])[:iterations],
+        further = max(iterations - len(learned), 0)
+        tail = (
+            self.steps.tail(operator.lipschitz, further)
+            if learned.guarded
+            else super().schedule(operator, further)
         )
+        return Schedule(
+            torch.cat([learned.step_size, tail.step_size])[:iterations],
+            torch.cat([learned.momentum, tail.momentum])[:iterations],
+            learned.guarded,
+        )
+
+    def thresholds(self, iterations: int, lam: Tensor | float) -> list[Tensor | float] | None:
+        """Return the threshold value of each of ``iterations`` cycles; None where it is ``lam`` throughout."""
+        return None if self.steps is None else self.steps.thresholds(iterations, lam)
 
     def initial_state(self, images: Tensor) -> Tensor | None:
         """Predict the states of standardised images."""
-        return self.predictor(images)
+        return self.predict(images, self.image_lam(images))
+
+    def predict(self, images: Tensor, lam: Tensor | float) -> Tensor:
+        """Predict the states of standardised images for a threshold value, one for all or (N, 1, 1, 1)."""
+        if isinstance(lam, float) and lam == self.predictor.lam:
+            return self.predictor(images)
+        scale = lam / self.predictor.lam
+        return scale * self.predictor(images / scale)
 
     def distillation_loss(self, encoding: Encoding, *, settle: int = 10, images: int = 8) -> Tensor:
         """Return the predictor's error against states that this layer settles to (self-distillation).
@@ -99,25 +121,5 @@ class WarpLCA(LCA):
             state = encoding.state[:images].detach()
             lam = of_images(encoding.lam, slice(images))
             target = solve(operator, standardised, self.threshold, lam, schedule, state=state)
-        predicted = self.predictor(standardised)
+        predicted = self.predict(standardised, lam)
         return (predicted - target).square().mean() / target.var().clamp_min(1e-12)
-
-
-class LearnedSteps(nn.Module):
-    """Step size and momentum of each cycle, inside the stable range by construction.
-
-    mu = sigmoid(momentum_raw); eta = 2 (1 + mu) / L * 0.99 sigmoid(step_raw). It starts at eta = 1 / L and the
-    given momentum.
-    """
-
-    def __init__(self, iterations: int, momentum: float) -> None:
-        super().__init__()
-        mu = torch.full((iterations,), min(max(momentum, 0.01), 0.99))
-        self.momentum_raw = nn.Parameter(torch.logit(mu))
-        self.step_raw = nn.Parameter(torch.logit(1.0 / (2.0 * (1.0 + mu) * 0.99)))
-
-    def forward(self, lipschitz: Tensor) -> Schedule:
-        """Return the schedule for a dictionary with spectral bound ``lipschitz``."""
-        momentum = torch.sigmoid(self.momentum_raw)
-        step = 2.0 * (1.0 + momentum) * 0.99 * torch.sigmoid(self.step_raw) / lipschitz
-        return Schedule(step, momentum)

@@ -1,15 +1,26 @@
-"""Prime a front-end on a data set and save it with its card: public calls in sequence."""
+"""Prime a front-end on a data set and save it with its card; a stopped job continues at the same step."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..configs import InputError
 from ..data import load_dataset
-from ..frontend import PrimingPlan, WarpLCA, prime, save_frontend
+from ..frontend import PrimingPlan, WarpLCA, measure, save_frontend
+from ..frontend.pretrained import load_frontend
+from ..frontend.priming import progress_bar, split, stages
+from ..frontend.stages import Stage
+from ..train.interrupt import Interrupted, stop_requested
+from .prime_state import load_stage, save_stage
+
+SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -36,26 +47,41 @@ class PrimeConfig:
         layer: The layer.
         plan: Lengths of the stages.
         images: Use only the first so many training images; 0 for all.
+        start: Name or folder of a primed front-end of the same geometry to start from; empty for random weights.
     """
 
     layer: LayerConfig = field(default_factory=LayerConfig)
     plan: PrimingPlan = field(default_factory=PrimingPlan)
     images: int = 0
+    start: str = ""
 
 
 def prime_frontend(
-    config: PrimeConfig, data: str, out: str | Path, *, progress: bool = True
+    config: PrimeConfig,
+    data: str,
+    out: str | Path,
+    *,
+    progress: bool = True,
+    stop_after: int | None = None,
 ) -> dict[str, float]:
     """Prime a WARP-LCA front-end and write it as a folder.
+
+    While it runs, its state lies in the folder ``OUT.priming``; the same call continues from there, with the same
+    result as if it had never stopped.
 
     Args:
         config: Layer and plan.
         data: Source of the training images; labels are not used.
         out: Folder to write.
         progress: Whether to show progress bars.
+        stop_after: Stop after so many steps of this call, as Ctrl-C would (for tests).
 
     Returns:
         Energies on held-out images; see ``frontend.measure``.
+
+    Raises:
+        Interrupted: If it was asked to stop; the state is saved.
+        InputError: On too few images, or on the state of a job with another configuration.
     """
     dataset = load_dataset(data, "train")
     if config.images:
@@ -64,11 +90,65 @@ def prime_frontend(
         dataset = dataset.subset(range(config.images))
     torch.manual_seed(config.plan.seed)
     layer = WarpLCA(**asdict(config.layer))
+    if config.start:
+        load_frontend(layer, config.start)
     images, _ = dataset.tensors()
-    facts = prime(layer, images, config.plan, progress=progress)
+    held_out, rest = split(layer, images, config.plan)
+    out = Path(out)
+    folder = out.with_name(out.name + ".priming")
+    identity = {**asdict(config), "dataset": dataset.fingerprint, "images": len(dataset)}
+    job = PrimingJob(folder, json.loads(json.dumps(identity)), progress, stop_after)
+    layer.train()
+    for stage in stages(layer, rest, config.plan, folder=folder / "targets", progress=progress):
+        job.complete(stage)
+    layer.eval()
+    facts = measure(layer, held_out)
     card = frontend_card(config, f"{dataset.name}, {len(dataset)} training images, without labels", facts)
     save_frontend(layer, out, card=card, facts={"data": dataset.name, "images": len(dataset), **facts})
+    shutil.rmtree(folder, ignore_errors=True)
     return facts
+
+
+class PrimingJob:
+    """Does stages, saving on the way.
+
+    Args:
+        folder: Where states are kept.
+        identity: What the job is; a state of another one is refused.
+        progress: Whether to show progress bars.
+        stop_after: Stop after so many steps, as Ctrl-C would.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], progress: bool, stop_after: int | None
+    ) -> None:
+        self.folder, self.identity, self.progress = folder, identity, progress
+        self.steps_left = stop_after
+
+    def complete(self, stage: Stage) -> None:
+        """Do a stage's steps from wherever it stands."""
+        file = self.folder / f"{stage.number}-{stage.name}.safetensors"
+        step = load_stage(file, stage, self.identity) if file.exists() else 0
+        if step == 0:
+            stage.begin()
+        saved = time.monotonic()
+        with stop_requested() as stop, progress_bar(stage, step, self.progress) as bar:
+            while step < stage.steps:
+                loss = stage.advance(step)
+                step += 1
+                bar.set_postfix_str(f"loss {loss:.3f}")
+                bar.update()
+                if self.steps_left is not None:
+                    self.steps_left -= 1
+                if stop.is_set() or self.steps_left == 0:
+                    save_stage(file, stage, step, self.identity)
+                    raise Interrupted(
+                        f"stopped at step {step} of {stage.steps} of stage {stage.name!r}; state saved in {self.folder}"
+                    )
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    save_stage(file, stage, step, self.identity)
+                    saved = time.monotonic()
+        save_stage(file, stage, step, self.identity)
 
 
 def frontend_card(config: PrimeConfig, data: str, facts: dict[str, float]) -> str:
@@ -81,6 +161,7 @@ def frontend_card(config: PrimeConfig, data: str, facts: dict[str, float]) -> st
         f"Threshold {layer.threshold}, lambda {layer.lam}, primed for {layer.iterations} cycles.",
         "",
         f"- Data: {data}.",
+        *([f"- Started from the front-end `{config.start}`."] if config.start else []),
         f"- Seed: {config.plan.seed}.",
         "- Licence: MIT, like the package.",
         "",

@@ -1,0 +1,60 @@
+"""Search the step size, momentum and annealing that lower the energy most in a given number of cycles."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from .metrics import energy
+from .operator import ConvOperator
+from .solver import solve
+from .warp import WarpLCA
+
+REACH = (
+    16.0  # of the steps, in units of (1 + mu) / L: active units of a sparse code have a tenth of L or less
+)
+STEPS = (2.0, 3.0, 5.0, 8.0, 12.0)  # eta L
+MOMENTA = (0.3, 0.5, 0.7)
+ANNEALINGS = (1.0, 1.3, 1.6)
+TAIL_MOMENTA = (0.5, 0.7, 0.85)
+
+
+@torch.no_grad()
+def search_schedule(layer: WarpLCA, images: Tensor) -> None:
+    """Give a layer the best constant schedule of a grid, and the best tail at three times its cycles.
+
+    Args:
+        layer: Its predictor has learned settled states; its steps and annealing are replaced.
+        images: (N, C, H, W), pixels in [0, 1]; training images, never test images.
+    """
+    steps = layer.steps
+    if steps is None:
+        return
+    x = layer.standardise(images).images
+    operator = layer.dictionary.operator().detached()
+    start = layer.initial_state(x)
+    steps.reach = REACH
+    convex = layer.threshold.alpha == 1.0
+    annealings = (1.0,) if convex else ANNEALINGS  # a convex cost has but one minimum
+
+    def with_cycles(step: float, momentum: float, annealing: float) -> float:
+        steps.fill(0, step, momentum)
+        steps.annealing = annealing
+        return _energy(layer, operator, x, start, layer.iterations)
+
+    def with_tail(step: float, momentum: float) -> float:
+        steps.tail_step, steps.tail_momentum = step, momentum
+        return _energy(layer, operator, x, start, 3 * layer.iterations)
+
+    best = min(itertools.product(STEPS, MOMENTA, annealings), key=lambda choice: with_cycles(*choice))
+    with_cycles(*best)
+    with_tail(*min(itertools.product(STEPS, TAIL_MOMENTA), key=lambda choice: with_tail(*choice)))
+
+
+def _energy(layer: WarpLCA, operator: ConvOperator, x: Tensor, start: Tensor | None, cycles: int) -> float:
+    schedule, thresholds = layer.schedule(operator, cycles), layer.thresholds(cycles, layer.lam)
+    state = solve(operator, x, layer.threshold, layer.lam, schedule, state=start, thresholds=thresholds)
+    code = layer.threshold(state, layer.lam)
+    return float(energy(x, code, operator, layer.threshold, layer.lam).mean())

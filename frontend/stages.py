@@ -1,0 +1,241 @@
+"""The stages of priming: each a loss, the weights that it moves and a number of steps.
+
+All randomness of a step follows from the seed and the step's number, so that a stage continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .lca import LCA
+from .metrics import energy
+from .operator import ConvOperator
+from .schedule_search import search_schedule
+from .solver import accelerated_schedule, accelerated_thresholds, annealed_thresholds, plain_schedule, solve
+from .targets import SettledStates
+from .threshold import Threshold
+from .warp import WarpLCA
+
+DICTIONARY_CYCLES = 40  # accelerated: they reach what 1,000 plain ones do
+SURROGATE_GAMMA = 50.0  # steepness, in units of 1 / lam, at the end of the unrolled stage
+
+
+@dataclass(frozen=True)
+class PrimingPlan:
+    """How long and how to prime.
+
+    Attributes:
+        dictionary_steps: Gradient steps on the atoms; 0 keeps the present dictionary.
+        target_images: Images whose settled states are computed for the second stage; 0 skips it.
+        predictor_steps: Gradient steps on states (second stage).
+        unrolled_steps: Gradient steps through the unrolled cycles (third stage).
+        search_images: Images on which the schedule is searched between these two; 0 keeps the present schedule.
+        batch_size: Images a step.
+        solve_cycles: Momentum cycles of a thorough solve.
+        learning_rate: Peak rate of the third stage.
+        seed: Of the order of images and of their flips.
+    """
+
+    dictionary_steps: int = 300
+    target_images: int = 2048
+    predictor_steps: int = 300
+    unrolled_steps: int = 300
+    search_images: int = 64
+    batch_size: int = 32
+    solve_cycles: int = 150
+    learning_rate: float = 5e-4
+    seed: int = 0
+
+
+class Stage(ABC):
+    """One stage.
+
+    Args:
+        layer: The layer to prime.
+        images: (N, C, H, W), pixels in [0, 1].
+        plan: Lengths and seed.
+
+    Attributes:
+        steps: Number of steps.
+        optimiser: Of the weights that the stage moves.
+    """
+
+    name: str
+    number: int
+    warm_up = 0.2
+
+    def __init__(self, layer: WarpLCA, images: Tensor, plan: PrimingPlan, steps: int) -> None:
+        self.layer, self.images, self.plan, self.steps = layer, images, plan, steps
+        self.optimiser = self.make_optimiser()
+        self.peaks = [group["lr"] for group in self.optimiser.param_groups]
+
+    def begin(self) -> None:  # noqa: B027 - most stages need nothing
+        """Prepare the layer, once, before the first step."""
+
+    @abstractmethod
+    def make_optimiser(self) -> torch.optim.Optimizer:
+        """Return the optimiser, its rates at their peaks."""
+
+    @abstractmethod
+    def loss(self, step: int) -> Tensor:
+        """Return the loss of a step."""
+
+    def advance(self, step: int) -> float:
+        """Do one step and return its loss."""
+        factor = _one_cycle(step, self.steps, self.warm_up)
+        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        loss = self.loss(step)
+        self.optimiser.zero_grad()
+        loss.backward()
+        for group in self.optimiser.param_groups:  # on its own: few numbers must not drown in many weights
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def batch(self, step: int) -> Tensor:
+        """Return the step's images, each flipped with probability one half."""
+        generator = self.generator(step)
+        batch = self.images[torch.randint(len(self.images), (self.plan.batch_size,), generator=generator)]
+        flip = torch.rand(len(batch), generator=generator) < 0.5
+        return torch.where(flip[:, None, None, None].to(batch.device), batch.flip(-1), batch)
+
+    def generator(self, step: int) -> torch.Generator:
+        """Return the random numbers of a step."""
+        return torch.Generator().manual_seed((self.plan.seed * 10 + self.number) * 10_000_000 + step)
+
+
+class DictionaryStage(Stage):
+    """Minimise the energy over atoms, with codes from an accelerated solve (Olshausen and Field, Nature 1996)."""
+
+    name, number, warm_up = "dictionary", 1, 0.0
+
+    def make_optimiser(self) -> torch.optim.Optimizer:
+        """Adam: with atoms kept at unit norm, its rate means an angle."""
+        return torch.optim.Adam([self.layer.dictionary.weight], lr=0.02)
+
+    def loss(self, step: int) -> Tensor:
+        """Return the energy of codes that are held fixed."""
+        layer = self.layer
+        x = layer.standardise(self.batch(step)).images
+        operator = layer.dictionary.operator()
+        code = layer.threshold(self._solve(operator.detached(), x), layer.lam).detach()
+        return energy(x, code, operator, layer.threshold, layer.lam).mean()
+
+    def advance(self, step: int) -> float:
+        """Do one step; atoms stay at unit norm, and the bound follows them."""
+        loss = super().advance(step)
+        weight = self.layer.dictionary.weight
+        with torch.no_grad():
+            weight /= weight.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+        if step == self.steps - 1:
+            self.layer.dictionary.refresh()
+        return loss
+
+    @torch.no_grad()
+    def _solve(self, operator: ConvOperator, x: Tensor) -> Tensor:
+        layer, cycles = self.layer, min(self.plan.solve_cycles, DICTIONARY_CYCLES)
+        annealed = None if layer.threshold.alpha == 1.0 else accelerated_thresholds(layer.lam, cycles)
+        schedule = accelerated_schedule(operator, cycles)
+        return solve(operator, x, layer.threshold, layer.lam, schedule, thresholds=annealed)
+
+
+class StatesStage(Stage):
+    """Regress the settled states, so that the predictor starts the dynamics near where they end."""
+
+    name, number = "states", 2
+
+    def __init__(
+        self, layer: WarpLCA, images: Tensor, plan: PrimingPlan, steps: int, *, folder: Path | None = None
+    ) -> None:
+        super().__init__(layer, images[: plan.target_images], plan, steps)
+        self.targets = SettledStates(self._settle, self.images, plan.batch_size, folder)
+
+    def make_optimiser(self) -> torch.optim.Optimizer:
+        """AdamW without decay."""
+        return torch.optim.AdamW(self.layer.predictor.parameters(), lr=2e-3, weight_decay=0.0)
+
+    def loss(self, step: int) -> Tensor:
+        """Return the share of the states' variance that the prediction leaves unexplained."""
+        chosen = torch.randint(len(self.images), (self.plan.batch_size,), generator=self.generator(step))
+        targets = self.targets(chosen)
+        predicted = self.layer.predictor(self.layer.standardise(self.images[chosen]).images)
+        return (predicted - targets).square().mean() / self.targets.variance
+
+    def _settle(self, images: Tensor) -> Tensor:
+        return settled_states(self.layer, images, self.plan.solve_cycles)
+
+
+class UnrolledStage(Stage):
+    """Minimise the energy after the layer's own cycles, over predictor and steps.
+
+    A true step has no gradient at the threshold: the cycles and the cost run with a smooth one, whose
+    steepness grows during training.
+    """
+
+    name, number = "unrolled", 3
+
+    def begin(self) -> None:
+        """Search the schedule from which training starts."""
+        if self.plan.search_images:
+            search_schedule(self.layer, self.images[: self.plan.search_images])
+
+    def make_optimiser(self) -> torch.optim.Optimizer:
+        """AdamW without decay; the few step sizes and momenta take ten times the rate."""
+        rate = self.plan.learning_rate
+        groups: list[dict] = [{"params": list(self.layer.predictor.parameters()), "lr": rate}]
+        if self.layer.steps is not None:
+            groups.append({"params": list(self.layer.steps.parameters()), "lr": 10 * rate})
+        return torch.optim.AdamW(groups, weight_decay=0.0)
+
+    def loss(self, step: int) -> Tensor:
+        """Return the energy after all cycles; after half of them at every second step."""
+        layer, lam = self.layer, float(self.layer.lam)
+        gamma = (10.0 + (SURROGATE_GAMMA - 10.0) * step / self.steps) / lam
+        smooth = replace(layer.threshold, gamma=gamma) if layer.threshold.alpha < 1.0 else layer.threshold
+        x = layer.standardise(self.batch(step)).images
+        operator = layer.dictionary.operator().detached()
+        cycles = layer.iterations if step % 2 == 0 else max(layer.iterations // 2, 1)
+        schedule, thresholds = layer.schedule(operator, cycles), layer.thresholds(cycles, lam)
+        start = layer.initial_state(x)
+        state = solve(operator, x, smooth, lam, schedule, state=start, thresholds=thresholds)
+        return smooth_energy(x, state, operator, smooth, lam).mean()
+
+
+def smooth_energy(
+    images: Tensor, state: Tensor, operator: ConvOperator, threshold: Threshold, lam: float
+) -> Tensor:
+    """E(T(u)) with the count of active units replaced by a sigmoid of the state, shape (N,)."""
+    code = threshold(state, lam)
+    residual = images - operator.synthesise(code, (images.shape[2], images.shape[3]))
+    magnitude = state if threshold.rectified else state.abs()
+    gamma = threshold.gamma if math.isfinite(threshold.gamma) else 20.0 / lam
+    count = torch.sigmoid(gamma * (magnitude - lam))
+    cost = 0.5 * (1.0 - threshold.alpha) ** 2 * lam**2 * count + threshold.alpha * lam * code.abs()
+    return 0.5 * residual.square().flatten(1).sum(1) + cost.flatten(1).sum(1)
+
+
+@torch.no_grad()
+def settled_states(layer: LCA, images: Tensor, cycles: int) -> Tensor:
+    """Solve thoroughly: momentum 0.95, the threshold falling from 4 lam over the first two thirds."""
+    operator = layer.dictionary.operator()
+    schedule = plain_schedule(operator, cycles, momentum=0.95)
+    span = max(2 * cycles // 3, 1)
+    lam = layer.lam.detach() if isinstance(layer.lam, Tensor) else layer.lam
+    thresholds = annealed_thresholds(lam, cycles, factor=4.0, span=span)
+    standardised = layer.standardise(images).images
+    return solve(operator, standardised, layer.threshold, lam, schedule, thresholds=thresholds)
+
+
+def _one_cycle(step: int, steps: int, warm_up: float) -> float:
+    """Factor on the peak rate: linear up during the warm-up, then down by a cosine."""
+    up = warm_up * steps
+    if step < up:
+        return (step + 1) / (up + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * (step - up) / max(steps - up, 1)))
