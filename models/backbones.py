@@ -11,6 +11,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from ..configs.errors import InputError, unknown_name
+from .wide_resnet import WideResNet
 
 default_cfgs = generate_default_cfgs(
     {
@@ -76,6 +77,8 @@ def create_backbone(
         )
     if isinstance(backbone, ResNet) and (stem == "small" or (stem == "auto" and not pretrained)):
         _small_stem(backbone, in_channels, stem_stride)
+    if isinstance(backbone, WideResNet):
+        backbone.set_stem_stride(stem_stride)
     return backbone
 
 

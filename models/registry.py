@@ -30,6 +30,8 @@ BACKBONES = (
     "resnet34",
     "resnet50",
     "wide_resnet50_2",
+    "wrn_16_4",
+    "wrn_28_10",
     "resnext50_32x4d",
     "convnext_atto",
     "convnext_nano",
