@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from .export import ExportCheck, Run, export_checked, metadata_text
 
 METADATA_FILE = "warplca.json"
 NATIVE_FOLDER = "data/aotinductor/"
+EXTRA = "extra/"
 
 
 class ProgramBackend:
@@ -34,7 +36,11 @@ class ProgramBackend:
 
     def write(self, model: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
         """Write a module with a dynamic batch."""
-        torch.export.save(exported(model, images), path, extra_files={METADATA_FILE: metadata_text(metadata)})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No complete tensor found")  # channels-last weights are complete
+            torch.export.save(
+                exported(model, images), path, extra_files={METADATA_FILE: metadata_text(metadata)}
+            )
 
     def open(self, path: Path) -> Run:
         """Open an archive."""
@@ -51,7 +57,8 @@ class CompiledBackend:
         """Compile a module with a dynamic batch."""
         torch._inductor.aoti_compile_and_package(exported(model, images), package_path=str(path))
         with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(METADATA_FILE, metadata_text(metadata))
+            root = archive.namelist()[0].split("/")[0]  # PyTorch's reader wants all entries in one folder
+            archive.writestr(f"{root}/{EXTRA}{METADATA_FILE}", metadata_text(metadata))
 
     def open(self, path: Path) -> Run:
         """Open an archive that was just compiled here."""
@@ -118,9 +125,8 @@ def load_program(path: str | Path, *, native: bool = False) -> tuple[Any, dict[s
         )
     try:
         if compiled:
-            with zipfile.ZipFile(path) as archive:
-                told = json.loads(archive.read(METADATA_FILE))
-            return torch._inductor.aoti_load_package(str(path)), told
+            told = torch._C.PyTorchFileReader(str(path)).get_record(EXTRA + METADATA_FILE)
+            return torch._inductor.aoti_load_package(str(path)), json.loads(told)
         extra = {METADATA_FILE: ""}
         program = torch.export.load(path, extra_files=extra)
     except (RuntimeError, ValueError, KeyError) as error:
