@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from .errors import InputError, unknown_name
+from .merge import merge
 
 T = TypeVar("T")
 PRESETS = Path(__file__).parent
@@ -22,30 +23,49 @@ def preset_names(kind: str) -> list[str]:
 
 
 def load_config(cls: type[T], source: str | Path, kind: str, overrides: Sequence[str] = ()) -> T:
-    """Build a configuration from a preset or a file, with overrides.
+    """Build a configuration from presets or files, with overrides.
 
     Args:
         cls: The dataclass to build.
-        source: Name of a preset of ``kind``, or the path of a YAML file.
+        source: Name of a preset of ``kind``, the path of a YAML file, or several of them joined by ``+``, such as
+            ``"warp-lca+resnet18+trades"``: later ones win, key by key. A file may begin with ``base:``, a name or a
+            list of them, over which its own keys are laid.
         kind: Folder of the presets.
         overrides: Entries such as ``"train.epochs=20"``; the value is read as YAML.
 
     Raises:
         InputError: On an unknown preset or file, bad YAML, an unknown key or a value of a wrong type.
     """
+    whole = Path(source).is_file()
+    parts = [str(source)] if whole else str(source).split("+")
+    values = [_read(part, kind, Path(), ()) for part in parts]
+    names = [part if part in preset_names(kind) else Path(part).name for part in parts]
+    where = " + ".join(name if Path(name).suffix else f"{name}.yaml" for name in names)
+    return from_dict(cls, apply_overrides(merge(*values), overrides), where=where)
+
+
+def _read(source: str, kind: str, folder: Path, above: tuple[Path, ...]) -> Mapping[str, Any]:
+    """Read a preset or a file, laid over its bases; relative paths start at ``folder``."""
     path = PRESETS / kind / f"{source}.yaml"
     if not path.is_file():
-        path = Path(source)
+        path = folder / source
     if not path.is_file():
         if path.suffix in (".yaml", ".yml"):
             raise InputError(f"the configuration file {path} does not exist; give the path of a YAML file.")
-        raise unknown_name(f"{kind} preset", str(source), preset_names(kind))
+        raise unknown_name(f"{kind} preset", source, preset_names(kind))
+    if path in above:
+        raise InputError(f"{path.name} is its own base: {' -> '.join(p.name for p in (*above, path))}.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
     values = {} if values is None else values
-    return from_dict(cls, apply_overrides(values, overrides), where=path.name)
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path.name}: the file is {values!r}; expected keys with values.")
+    base = values.get("base", [])
+    bases = base if isinstance(base, list) else [base]
+    own = {key: value for key, value in values.items() if key != "base"}
+    return merge(*(_read(str(base), kind, path.parent, (*above, path)) for base in bases), own)
 
 
 def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
