@@ -8,6 +8,9 @@ from pathlib import Path
 
 from ..configs import ComparisonConfig, EvaluationPlan, InputError, RunConfig, load_config
 from ..configs.plan import PLANS
+from .export import export
+from .info import info
+from .predict import predict
 
 
 def quickstart(args: Namespace) -> int:
@@ -105,33 +108,6 @@ def compare(args: Namespace) -> int:
     return 0
 
 
-def export(args: Namespace) -> int:
-    """Export a checkpoint."""
-    from ..data import load_dataset
-    from ..models import export_onnx, load_checkpoint, read_card, save_checkpoint
-
-    model = load_checkpoint(args.checkpoint)
-    if args.format == "safetensors":
-        ours = read_card(args.checkpoint)["warplca"]
-        save_checkpoint(
-            model,
-            args.out,
-            class_names=ours["class_names"],
-            training=ours["training"],
-            results=ours["results"],
-        )
-        print(f"wrote {args.out}")
-        return 0
-    images, _ = load_dataset(args.data, "test").tensors(range(1000))
-    check = export_onnx(model, args.out, images)
-    print(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")
-    print(
-        f"checked against PyTorch on {check.images} images: max logit difference {check.max_difference:.2e},"
-    )
-    print(f"within 1e-4 on {check.within_tolerance:.1%}, same prediction on {check.same_prediction:.2%}")
-    return 0
-
-
 def corrupt(args: Namespace) -> int:
     """Write corrupted test images."""
     from ..data import CORRUPTION_GROUPS, load_dataset, write_corruptions
@@ -151,15 +127,6 @@ def data(args: Namespace) -> int:
 
     print(f"downloading CIFAR-10-C to {Path(args.out).resolve()}")
     print(f"files:       {download_cifar_c(args.out)}")
-    return 0
-
-
-def info(args: Namespace) -> int:
-    """Print a checkpoint's model card."""
-    from ..models import read_card
-    from ..models.checkpoint import model_card
-
-    print(model_card(read_card(args.checkpoint)))
     return 0
 
 
@@ -190,4 +157,5 @@ RUN: dict[str, Callable[[Namespace], int]] = {
     "corrupt": corrupt,
     "data": data,
     "info": info,
+    "predict": predict,
 }

@@ -9,6 +9,7 @@ from typing import NoReturn
 from .. import __version__
 from ..configs.load import preset_names
 from ..configs.plan import PLANS
+from .export import FORMATS
 from .main import exit_with_hint
 
 DATA_HELP = (
@@ -51,7 +52,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"warplca {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_quickstart, _prime, _train, _evaluate, _compare, _export, _corrupt, _data, _info):
+    for add in (_quickstart, _prime, _train, _evaluate, _compare, _export, _corrupt, _data, _info, _predict):
         add(commands)
     return parser
 
@@ -133,10 +134,18 @@ def _export(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("export", help=text, description=text)
     parser.add_argument("--checkpoint", required=True, help="folder that `warplca train` wrote")
     parser.add_argument(
-        "--format", choices=("onnx", "safetensors"), default="onnx", help="(default: %(default)s)"
+        "--format",
+        choices=FORMATS,
+        default="onnx",
+        help="onnx, onnx-int8, pt2 (torch.export), aoti (AOTInductor, needs a C++ compiler), safetensors "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--out", required=True, help="file (onnx) or folder (safetensors) to write")
+    parser.add_argument("--out", required=True, help="file, or with safetensors folder, to write")
     parser.add_argument("--data", default="cifar10-subset", help=f"images to check on: {DATA_HELP}")
+    parser.add_argument(
+        "--results", default=None, help="results store whose figures for this network go along as evidence"
+    )
+    parser.add_argument("--name", default=None, help="its name in that store, if it has several")
 
 
 def _corrupt(commands: argparse._SubParsersAction) -> None:
@@ -168,9 +177,20 @@ def _data(commands: argparse._SubParsersAction) -> None:
 
 
 def _info(commands: argparse._SubParsersAction) -> None:
-    text = "tell what a checkpoint is, how it was trained, and what was measured"
+    text = "tell what a checkpoint is, how robust it is, and by what evidence"
     parser = commands.add_parser("info", help=text, description=text)
     parser.add_argument("checkpoint", help="checkpoint folder")
+
+
+def _predict(commands: argparse._SubParsersAction) -> None:
+    text = "classify image files with a checkpoint in any format, and tell how sparse their codes are"
+    parser = commands.add_parser("predict", help=text, description=text)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files; resized to what the model takes")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder, .onnx file or .pt2 archive")
+    parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
+    parser.add_argument(
+        "--native", action="store_true", help="run the machine code of an AOTInductor archive that you trust"
+    )
 
 
 def _config(parser: argparse.ArgumentParser, kind: str, default: str | None) -> None:

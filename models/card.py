@@ -31,14 +31,14 @@ def model_card(config: Mapping[str, Any]) -> str:
     """Return the README.md of a checkpoint from its ``config.json``; the front matter is the Hub's."""
     ours = config["warplca"]
     model = ours["model"]
-    title = f"{model['backbone']} with {model['frontend'] or 'no front-end'}"
+    title = _title(model)
     parts = [
         f"---\n{_front_matter(title, ours)}---",
         f"# {title}",
         "Input: RGB pixels in [0, 1], (N, C, H, W); normalisation is inside. Load with\n"
         "`warplca.models.load_checkpoint(folder)` or, once warplca is imported, with\n"
         '`timm.create_model("local-dir:folder", pretrained=True)`.',
-        table(("part", "value"), ((key, value) for key, value in model.items() if value not in (None, {}))),
+        _table_of_parts(model),
         "## Training",
         _facts(ours["training"]),
         "## Measured results",
@@ -47,9 +47,30 @@ def model_card(config: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def robustness(config: Mapping[str, Any]) -> str:
-    """Say how robust a checkpoint is and by what evidence: the card's part on results alone."""
-    return _measured(config["warplca"])
+def summary(config: Mapping[str, Any]) -> str:
+    """Say what a checkpoint is, how it was trained, how robust it is and by what evidence, for the screen."""
+    ours = config["warplca"]
+    model = ours["model"]
+    names = ", ".join(ours["class_names"]) or "not named"
+    size = " x ".join(str(side) for side in config["pretrained_cfg"]["input_size"])
+    weights = f"{ours['parameters'] / 1e6:.2f} million weights" if "parameters" in ours else "weights"
+    return "\n\n".join(
+        [
+            f"{_title(model)}: {weights}, images {size}, {config['num_classes']} classes ({names})",
+            f"Written by warplca {ours['version']}, torch {ours['torch']}, timm {ours['timm']}.",
+            _table_of_parts(model),
+            f"## Training\n\n{_facts(ours['training'])}",
+            f"## How robust, by what evidence\n\n{_measured(ours)}",
+        ]
+    )
+
+
+def _title(model: Mapping[str, Any]) -> str:
+    return f"{model['backbone']} with {model['frontend'] or 'no front-end'}"
+
+
+def _table_of_parts(model: Mapping[str, Any]) -> str:
+    return table(("part", "value"), ((key, value) for key, value in model.items() if value not in (None, {})))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

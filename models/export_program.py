@@ -37,7 +37,9 @@ class ProgramBackend:
     def write(self, model: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
         """Write a module with a dynamic batch."""
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "No complete tensor found")  # channels-last weights are complete
+            warnings.filterwarnings(
+                "ignore", "No complete tensor found"
+            )  # channels-last weights are complete
             torch.export.save(
                 exported(model, images), path, extra_files={METADATA_FILE: metadata_text(metadata)}
             )
