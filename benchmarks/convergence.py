@@ -51,7 +51,10 @@ def main() -> None:
     """Run from the command line."""
     options = parser(__doc__)
     options.add_argument(
-        "--others", type=int, default=CHUNK, help="images for other lambda (default: %(default)s)"
+        "--others",
+        type=int,
+        default=CHUNK,
+        help="images for other solvers and other lambda (default: %(default)s)",
     )
     options.add_argument("--lca-pytorch", type=Path, help="folder of a checkout of lanl/lca-pytorch")
     arguments = options.parse_args()
@@ -60,10 +63,13 @@ def main() -> None:
     images = some_images(arguments.data, "test", arguments.images, arguments.seed)
     lam = float(WarpLCA.from_pretrained(arguments.frontend).lam)
     solvers = contenders(arguments.frontend, lam)
-    found = {solver.name: measured(solver, images, arguments.work) for solver in solvers}
+    found = {}
+    for solver in solvers:
+        count = arguments.images if solver.name in (PLAIN, WARP) else arguments.others
+        found[solver.name] = measured(solver, images[:count], arguments.work)
     times = dict(zip(found, milliseconds([solver.layer for solver in solvers], images[:16]), strict=True))
     pairs = at_other_lam(arguments, images[: arguments.others], lam)
-    density = at_equal_psnr(arguments, images, lam, found[PLAIN])
+    density = at_equal_psnr(arguments, images[: arguments.others], found[PLAIN], lam)
     race = None if arguments.lca_pytorch is None else against_lca_pytorch(arguments, images[:8], lam)
     if race is None:
         print("lca-pytorch is skipped: give the folder of a checkout with --lca-pytorch.")
@@ -87,7 +93,7 @@ def at_other_lam(
 
 
 def at_equal_psnr(
-    arguments: argparse.Namespace, images: Tensor, lam: float, reference: Arrays
+    arguments: argparse.Namespace, images: Tensor, reference: Arrays, lam: float
 ) -> dict[int, dict[str, object]]:
     """L0 of WARP-LCA where its PSNR, over lambda, is that of plain LCA's 1,000th iteration at its own lambda."""
     sweep = [
@@ -95,6 +101,7 @@ def at_equal_psnr(
     ]
     weights = resampled(len(images))
     row = LONGER.index(1000)
+    goal, settled = (reference[key][row, : len(images)] for key in ("psnr", "l0"))
     result: dict[int, dict[str, object]] = {}
     for index, cycles in enumerate((10, 30)):
         quality = np.stack([part["psnr"][index] for part in sweep])
@@ -102,7 +109,7 @@ def at_equal_psnr(
         everything = np.full((1, len(images)), 1 / len(images))
         saved = [
             np.array([saving(*sample) for sample in zip(
-                w @ quality.T, w @ density.T, w @ reference["psnr"][row], w @ reference["l0"][row], strict=True
+                w @ quality.T, w @ density.T, w @ goal, w @ settled, strict=True
             )])
             for w in (everything, weights)
         ]  # fmt: skip

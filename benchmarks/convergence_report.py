@@ -29,7 +29,8 @@ def report(
         f"# Convergence: `{name}`",
         "",
         f"Threshold {layer.threshold_name}, lambda {float(layer.lam):g}, L = {float(layer.dictionary.lipschitz):.0f}; "
-        f"{arguments.images} CIFAR-10 test images chosen with seed {arguments.seed}.",
+        f"{arguments.images} CIFAR-10 test images (seed {arguments.seed}), the first {arguments.others} of them "
+        "for all but plain LCA at eta = 1/L and WARP-LCA.",
         "Means with half the width of their 95 % bootstrap intervals over images.",
         "Time per image on one thread, batches of 16, predictor included.",
         "",
@@ -52,7 +53,8 @@ def report(
         other_lam(pairs),
         "## Active units at equal PSNR",
         "",
-        "WARP-LCA with lambda chosen so that its mean PSNR is that of plain LCA's 1,000th iteration at its own lambda.",
+        "WARP-LCA with lambda chosen so that its mean PSNR is that of plain LCA's 1,000th iteration at its own "
+        f"lambda, on the first {arguments.others} images.",
         "",
         *[
             f"- {cycles} cycles: {100 * entry['sparser']:.1f} % fewer active units "
@@ -73,9 +75,10 @@ def curves(solvers: list[Solver], found: dict[str, Arrays], times: dict[str, tup
         for mark in (
             mark for mark in solver.marks if mark in SHOWN.get(solver.name, (10, 30, 100, 300, 1000))
         ):
-            cells = measures(found[solver.name], solver.marks.index(mark))
-            rows.append((solver.name, mark, *cells, f"{start + mark * cycle:.2f}"))
-    return table(("solver", "iterations", *HEAD, "ms"), rows)
+            arrays = found[solver.name]
+            cells = measures(arrays, solver.marks.index(mark))
+            rows.append((solver.name, mark, arrays["energy"].shape[1], *cells, f"{start + mark * cycle:.2f}"))
+    return table(("solver", "iterations", "images", *HEAD, "ms"), rows)
 
 
 def measures(arrays: Arrays, row: int) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..configs import ComparisonConfig, EvaluationPlan, InputError, RunConfig, load_config
 from ..configs.plan import PLANS
+from .denoise import denoise
 from .export import export
 from .info import info
 from .predict import predict
@@ -156,6 +157,7 @@ RUN: dict[str, Callable[[Namespace], int]] = {
     "export": export,
     "corrupt": corrupt,
     "data": data,
+    "denoise": denoise,
     "info": info,
     "predict": predict,
 }

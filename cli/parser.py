@@ -9,6 +9,7 @@ from typing import NoReturn
 from .. import __version__
 from ..configs.load import preset_names
 from ..configs.plan import PLANS
+from .denoise import add_parser as _denoise
 from .export import FORMATS
 from .main import exit_with_hint
 
@@ -52,7 +53,19 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"warplca {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_quickstart, _prime, _train, _evaluate, _compare, _export, _corrupt, _data, _info, _predict):
+    for add in (
+        _quickstart,
+        _prime,
+        _train,
+        _evaluate,
+        _compare,
+        _export,
+        _corrupt,
+        _data,
+        _denoise,
+        _info,
+        _predict,
+    ):
         add(commands)
     return parser
 
@@ -185,7 +198,9 @@ def _info(commands: argparse._SubParsersAction) -> None:
 def _predict(commands: argparse._SubParsersAction) -> None:
     text = "classify image files with a checkpoint in any format, and tell how sparse their codes are"
     parser = commands.add_parser("predict", help=text, description=text)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files; resized to what the model takes")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="image files; resized to what the model takes"
+    )
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, .onnx file or .pt2 archive")
     parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
     parser.add_argument(

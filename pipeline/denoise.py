@@ -1,0 +1,191 @@
+"""Denoise photographs of any size with a primed front-end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from ..configs.errors import InputError
+from ..frontend import WarpLCA, noise_level
+from ..frontend.noise_rule import load_noise_rule
+from .photograph import read_photograph, write_photograph
+
+TILE = 512  # pixels: what bounds memory, about half a gigabyte at stride 1
+OVERLAP = 64  # pixels over which neighbouring tiles are blended
+FRONTEND = "cifar10-64x9s2-soft"  # shrinking averages noise away; a hard threshold keeps what passes it
+ITERATIONS = 30
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """A denoised image.
+
+    Attributes:
+        pixels: (C, H, W) in [0, 1].
+        noise: Standard deviation of the noise estimated in the image, in units of pixels in [0, 1]; NaN for an
+            image of fewer than 3 x 3 pixels.
+        lam: The smallest and the largest lambda used; they differ only between tiles of large images.
+    """
+
+    pixels: Tensor
+    noise: float
+    lam: tuple[float, float]
+
+
+@torch.no_grad()
+def denoise(
+    pixels: Tensor,
+    *,
+    frontend: str | Path = FRONTEND,
+    lam: float | None = None,
+    iterations: int = ITERATIONS,
+    tile: int = TILE,
+    progress: bool = False,
+) -> Denoised:
+    """Denoise one image.
+
+    Lambda follows from the noise estimated in the image itself, by the rule fitted for the front-end, unless given.
+    A gray image goes through an RGB front-end as three equal channels. Their noise is one and the same, and adds up
+    in a gray atom to sqrt(3) times that of independent channels: the rule sees it so much larger.
+
+    Args:
+        pixels: (C, H, W) in [0, 1], C 1 or the front-end's number of channels.
+        frontend: Name of a shipped front-end, or a folder.
+        lam: Threshold value in units of the standardised image.
+        iterations: Cycles.
+        tile: Side in pixels above which an image is worked on in tiles that overlap.
+        progress: Whether to show a progress bar over tiles.
+
+    Raises:
+        InputError: If the image has another number of channels, or is too small to estimate its noise.
+    """
+    layer = _layer(frontend, lam, iterations, gray=pixels.shape[0] == 1)
+    channels = layer.dictionary.weight.shape[1]
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, channels):
+        raise InputError(f"the image has shape {tuple(pixels.shape)}; expected (1 or {channels}, H, W).")
+    estimable = min(pixels.shape[1:]) >= 3
+    if lam is None and not estimable:
+        raise InputError(
+            f"the image has {pixels.shape[1]} x {pixels.shape[2]} pixels, too few to estimate its noise; give lambda."
+        )
+    noise = float(noise_level(pixels[None])) if estimable else math.nan
+    output, lams = _in_tiles(layer, pixels.expand(channels, -1, -1)[None], tile, progress)
+    restored = output[0] if pixels.shape[0] == channels else output[0].mean(0, keepdim=True)
+    return Denoised(restored.clamp(0, 1), noise, (min(lams), max(lams)))
+
+
+def denoise_files(
+    images: Sequence[str | Path],
+    out: str | Path,
+    *,
+    frontend: str | Path = FRONTEND,
+    lam: float | None = None,
+    iterations: int = ITERATIONS,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Denoise PNG and JPEG files; each becomes ``out/NAME.png``, written whole or not at all.
+
+    Args:
+        images: The files.
+        out: Folder to write to.
+        frontend: As for :func:`denoise`.
+        lam: As for :func:`denoise`.
+        iterations: As for :func:`denoise`.
+        say: Called with one line for each image.
+
+    Raises:
+        InputError: If an image cannot be read, or an input or another output would be overwritten; images that
+            were finished before stay.
+    """
+    targets = _targets([Path(image) for image in images], Path(out))
+    for source, target in targets.items():
+        start = time.perf_counter()
+        photograph = read_photograph(source)
+        try:
+            found = denoise(
+                photograph.pixels, frontend=frontend, lam=lam, iterations=iterations, progress=True
+            )
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+        write_photograph(target, found.pixels, photograph)
+        height, width = photograph.pixels.shape[1:]
+        used = " to ".join(dict.fromkeys(f"{value:.3g}" for value in found.lam))
+        note = f" ({photograph.note})" if photograph.note else ""
+        say(
+            f"{source} -> {target}: {width} x {height} pixels, noise {255 * found.noise:.1f} of 255, lambda {used}, "
+            f"{time.perf_counter() - start:.1f} s{note}"
+        )
+    return list(targets.values())
+
+
+def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Where each image goes; refuse to overwrite before anything is done."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder to write to.")
+    inputs = {image.resolve() for image in images}
+    targets: dict[Path, Path] = {}
+    for image in images:
+        if not image.is_file():
+            raise InputError(f"there is no image {image}.")
+        target = out / f"{image.stem}.png"
+        if target.resolve() in inputs:
+            raise InputError(f"{target} would overwrite an input; give another folder than {out}.")
+        if target in targets.values():
+            raise InputError(f"two images would become {target}; denoise them into different folders.")
+        targets[image] = target
+    return targets
+
+
+def _layer(frontend: str | Path, lam: float | None, iterations: int, *, gray: bool) -> WarpLCA:
+    if lam is None:
+        rule = load_noise_rule(frontend)
+        options = {"lam": rule.lam, "adaptive_lam": rule.strength * (math.sqrt(3.0) if gray else 1.0)}
+    else:
+        options = {"lam": lam}
+    layer = WarpLCA.from_pretrained(frontend, output="reconstruction", **options)
+    layer.iterations = iterations
+    return layer
+
+
+def _in_tiles(layer: WarpLCA, images: Tensor, tile: int, progress: bool) -> tuple[Tensor, list[float]]:
+    """Reconstruct (1, C, H, W) tile by tile, blended where they overlap; return the lambdas as well."""
+    kernel, stride = layer.dictionary.weight.shape[-1], layer.dictionary.stride
+    height, width = images.shape[2:]
+    images = F.pad(images, (0, max(kernel - width, 0), 0, max(kernel - height, 0)), mode="replicate")
+    spans = [_spans(length, tile, stride) for length in images.shape[2:]]
+    total, weights, lams = torch.zeros_like(images), torch.zeros_like(images[:, :1]), []
+    places = [(rows, columns) for rows in spans[0] for columns in spans[1]]
+    for rows, columns in tqdm(
+        places, desc="tiles", disable=not progress or len(places) == 1, dynamic_ncols=True
+    ):
+        encoding = layer.encode(images[:, :, rows, columns])
+        weight = _ramp(rows, images.shape[2])[:, None] * _ramp(columns, images.shape[3])
+        total[:, :, rows, columns] += weight * encoding.output
+        weights[:, :, rows, columns] += weight
+        lams.append(float(encoding.lam))
+    return (total / weights)[:, :, :height, :width], lams
+
+
+def _spans(length: int, tile: int, stride: int) -> list[slice]:
+    """Cut a side into overlapping tiles of equal length that start on the grid of the atoms."""
+    if length <= tile:
+        return [slice(0, length)]
+    count = -(-(length - OVERLAP) // (tile - OVERLAP))
+    starts = [(length - tile) * i // (count - 1) // stride * stride for i in range(count)]
+    return [slice(start, start + tile if i < count - 1 else length) for i, start in enumerate(starts)]
+
+
+def _ramp(span: slice, length: int) -> Tensor:
+    """Weights of a tile along one side: rising and falling over the overlap, except at the image's border."""
+    place = torch.arange(span.start, span.stop, dtype=torch.float32)
+    rising = (place - span.start + 1) / OVERLAP if span.start else torch.ones_like(place)
+    falling = (span.stop - place) / OVERLAP if span.stop < length else torch.ones_like(place)
+    return torch.minimum(rising, falling).clamp(max=1.0)
