@@ -101,7 +101,7 @@ def load_frontend(layer: LCA, source: str | Path) -> None:
     # lam belongs to the layer's configuration; a plain LCA has no predictor and no learned steps
     state = {name: tensor for name, tensor in state.items() if name in wanted and name != "lam_raw"}
     if isinstance(layer, WarpLCA):
-        _warn_of_other_settings(source, config, own)
+        _warn_of_another_threshold(source, config, own)
         state.setdefault("predictor._extra_state", torch.tensor(float(config["lam"]), dtype=torch.float64))
     learned = {name: state.pop(name) for name in list(state) if name.startswith("steps.")}
     if isinstance(layer, WarpLCA) and layer.steps is not None:
@@ -152,12 +152,13 @@ def _open(source: str | Path) -> tuple[Path, dict[str, Any]]:
         raise InputError(f"{folder / 'config.json'} is not the description of a front-end.") from error
 
 
-def _warn_of_other_settings(source: str | Path, primed: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    differing = [key for key in ("lam", "threshold") if key in primed and primed[key] != own[key]]
-    if differing:
-        told = ", ".join(f"{key} {primed[key]!r} (here {own[key]!r})" for key in differing)
+def _warn_of_another_threshold(source: str | Path, primed: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    if "threshold" in primed and primed["threshold"] != own["threshold"]:
         logger.warning(
-            "the primed front-end %r was primed for %s: its predictor aims at other states", str(source), told
+            "the primed front-end %r was primed for threshold %r (here %r): its predictor aims at other states",
+            str(source),
+            primed["threshold"],
+            own["threshold"],
         )
 
 

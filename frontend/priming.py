@@ -97,8 +97,8 @@ def measure(layer: WarpLCA, images: Tensor) -> dict[str, float]:
 
     Returns:
         ``warp_energy`` after the layer's own cycles and ``warp_energy_30`` after 30, ``plain_energy_100``, 300 and
-        1000 of plain LCA (cold, eta = 1/L), ``settled_energy`` of an annealed momentum solve, all per image, and the
-        ``active_fraction`` of the layer's code.
+        1000 of plain LCA (cold, eta = 1/L), ``settled_energy`` of an accelerated solve of 300 cycles, all per image,
+        and the ``active_fraction`` of the layer's code.
     """
     x = layer.standardise(images).images
     operator = layer.dictionary.operator()

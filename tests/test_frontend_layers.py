@@ -172,10 +172,10 @@ def test_a_saved_layer_keeps_its_step_and_other_settings_are_said(tmp_path, capl
     layer = LCA(features=8, kernel_size=5, iterations=9, step_size=0.01, momentum=0.2).eval()
     save_frontend(layer, tmp_path / "stepped", card="# stepped\n")
     assert torch.equal(LCA.from_pretrained(tmp_path / "stepped")(x), layer(x))
-    WarpLCA.from_pretrained("cifar10-64x9s2", lam=0.4)
-    assert "was primed for lam 0.5 (here 0.4)" in caplog.text
+    WarpLCA.from_pretrained("cifar10-64x9s2", threshold="soft")
+    assert "was primed for threshold 'hard' (here 'soft')" in caplog.text
     caplog.clear()
-    WarpLCA.from_pretrained("cifar10-64x9s2")
+    WarpLCA.from_pretrained("cifar10-64x9s2", lam=0.4)  # the predictor scales
     assert caplog.text == ""
 
 
