@@ -5,38 +5,17 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stripes import TIMES, config, stripes
 
-from warplca.configs import InputError, ModelConfig, RunConfig, TrainConfig
+from warplca.configs import InputError, TrainConfig
 from warplca.data import ImageDataset, save_npz
 from warplca.models import load_checkpoint
 from warplca.train import Interrupted, train
 from warplca.train.augment import crop_and_flip
 from warplca.train.optim import make_optimiser, rate_factor
-
-TIMES = ["images_per_second", "data_share"]
-
-
-def stripes(count=96, seed=0) -> ImageDataset:
-    """Two classes that differ in the direction of stripes."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 2
-    rows = (np.arange(16)[None, :, None] // 2 % 2) * np.ones((1, 1, 16))
-    images = np.where(labels[:, None, None] == 0, rows, rows.transpose(0, 2, 1)) * 120 + 60
-    images = images[..., None] + rng.normal(0, 20, (count, 16, 16, 3))
-    return ImageDataset("stripes", np.clip(images, 0, 255).astype(np.uint8), labels, ("rows", "columns"))
-
-
-def config(frontend="warp-lca", **recipe) -> RunConfig:
-    model = ModelConfig(
-        frontend=frontend, num_classes=2, features=8, kernel_size=5, iterations=2, threshold="soft", lam=0.2,
-        backbone_options={"channels": (8, 8, 16, 16), "stem_width": 8},
-    )  # fmt: skip
-    defaults = {"epochs": 3, "batch_size": 16, "learning_rate": 0.1, "validation_images": 16}
-    return RunConfig(model=model, train=TrainConfig(**{**defaults, **recipe}))
 
 
 @pytest.mark.parametrize("frontend", [None, "conv", "lca", "warp-lca"])

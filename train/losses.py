@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -110,7 +111,7 @@ class ConsistencyLoss(StandardLoss):
 def jensen_shannon(views: tuple[Tensor, ...]) -> Tensor:
     """Return the mean over images of the generalised Jensen-Shannon divergence of V logits (N, classes), in nats."""
     logs = torch.stack([logits.log_softmax(dim=1) for logits in views])
-    mixture = logs.logsumexp(dim=0) - torch.tensor(float(len(views)), device=logs.device).log()
+    mixture = logs.logsumexp(dim=0) - math.log(len(views))
     return (logs.exp() * (logs - mixture)).sum(dim=2).mean()
 
 

@@ -1,0 +1,36 @@
+"""A task that a tiny network learns in seconds, for the tests of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from warplca.configs import RunConfig, from_dict
+from warplca.data import ImageDataset
+
+TIMES = ["images_per_second", "data_share"]
+"""Columns of the curves that differ between equal runs."""
+
+
+def stripes(count: int = 96, seed: int = 0) -> ImageDataset:
+    """Two classes that differ in the direction of stripes."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    rows = (np.arange(16)[None, :, None] // 2 % 2) * np.ones((1, 1, 16))
+    images = np.where(labels[:, None, None] == 0, rows, rows.transpose(0, 2, 1)) * 120 + 60
+    images = images[..., None] + rng.normal(0, 20, (count, 16, 16, 3))
+    return ImageDataset("stripes", np.clip(images, 0, 255).astype(np.uint8), labels, ("rows", "columns"))
+
+
+def config(
+    frontend: str | None = "warp-lca", *, options: dict[str, Any] | None = None, **recipe: Any
+) -> RunConfig:
+    """Return a run of a tiny network on :func:`stripes`: 5 steps an epoch."""
+    backbone = {"channels": [8, 8, 16, 16], "stem_width": 8, **(options or {})}
+    model = {
+        "frontend": frontend, "num_classes": 2, "features": 8, "kernel_size": 5, "iterations": 2,
+        "threshold": "soft", "lam": 0.2, "backbone_options": backbone,
+    }  # fmt: skip
+    train = {"epochs": 3, "batch_size": 16, "learning_rate": 0.1, "validation_images": 16, **recipe}
+    return from_dict(RunConfig, {"model": model, "train": train}, where="test")
