@@ -35,6 +35,7 @@ class PrimingPlan:
         target_images: Images whose settled states are computed for the second stage; 0 skips it.
         predictor_steps: Gradient steps on states (second stage).
         unrolled_steps: Gradient steps through the unrolled cycles (third stage).
+        unrolled_cycles: How many cycles these go through; 0 for as many as the layer has.
         search_images: Images on which the schedule is searched between these two; 0 keeps the present schedule.
         batch_size: Images a step.
         solve_cycles: Cycles of a thorough, accelerated solve.
@@ -46,6 +47,7 @@ class PrimingPlan:
     target_images: int = 2048
     predictor_steps: int = 300
     unrolled_steps: int = 300
+    unrolled_cycles: int = 0
     search_images: int = 64
     batch_size: int = 32
     solve_cycles: int = 80
@@ -198,7 +200,8 @@ class UnrolledStage(Stage):
         smooth = replace(layer.threshold, gamma=gamma) if layer.threshold.alpha < 1.0 else layer.threshold
         x = layer.standardise(self.batch(step)).images
         operator = layer.dictionary.operator().detached()
-        cycles = layer.iterations if step % 2 == 0 else max(layer.iterations // 2, 1)
+        most = self.plan.unrolled_cycles or layer.iterations
+        cycles = most if step % 2 == 0 else max(most // 2, 1)
         schedule, thresholds = layer.schedule(operator, cycles), layer.thresholds(cycles, lam)
         start = layer.initial_state(x)
         state = solve(operator, x, smooth, lam, schedule, state=start, thresholds=thresholds)
