@@ -44,6 +44,7 @@ def train(
     out: str | Path,
     *,
     progress: bool = True,
+    bar_position: int = 0,
     stop_after: int | None = None,
 ) -> Classifier:
     """Train a classifier and write its checkpoint; a run that was stopped goes on where it stopped.
@@ -57,6 +58,7 @@ def train(
             ``curves.csv`` (one row an epoch), ``states/`` (for going on) and, where TensorBoard is installed,
             ``tensorboard/``. A finished run is not trained again.
         progress: Whether to show a progress bar.
+        bar_position: Line of the screen for it, where several runs show theirs.
         stop_after: Stop as if interrupted after this many steps (for tests).
 
     Returns:
@@ -67,20 +69,23 @@ def train(
         InputError: If ``out`` holds another run or cannot be written, the data do not fit, memory runs out, or
             the loss is not finite.
     """
-    run = TrainingRun(config, dataset, Path(out), progress=progress)
+    run = TrainingRun(config, dataset, Path(out), progress=progress, bar_position=bar_position)
     return run.complete(stop_after=stop_after)
 
 
 class TrainingRun:
     """One run: model, optimiser, images and where it stands."""
 
-    def __init__(self, config: RunConfig, dataset: ImageDataset, out: Path, *, progress: bool) -> None:
+    def __init__(
+        self, config: RunConfig, dataset: ImageDataset, out: Path, *, progress: bool, bar_position: int
+    ) -> None:
         recipe = config.train
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
         layer_learns_alone = config.model.frontend in ("lca", "warp-lca")
         self.accelerator = make_accelerator(recipe.precision, all_parameters_learn=not layer_learns_alone)
         _check_data(config, dataset, self.accelerator.num_processes)
         self.progress = progress and self.accelerator.is_main_process
+        self.bar_position = bar_position
         torch.manual_seed(recipe.seed)
         self.model = build_classifier(config.model)
         kept, held_out = dataset, None
@@ -277,6 +282,7 @@ class TrainingRun:
             initial=done,
             desc=f"train {arm}",
             unit="step",
+            position=self.bar_position,
             disable=not self.progress,
             dynamic_ncols=True,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import accelerate
 import torch
 import torch.nn.functional as F
@@ -44,44 +46,43 @@ class Validator:
         """Return ``val_loss``, ``val_accuracy`` and, where the recipe asks, ``val_robust``.
 
         Args:
-            model: In evaluation mode; parameters keep their gradients' settings.
+            model: In evaluation mode.
         """
         if self.dataset is None:
             return {}
+        correct, loss = self._clean(model, self.dataset)
         count = len(self.dataset)
-        correct, loss = self._clean(model, range(count))
         figures = {"val_loss": loss / count, "val_accuracy": correct / count}
         if self.attack is not None:
-            size = min(self.recipe.select.robust_images, count)
-            chosen = range(0, count, max(1, count // size))[:size]
+            size = self.recipe.select.robust_images
+            chosen = self.dataset.split(size, seed=0)[1] if size < count else self.dataset
             figures["val_robust"] = self._attacked(model, self.attack, chosen) / len(chosen)
         return figures
 
     @torch.no_grad()
-    def _clean(self, model: nn.Module, chosen: range) -> tuple[float, float]:
+    def _clean(self, model: nn.Module, dataset: ImageDataset) -> tuple[float, float]:
         correct = loss = 0.0
-        for images, labels in self._batches(chosen):
+        for images, labels in self._batches(dataset):
             logits = model(images).float()
             correct += float((logits.argmax(1) == labels).sum())
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
         return self._total(correct), self._total(loss)
 
-    def _attacked(self, model: nn.Module, attack: InnerAttack, chosen: range) -> float:
+    def _attacked(self, model: nn.Module, attack: InnerAttack, dataset: ImageDataset) -> float:
         correct = 0.0
         torch.manual_seed(mixed_seed(self.recipe.seed, ROBUST, self.accelerator.process_index))
-        for images, labels in self._batches(chosen):
+        for images, labels in self._batches(dataset):
             attacked = attack(model, images, cross_entropy_ascent(model, labels))
             with torch.no_grad():
                 correct += float((model(attacked).argmax(1) == labels).sum())
         return self._total(correct)
 
-    def _batches(self, chosen: range) -> list[tuple[Tensor, Tensor]]:
-        """Return this process's batches."""
-        assert self.dataset is not None
+    def _batches(self, dataset: ImageDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this process's batches."""
         size = self.recipe.batch_size
-        mine = chosen[self.accelerator.process_index :: self.accelerator.num_processes]
-        parts = [mine[start : start + size] for start in range(0, len(mine), size)]
-        return [self.dataset.tensors(part, self.accelerator.device) for part in parts]
+        mine = range(len(dataset))[self.accelerator.process_index :: self.accelerator.num_processes]
+        for start in range(0, len(mine), size):
+            yield dataset.tensors(mine[start : start + size], self.accelerator.device)
 
     def _total(self, value: float) -> float:
         if self.accelerator.num_processes == 1:

@@ -1,0 +1,245 @@
+"""Recipes from preset to trained network: averages, selection, front-end schedules."""
+
+import itertools
+
+import pandas as pd
+import pytest
+import torch
+from stripes import TIMES, config, stripes
+
+from warplca.configs import InputError, RunConfig, TrainConfig, from_dict, load_config, preset_names
+from warplca.configs.recipe import AverageConfig
+from warplca.models import build_classifier, create_classifier
+from warplca.train import Interrupted, build_loss, train
+from warplca.train.average import WeightAverage
+from warplca.train.schedule import FrontendSchedule
+from warplca.train.selection import best_epoch, overfitted, stop_reason
+from warplca.train.validate import Validator
+
+ARMS = ("none", "conv", "lca", "warp-lca")
+BACKBONES = ("resnet10-slim", "resnet18", "wide-resnet50-2", "wrn-16-4", "wrn-28-10")
+SCHEDULES = ("frozen", "fine-tuned", "scratch", "annealed")
+RECIPES = tuple(sorted(set(preset_names("train")) - {*ARMS, *BACKBONES, *SCHEDULES}))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_has_its_four_arms(backbone):
+    for arm in ARMS:
+        run = load_config(RunConfig, f"{arm}+{backbone}", "train")
+        assert run.model.frontend == (None if arm == "none" else arm)
+        assert run.model.backbone == backbone.replace("-", "_")
+        assert run.train.frozen_epochs < run.train.epochs
+
+
+def test_recipes_and_schedules_lay_over_any_arm_and_keep_the_rest():
+    for arm, recipe in itertools.product(ARMS, (*RECIPES, *SCHEDULES)):
+        plain = load_config(RunConfig, arm, "train")
+        run = load_config(RunConfig, f"{arm}+{recipe}", "train")
+        build_loss(run.train)
+        assert run.model.backbone == plain.model.backbone
+        assert run.train.batch_size == plain.train.batch_size
+    run = load_config(RunConfig, "warp-lca+trades-l2+ema", "train", ["train.loss.beta=3"])
+    assert (run.train.loss.name, run.train.loss.threat, run.train.loss.beta) == ("trades", "l2 0.5", 3)
+    assert run.train.loss.steps == 10  # from its base
+    assert run.train.average.kind == "ema"
+
+
+def test_a_file_may_begin_with_its_base(tmp_path):
+    (tmp_path / "first.yaml").write_text("base: [warp-lca, pgd-linf]\ntrain: {loss: {steps: 3}}\n")
+    (tmp_path / "second.yaml").write_text("base: first.yaml\ntrain: {epochs: 25}\n")
+    run = load_config(RunConfig, tmp_path / "second.yaml", "train")
+    assert (run.model.frontend, run.train.loss.name, run.train.loss.steps, run.train.epochs) == (
+        "warp-lca", "pgd", 3, 25,
+    )  # fmt: skip
+    (tmp_path / "first.yaml").write_text("base: second.yaml\n")
+    with pytest.raises(InputError, match=r"second.yaml is its own base: second.yaml -> first.yaml"):
+        load_config(RunConfig, tmp_path / "second.yaml", "train")
+    with pytest.raises(InputError, match="unknown train preset 'tradse'; did you mean 'trades'"):
+        load_config(RunConfig, "warp-lca+tradse", "train")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(InputError, match=r"list.yaml: the file is \[1\]; expected keys with values"):
+        load_config(RunConfig, tmp_path / "list.yaml", "train")
+
+
+def test_recipes_that_need_held_out_images_say_so():
+    for values in ({"select": {"keep": "best"}}, {"select": {"patience": 2}}, {"loss": {"name": "fast"}}):
+        with pytest.raises(InputError, match=r"set train.validation_images above 0"):
+            from_dict(TrainConfig, values, where="test")
+    with pytest.raises(InputError, match="set train.augment.policy: augmix"):
+        from_dict(TrainConfig, {"loss": {"name": "jsd"}}, where="test")
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("standard", "early-stop")])
+def test_every_recipe_trains_and_continues_bit_for_bit(recipe, tmp_path):
+    section = load_config(
+        RunConfig, recipe, "train", ["train.loss.threat=linf 0.02"] if recipe in ("pgd-linf", "fast") else []
+    ).train
+    values = {
+        "loss": vars(section.loss) | {"steps": 2},
+        "augment": vars(section.augment) | {"workers": 0},
+        "average": vars(section.average),
+        "select": vars(section.select) | {"robust_images": 8},
+        "label_smoothing": section.label_smoothing,
+        "epochs": 2,
+        "batch_size": 32,
+    }
+    run = config("warp-lca", **values)
+    whole = train(run, stripes(80), tmp_path / "whole", progress=False)
+    with pytest.raises(Interrupted):
+        train(run, stripes(80), tmp_path / "parts", progress=False, stop_after=3)
+    parts = train(run, stripes(80), tmp_path / "parts", progress=False)
+    for (name, left), right in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
+        assert torch.equal(left, right), name
+    left, right = (pd.read_csv(tmp_path / folder / "curves.csv") for folder in ("whole", "parts"))
+    pd.testing.assert_frame_equal(left.drop(columns=TIMES), right.drop(columns=TIMES), check_exact=True)
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_averages_follow_their_recurrence(kind):
+    torch.manual_seed(0)
+    model = create_classifier("resnet10_slim", "lca", features=4, kernel_size=3, iterations=1)
+    average = WeightAverage(model, AverageConfig(kind=kind, decay=0.9, start=0.5), total_steps=8)
+    atoms = model.frontend.dictionary.weight
+    history = [atoms.detach().clone()]
+    for step in range(1, 9):
+        with torch.no_grad():
+            atoms.add_(torch.randn_like(atoms))
+        history.append(atoms.detach().clone())
+        average.update(model, step)
+    if kind == "ema":
+        expected = history[1]
+        for value in history[2:]:
+            expected = 0.9 * expected + 0.1 * value
+    else:
+        expected = torch.stack(history[4:]).mean(0)  # the weights where it begins count
+    averaged = average.model([torch.rand(2, 3, 16, 16)])
+    assert torch.allclose(averaged.frontend.dictionary.weight, expected, atol=1e-6)
+    bound = averaged.frontend.dictionary.lipschitz.clone()
+    averaged.frontend.dictionary.refresh()
+    assert torch.equal(bound, averaged.frontend.dictionary.lipschitz)
+    assert not averaged.training
+
+
+def test_an_average_is_what_is_handed_over(tmp_path):
+    run = config("conv", average={"kind": "ema", "decay": 0.5}, epochs=1, schedule="cosine")
+    averaged = train(run, stripes(), tmp_path / "a", progress=False).state_dict()
+    plain = train(config("conv", epochs=1, schedule="cosine"), stripes(), tmp_path / "p", progress=False)
+    assert not torch.equal(averaged["backbone.fc.weight"], plain.state_dict()["backbone.fc.weight"])
+    again = train(run, stripes(), tmp_path / "a", progress=False).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in averaged.items())
+
+
+def curves(robust, accuracy=None):
+    return [
+        {"val_robust": r, "val_accuracy": a}
+        for r, a in zip(robust, accuracy or [0.5] * len(robust), strict=True)
+    ]
+
+
+def recipe(**values) -> TrainConfig:
+    return from_dict(TrainConfig, {"validation_images": 8, **values}, where="test")
+
+
+def test_the_best_epoch_is_the_first_of_the_highest():
+    robust = recipe(select={"keep": "best", "by": "robust"})
+    clean = recipe(select={"keep": "best"})
+    rows = curves([0.1, 0.4, 0.4, 0.2], [0.5, 0.6, 0.6, 0.9])
+    assert best_epoch(rows, robust) == 1
+    assert best_epoch(rows, clean) == 3
+
+
+def test_patience_counts_epochs_without_a_better_one():
+    patient = recipe(select={"by": "robust", "patience": 2})
+    assert stop_reason(curves([0.3, 0.4, 0.1]), patient) == ""
+    assert stop_reason(curves([0.3, 0.4, 0.1, 0.4]), patient) == "no better epoch than 2 in the last 2"
+    assert stop_reason(curves([0.3, 0.4, 0.1, 0.5]), patient) == ""
+
+
+def test_catastrophic_overfitting_is_a_fall_beyond_the_limit():
+    fast = recipe(loss={"name": "fast"}, select={"largest_drop": 0.2})
+    assert not overfitted(curves([0.1, 0.4, 0.25]), fast)
+    assert overfitted(curves([0.1, 0.45, 0.2]), fast)
+    assert not overfitted(curves([0.1, 0.45, 0.2]), recipe(select={"by": "robust"}))
+    assert "fell from 45.0% in epoch 2 to 0.0%; the weights of epoch 2 are kept" in stop_reason(
+        curves([0.1, 0.45, 0.0]), fast
+    )
+
+
+def test_fast_training_that_breaks_down_stops_and_hands_over_its_best_epoch(tmp_path, monkeypatch, caplog):
+    robust = iter([0.3, 0.5, 0.0, 0.9])
+    seen = []
+
+    def measured(self, model):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"val_loss": 1.0, "val_accuracy": 0.5, "val_robust": next(robust)}
+
+    monkeypatch.setattr(Validator, "__call__", measured)
+    run = config("conv", epochs=4, loss={"name": "fast", "threat": "linf 0.02"})
+    model = train(run, stripes(), tmp_path, progress=False)
+    assert "catastrophic overfitting: robust accuracy fell from 50.0% in epoch 2 to 0.0%" in caplog.text
+    assert len(seen) == 3
+    assert all(torch.equal(value, seen[1][name]) for name, value in model.state_dict().items())
+    again = train(run, stripes(), tmp_path, progress=False)  # stopped early counts as finished
+    assert len(seen) == 3
+    assert all(torch.equal(value, seen[1][name]) for name, value in again.state_dict().items())
+
+
+def test_validation_measures_the_attack_it_names():
+    """On a network that is constant every attack is harmless; on a steep one a few steps suffice."""
+    run = config(
+        "conv", select={"by": "robust", "robust_images": 8}, loss={"name": "pgd", "threat": "linf 0.3"}
+    )
+    from warplca.train.processes import make_accelerator
+
+    validate = Validator(stripes(16), run.train, make_accelerator("no", all_parameters_learn=True))
+    model = build_classifier(run.model).eval()
+    torch.nn.init.zeros_(model.backbone.fc.weight)
+    with torch.no_grad():
+        model.backbone.fc.bias.copy_(torch.tensor([1.0, 0.0]))
+    figures = validate(model)
+    assert figures["val_accuracy"] == figures["val_robust"] == 0.5
+    torch.nn.init.normal_(model.backbone.fc.weight, std=100.0)
+    assert validate(model)["val_robust"] < 0.5
+
+
+def test_lam_and_cycles_anneal_to_the_models_own():
+    run = config("warp-lca", anneal={"lam_factor": 4.0, "iterations": 6, "share": 0.5}, frozen_epochs=1)
+    model = build_classifier(run.model)
+    layer = model.frontend
+    schedule = FrontendSchedule(model, run.train, total_steps=20, steps_per_epoch=5)
+    seen = []
+    for step in range(20):
+        schedule.apply(step)
+        seen.append((layer.lam, layer.iterations, layer.dictionary.weight.requires_grad))
+    assert seen[0] == (pytest.approx(0.8), 6, False)
+    assert seen[5] == (pytest.approx(0.4), 4, True)
+    assert seen[10] == seen[19] == (pytest.approx(0.2), 2, True)
+    schedule.apply(0)
+    schedule.finish()
+    assert (layer.lam, layer.iterations) == (0.2, 2)
+
+
+def test_an_annealed_run_hands_over_the_models_settings_and_continues(tmp_path):
+    run = config("warp-lca", anneal={"lam_factor": 3.0, "iterations": 1, "share": 1.0}, epochs=2)
+    whole = train(run, stripes(), tmp_path / "whole", progress=False)
+    assert (whole.frontend.lam, whole.frontend.iterations) == (0.2, 2)
+    with pytest.raises(Interrupted):
+        train(run, stripes(), tmp_path / "parts", progress=False, stop_after=6)
+    parts = train(run, stripes(), tmp_path / "parts", progress=False)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True)
+    )
+
+
+def test_a_learned_lam_is_not_annealed():
+    model = create_classifier(
+        "resnet10_slim", "lca", features=4, kernel_size=3, threshold="soft", learn_lam=True
+    )
+    with pytest.raises(InputError, match="lam is learned and annealed at once"):
+        FrontendSchedule(model, recipe(anneal={"lam_factor": 2.0}), 10, 5)
+    with pytest.raises(InputError, match="lam is learned; it cannot be set as well"):
+        model.frontend.lam = 0.5
+    hard = create_classifier("resnet10_slim", "lca", features=4, kernel_size=3)
+    with pytest.raises(InputError, match="lam is -1; give a number above 0"):
+        hard.frontend.lam = -1
