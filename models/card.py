@@ -154,6 +154,7 @@ def _front_matter(title: str, ours: Mapping[str, Any]) -> str:
             task_type="image-classification",
             dataset_type=data,
             dataset_name=f"{data}, {_label(cell)}",
+            dataset_config=_label(cell),
             metric_type="accuracy",
             metric_value=round(float(cell["accuracy"]), 4),
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..configs import InputError, unknown_name
+from ..configs.errors import InputError, unknown_name
 from ..eval import ResultsStore
 from ..eval.fingerprint import module_fingerprint
 
