@@ -254,7 +254,7 @@ def forward(model: Model, images: Tensor, batch_size: int) -> Tensor:
     parts = []
     with torch.no_grad():
         for batch in images.split(batch_size):
-            parts.append(model(batch))
+            parts.append(model(batch.clone()))
             checks.check_output(parts[-1], len(batch))
     return torch.cat(parts)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,18 @@ RANDOMNESS_TOLERANCE = 1e-4
 
 class NotApplicable(InputError):  # noqa: N818 - it is a reason, shown as one
     """The attack finds nothing to work on in this model; another attack must do."""
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Name it where a model, or a path through it, does not run with gradients."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise NotApplicable(f"the model cannot be differentiated along this path: {reason}") from error
 
 
 def check_images(images: Tensor) -> None:
@@ -84,9 +99,13 @@ def check_gradient(model: Model, image: Tensor) -> None:
         model: The model that a gradient attack is about to differentiate.
         image: (1, C, H, W), one of its images.
     """
-    with torch.enable_grad():
-        logits = model(image.detach().clone().requires_grad_())
-    if not logits.requires_grad:
+    with torch.enable_grad(), differentiable():
+        leaf = image.detach().clone().requires_grad_()
+        logits = model(leaf.clone())
+        cut = not logits.requires_grad
+        if not cut:
+            torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+    if cut:
         raise NotApplicable(
             "the model's logits carry no gradient back to the pixels, so a gradient attack cannot judge it. "
             "Remove no_grad or detach from its forward pass, or use one without gradients, such as 'square'."

@@ -44,8 +44,8 @@ class Tally:
 class CountingModel(nn.Module):
     """A model seen through a counter of images queried and of image gradients taken.
 
-    Inputs reach the model contiguous and in the images' own floating type, and gradients come back
-    contiguous: the attack libraries reshape both with ``view``. The wrapped model is not registered
+    Inputs reach the model as a contiguous copy, which it may change, in the images' own floating type, and gradients
+    come back contiguous: the attack libraries reshape both with ``view``. The wrapped model is not registered
     as a submodule, so that nothing a library does to the wrapper (``to``, ``eval``) reaches it.
 
     Attributes:
@@ -80,12 +80,12 @@ class CountingModel(nn.Module):
 
 
 class _Gate(torch.autograd.Function):
-    """Identity whose backward pass is counted and contiguous."""
+    """A copy whose backward pass is counted and contiguous."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, tally: Tally | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.tally = tally
-        return images.view_as(images)
+        return images.clone(memory_format=torch.contiguous_format)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -52,17 +53,34 @@ class ThroughModules(View):
         def call(images: Tensor) -> Tensor:
             with ExitStack() as stack:
                 for module in suspects:
-                    stack.callback(module.register_forward_hook(self._hook).remove)
+                    _watch(stack, module, self._replace)
                 return model(images)
 
         return call
 
-    def _hook(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def _replace(self, module: nn.Module, entered: Tensor, output: Tensor) -> Tensor | None:
         if not torch.is_grad_enabled():
             return None
-        entered = inputs[0]
         slope = 1.0 if self.coarseness is None else _coarse_slope(module, entered.detach(), self.coarseness)
         return replace_backward(output, slope * entered)
+
+
+def _watch(stack: ExitStack, module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> None:
+    """Call ``hook(module, entered, output)`` after each pass of a module on a single tensor, until the stack ends.
+
+    The module works on a copy: one that writes into its input would else hide what entered it.
+    """
+    entered: list[Tensor] = []
+
+    def before(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
+        entered[:] = inputs if len(inputs) == 1 and isinstance(inputs[0], Tensor) else ()
+        return (entered[0].clone(),) if entered else None
+
+    def after(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        return hook(module, entered.pop(), output) if entered else None
+
+    stack.callback(module.register_forward_pre_hook(before).remove)
+    stack.callback(module.register_forward_hook(after).remove)
 
 
 @torch.no_grad()
@@ -89,8 +107,8 @@ def suspicious_modules(model: Model, image: Tensor) -> list[nn.Module]:
     recorder = _Recorder()
     with ExitStack() as stack, torch.enable_grad():
         for module in model.modules():
-            stack.callback(module.register_forward_hook(recorder).remove)
-        model(image.detach().clone().requires_grad_())
+            _watch(stack, module, recorder)
+        model(image.detach().clone().requires_grad_().clone())
     blocking = [m for m in recorder.blocking if not _holds_any(m, recorder.blocking)]
     return list(dict.fromkeys(blocking + recorder.home_made))
 
@@ -108,30 +126,24 @@ class _Recorder:
         self.home_made: list[nn.Module] = []
         self._busy = False
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if self._busy or not _keeps_shape(inputs, output):
+    def __call__(self, module: nn.Module, entered: Tensor, output: Any) -> None:
+        if self._busy or not _keeps_shape(entered, output):
             return
         self._busy = True
-        if _blocks(module, inputs[0]):
+        if _blocks(module, entered):
             self.blocking.append(module)
         elif _is_home_made(module):
             self.home_made.append(module)
         self._busy = False
 
 
-def _keeps_shape(inputs: tuple[Any, ...], output: Any) -> bool:
-    return (
-        len(inputs) == 1
-        and isinstance(inputs[0], Tensor)
-        and isinstance(output, Tensor)
-        and inputs[0].is_floating_point()
-        and inputs[0].shape == output.shape
-    )
+def _keeps_shape(entered: Tensor, output: Any) -> bool:
+    return isinstance(output, Tensor) and entered.is_floating_point() and entered.shape == output.shape
 
 
 def _blocks(module: nn.Module, entered: Tensor) -> bool:
     leaf = entered.detach().clone().requires_grad_()
-    output = module.forward(leaf)
+    output = module.forward(leaf.clone())
     if not output.requires_grad:
         return True
     cotangent = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype, device=output.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .ascent import ascend, direction
 from .ball import project
+from .checks import NotApplicable
 from .counting import Model
 from .masking import (
     MaskingCheck,
@@ -63,7 +64,7 @@ class Prober:
     def checks(self) -> list[MaskingCheck]:
         """All checks that need only the sample; without any gradient the first says it all."""
         count = len(self.images)
-        if not carries_gradient(self.model, self.images[:1]):
+        if not self._is_differentiable():
             return [gradients_flow(torch.ones(count), torch.zeros(count))]
         batches = list(
             zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
@@ -83,9 +84,15 @@ class Prober:
                 self._curve(batches, many_steps),
             ]
 
+    def _is_differentiable(self) -> bool:
+        try:
+            return carries_gradient(self.model, self.images[:1])
+        except NotApplicable:
+            return False
+
     def margin(self, images: Tensor, labels: Tensor) -> Tensor:
         """(N,) logit of the true class minus the best other."""
-        logits = self.model(images)
+        logits = self.model(images.clone())
         own = logits.gather(1, labels[:, None]).squeeze(1)
         return own - logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
 

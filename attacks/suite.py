@@ -12,9 +12,8 @@ from tqdm import tqdm
 
 from ..configs.errors import InputError
 from .autoattack import AutoAttack
-from .ball import BallError
 from .base import Attack, forward, frozen_parameters, prepare
-from .checks import NotApplicable, looks_random
+from .checks import NotApplicable, chance_note, looks_random
 from .counting import Model
 from .masking import MaskingCheck, masking_verdict, nothing_beats_plain_gradients
 from .outcomes import MemoryStore, Outcome, OutcomeStore
@@ -26,6 +25,12 @@ from .threat import ThreatModel, as_threat
 
 REPEATABLE_PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t")
 """Attacks that a random model misleads; AutoAttack's rand version, which averages gradients, stands in."""
+
+
+RANDOM_EVIDENCE = (
+    "The model is random: equal images gave different logits on two calls; AutoAttack's rand version, "
+    "which averages gradients over calls (EOT), stood in for its standard parts."
+)
 
 
 def run_suite(
@@ -82,6 +87,7 @@ def run_suite(
             deadline=None if budget is None else time.monotonic() + 60 * budget,
             store=MemoryStore() if store is None else store,
             predictions=logits.argmax(dim=1),
+            classes=logits.shape[1],
         )
         run.attack_all(_for_random_model(chosen, run.skipped) if is_random else chosen, progress=progress)
         return run.result(images.device, probe_images=probe_images, is_random=is_random)
@@ -108,6 +114,7 @@ class _Run:
     deadline: float | None
     store: OutcomeStore
     predictions: Tensor
+    classes: int
     tallies: list[AttackTally] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -133,7 +140,9 @@ class _Run:
                     self._attack(name, attack, standing)
                 except NotApplicable as error:
                     self.skipped[name] = str(error)
-                except BallError as error:
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:
                     self.failed[name] = str(error)
 
     def _attack(self, name: str, attack: Attack, standing: Tensor) -> None:
@@ -223,8 +232,11 @@ class _Run:
         for name, why in self.failed.items():
             yield MaskingCheck("attacks ran to their end", False, f"{name} failed: {why}", 0.0)
         if is_random:
-            evidence = "The model is random: equal images gave different logits on two calls."
-            yield MaskingCheck("answers are repeatable", False, evidence, 0.0)
+            yield MaskingCheck("answers are repeatable", False, RANDOM_EVIDENCE, 0.0)
+        for note in chance_note(self.correct, self.classes):
+            yield MaskingCheck(
+                "clean accuracy is above chance", False, note, float(self.correct.double().mean())
+            )
 
 
 def _outcomes(result: AttackResult) -> Iterator[Outcome]:

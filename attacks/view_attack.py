@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .autoattack import AutoAttack
 from .base import Attack
-from .checks import NotApplicable
+from .checks import NotApplicable, differentiable
 from .counting import CountingModel
 from .function_view import LookThroughCalls
 from .threat import ThreatModel
@@ -59,7 +59,8 @@ class ViewAttack(Attack):
 
     def _stand_in(self, model: CountingModel, image: Tensor) -> CountingModel:
         """The view of the model; where something else still cuts the gradient, that is looked through too."""
-        stand_in = model.replaced_by(self.view.surrogate(model, image))
+        with differentiable():
+            stand_in = model.replaced_by(self.view.surrogate(model, image))
         if not carries_gradient(stand_in, image) and not isinstance(self.view, LookThroughCalls):
             with suppress(NotApplicable):
                 stand_in = stand_in.replaced_by(LookThroughCalls().surrogate(stand_in, image))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import differentiable
 from .counting import CountingModel, Model
 
 
@@ -56,10 +57,14 @@ class _OtherGradient(torch.autograd.Function):
 
 
 def carries_gradient(model: Model, image: Tensor) -> bool:
-    """Whether any gradient flows from the logits to the pixels of one image (1, C, H, W)."""
-    with torch.enable_grad():
+    """Whether any gradient flows from the logits to the pixels of one image (1, C, H, W).
+
+    Raises:
+        NotApplicable: The model does not run with gradients.
+    """
+    with torch.enable_grad(), differentiable():
         leaf = image.detach().clone().requires_grad_()
-        logits = model(leaf)
+        logits = model(leaf.clone())
         if not logits.requires_grad:
             return False
         weights = torch.linspace(-1.0, 1.0, logits.shape[1], dtype=logits.dtype, device=logits.device)

@@ -67,7 +67,7 @@ def _answer(model: Model, batch: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 def _logits(model: Model, batch: Tensor, classes: int) -> Tensor:
     # Not inference_mode: a stranger's model may cache tensors that an attack differentiates later.
     with torch.no_grad():
-        logits = model(batch)
+        logits = model(batch.clone())  # a stranger's model may write into its input
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or shape != (len(batch), classes):
         raise InputError(
