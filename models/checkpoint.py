@@ -163,7 +163,8 @@ def load_weights(model: Classifier, path: Path) -> None:
             f"{path} cannot be read ({error}): it is truncated or no safetensors file."
         ) from error
     own = model.state_dict()
-    differing = sorted(own.keys() ^ state.keys())
+    # Plain numbers saved beside the weights: modules supply them where an older checkpoint holds none.
+    differing = sorted(name for name in own.keys() ^ state.keys() if not name.endswith("_extra_state"))
     differing += [name for name in own if name in state and own[name].shape != state[name].shape]
     if differing:
         raise InputError(
