@@ -24,7 +24,6 @@ import torch
 from convergence_figure import draw
 from convergence_report import report
 from curves import (
-    CHUNK,
     LONGER,
     PLAIN,
     PRIMED,
@@ -53,7 +52,7 @@ def main() -> None:
     options.add_argument(
         "--others",
         type=int,
-        default=CHUNK,
+        default=250,
         help="images for other solvers and other lambda (default: %(default)s)",
     )
     options.add_argument("--lca-pytorch", type=Path, help="folder of a checkout of lanl/lca-pytorch")

@@ -18,8 +18,7 @@ from warplca.configs import InputError
 from warplca.frontend import LCA, WarpLCA, active_fraction, energy, solve
 
 MEASURES = ("energy", "l0", "psnr", "ssim")
-BATCH = 25
-CHUNK = 250  # images whose run is kept as one file
+BATCH = 25  # images that are solved together, and whose run is kept as one file
 PLAIN, TAU100, MOMENTUM, ACCELERATED, WARP = (
     "plain LCA, eta = 1/L",
     "plain LCA, tau = 100",
@@ -112,18 +111,15 @@ def like(frontend: str, **options: object) -> LCA:
 def measured(solver: Solver, images: Tensor, work: Path) -> Arrays:
     """Measure a solver on images (N, 3, H, W): an array (marks, N) for each of MEASURES."""
     parts = []
-    for chunk in images.split(CHUNK):
-        key = fingerprint(solver.layer, solver.marks, solver.restarts, chunk)
-        parts.append(kept(work, key, lambda chunk=chunk: _measure(solver, chunk)))
+    for batch in tqdm(images.split(BATCH), desc=solver.name, dynamic_ncols=True):
+        key = fingerprint(solver.layer, solver.marks, solver.restarts, batch)
+        parts.append(kept(work, key, lambda batch=batch: _measure(solver, batch)))
     return {name: np.concatenate([part[name] for part in parts], axis=1) for name in MEASURES}
 
 
 def _measure(solver: Solver, images: Tensor) -> Arrays:
-    rows: list[list[Tensor]] = []
-    for batch in tqdm(images.split(BATCH), desc=solver.name, dynamic_ncols=True):
-        rows.append([along(solver.layer, batch, code) for code in codes(solver, batch)])
-    stacked = torch.cat([torch.stack(row) for row in rows], dim=2)  # (marks, measures, N)
-    return {name: stacked[:, i].numpy() for i, name in enumerate(MEASURES)}
+    rows = [along(solver.layer, images, code) for code in codes(solver, images)]
+    return {name: torch.stack([row[i] for row in rows]).numpy() for i, name in enumerate(MEASURES)}
 
 
 @torch.no_grad()
