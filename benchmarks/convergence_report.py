@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from curves import LONG, MEASURES, PLAIN, PRIMED, WARP, Solver
-from study import Arrays, shown, table
+from study import Arrays, command, shown, table
 
 SHOWN = {PLAIN: (10, 30, 100, 300, 1000, 2000), WARP: (0, 5, 10, 20, 30, 60, 100)}
 DIGITS = {"energy": 2, "l0": 2, "psnr": 2, "ssim": 4}
@@ -28,6 +28,7 @@ def report(
     lines = [
         f"# Convergence: `{name}`",
         "",
+        command("convergence", arguments),
         f"Threshold {layer.threshold_name}, lambda {float(layer.lam):g}, L = {float(layer.dictionary.lipschitz):.0f}; "
         f"{arguments.images} CIFAR-10 test images (seed {arguments.seed}), the first {arguments.others} of them "
         "for all but plain LCA at eta = 1/L and WARP-LCA.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from study import Arrays, interval, shown, table
+from study import Arrays, command, interval, shown, table
 
 from warplca.frontend.noise_rule import NoiseRule
 
@@ -42,6 +42,7 @@ def report(
     lines = [
         f"# Denoising: `{name}`",
         "",
+        command("denoising", arguments),
         "PSNR in dB / SSIM, means with half the width of their 95 % bootstrap intervals over images.",
         "Noise is clipped and rounded to 8 bits, as in a file. Everything tuned is tuned on training images.",
         "",

@@ -11,6 +11,7 @@ scikit-image; without it they are left out.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import logging
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from noises import gaussian, impulse, stored
 from photographs import TEXTURES, photographs
-from study import parser, some_images, table, write
+from study import command, parser, some_images, table, write
 from torch import Tensor
 from tqdm import tqdm
 
@@ -51,7 +52,7 @@ def main() -> None:
                     rows.append(_cells(condition, len(images), cycles, *found))
     name = Path(arguments.frontend).name
     path = arguments.out / f"robustness-{name}.md"
-    write(path, report(name, own, rows, worst))
+    write(path, report(arguments, own, rows, worst))
     print(path.read_text(encoding="utf-8"))
 
 
@@ -122,7 +123,7 @@ def _cells(
     return condition, count, cycles, f"{warp.mean():.2f}", f"{plain.mean():.2f}", share
 
 
-def report(name: str, own: float, rows: list, worst: list) -> str:
+def report(arguments: argparse.Namespace, own: float, rows: list, worst: list) -> str:
     """Tables: every condition at the lambda of priming, then over lambda, then the failures."""
     over_lam = []
     for factor in FACTORS:
@@ -139,8 +140,9 @@ def report(name: str, own: float, rows: list, worst: list) -> str:
             over_lam.append((f"{factor * own:g}", cycles, f"{100 * share:.2f}", broken, told))
     head = ("images", "count", "cycles", "WARP-LCA", "plain LCA", "higher, % of images")
     lines = [
-        f"# Robustness of the schedule: `{name}`",
+        f"# Robustness of the schedule: `{Path(arguments.frontend).name}`",
         "",
+        command("schedule_robustness", arguments),
         "Energy per image of WARP-LCA and of plain LCA (cold start, eta = 1/L) after as many cycles, with the same",
         "dictionary and lambda; the predictor's own time is not counted here.",
         "",

@@ -38,6 +38,18 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     return options
 
 
+def command(script: str, arguments: argparse.Namespace) -> str:
+    """The sentence that tells how a result was made."""
+    own = {
+        key: value
+        for key, value in vars(arguments).items()
+        if key not in ("data", "out", "work", "lca_pytorch")
+    }
+    given = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in own.items())
+    checkout = " --lca-pytorch lca-pytorch" if getattr(arguments, "lca_pytorch", None) else ""
+    return f"Made by `python benchmarks/{script}.py --data cifar10.npz {given}{checkout}`."
+
+
 def some_images(source: str, split: str, count: int, seed: int) -> Tensor:
     """A seeded random choice of images of a data set, (N, 3, 32, 32), pixels in [0, 1]."""
     dataset = load_dataset(source, split)
