@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import timm
@@ -31,6 +32,8 @@ class Classifier(TimmAPI, HubAPI):
 
     Attributes:
         about: What its checkpoint says of it (class names, training, results), kept for the next one.
+        refuses_range: Whether pixels outside [0, 1] are an error in evaluation mode; else they are a warning, as for
+            models that timm created, whose scripts warm models up with random numbers.
     """
 
     mean: Tensor
@@ -52,6 +55,7 @@ class Classifier(TimmAPI, HubAPI):
         self.config = config
         self.num_classes = config.num_classes
         self.about: dict[str, Any] = {}
+        self.refuses_range = True
         self.pretrained_cfg = self.default_cfg = data_config(config)
         self.fixed_normalisation = mean is not None
         shape = (1, -1, 1, 1)
@@ -110,7 +114,7 @@ class Classifier(TimmAPI, HubAPI):
     def _encode(self, images: Tensor) -> tuple[Tensor, Encoding | None]:
         """Return what the backbone sees, and all that a sparse-coding layer computed for it."""
         if not self.training:
-            check_range(images)
+            check_range(images, refuse=self.refuses_range)
         if isinstance(self.frontend, LCA):
             encoding = self.frontend.encode(images)
             hands_on_code = self.frontend.output == "code"
@@ -219,8 +223,12 @@ def _build_frontend(config: ModelConfig, *, load_weights: bool) -> nn.Module | N
     return layer
 
 
-def check_range(images: Tensor) -> None:
+def check_range(images: Tensor, *, refuse: bool = True) -> None:
     """Refuse pixels outside [0, 1] (0-255 floats, normalised images), except while compiling or exporting.
+
+    Args:
+        images: Pixels.
+        refuse: Whether to raise; else only to warn.
 
     Raises:
         InputError: If a pixel lies more than 0.01 outside [0, 1], or is NaN.
@@ -229,7 +237,10 @@ def check_range(images: Tensor) -> None:
         return
     low, high = (float(value) for value in images.detach().aminmax())
     if not (low >= -0.01 and high <= 1.01):
-        raise InputError(
+        told = (
             f"pixels range from {low:g} to {high:g}; expected [0, 1]: divide 0-255 pixels by 255, and do not "
             "normalise them (the model does)."
         )
+        if refuse:
+            raise InputError(told)
+        warnings.warn(told, stacklevel=2)

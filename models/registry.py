@@ -85,6 +85,7 @@ def _classifier(
     }
     config = from_dict(ModelConfig, values, where="create_model")
     model = build_classifier(config, load_weights=load_weights)
+    model.refuses_range = False
     if not num_classes:
         model.reset_classifier(0)
     return model

@@ -101,6 +101,13 @@ def test_timm_loads_a_checkpoint_folder(arm, backbone, tmp_path):
     )  # fine-tuning starts at the old weights
 
 
+def test_models_made_by_timm_warn_of_wrong_pixels_only():
+    """timm's validate.py warms models up with normal random numbers."""
+    model = timm.create_model("warplca_resnet10_slim", **SMALL).eval()
+    with pytest.warns(UserWarning, match=r"pixels range from .* expected \[0, 1\]"):
+        model(torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+
+
 def test_atoms_are_kept_from_weight_decay():
     from timm.optim import param_groups_weight_decay
 
