@@ -94,7 +94,8 @@ class WarpLCA(LCA):
 
     def initial_state(self, images: Tensor) -> Tensor | None:
         """Predict the states of standardised images."""
-        return self.predict(images, self.image_lam(images))
+        # Autocast predicts in its own precision; the state keeps that of the images.
+        return self.predict(images, self.image_lam(images)).to(images.dtype)
 
     def predict(self, images: Tensor, lam: Tensor | float) -> Tensor:
         """Predict the states of standardised images for a threshold value, one for all or (N, 1, 1, 1)."""

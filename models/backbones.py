@@ -8,7 +8,7 @@ from typing import Any, cast
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, ResNet
-from torch import nn
+from torch import Tensor, nn
 
 from ..configs.errors import InputError, unknown_name
 from .wide_resnet import WideResNet
@@ -84,7 +84,7 @@ def create_backbone(
 
 def _small_stem(backbone: ResNet, in_channels: int, stride: int) -> None:
     """Replace a ResNet's 7x7 stride-2 convolution and max-pool by one 3x3 convolution (He et al. 2016, 4.2)."""
-    width = cast(nn.BatchNorm2d, backbone.bn1).num_features
+    width = len(cast(Tensor, backbone.bn1.weight))  # of any kind of norm
     backbone.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
     nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
     backbone.maxpool = nn.Identity()

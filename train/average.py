@@ -34,6 +34,7 @@ class WeightAverage:
             multi_avg_fn=get_ema_multi_avg_fn(config.decay) if exponential else None,
             use_buffers=exponential,
         )
+        # torch keeps n_averaged, which it looks at in every step, on the CPU: nothing waits for the device.
         self.first = 0 if exponential else int(config.start * total_steps)
 
     def update(self, model: Classifier, step: int) -> None:

@@ -77,7 +77,7 @@ class TrainingRun:
     """One run: model, optimiser, images and where it stands."""
 
     def __init__(
-        self, config: RunConfig, dataset: ImageDataset, out: Path, *, progress: bool, bar_position: int
+        self, config: RunConfig, dataset: ImageDataset, out: Path, *, progress: bool, bar_position: int = 0
     ) -> None:
         recipe = config.train
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset

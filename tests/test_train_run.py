@@ -1,0 +1,296 @@
+"""A run that goes wrong: NaN, memory, disks, damaged states; what its folder tells; no waiting for the device."""
+
+import errno
+import json
+import logging
+import os
+import sys
+import types
+
+import pandas as pd
+import pytest
+import torch
+from stripes import TIMES, config, stripes
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from warplca.configs import InputError
+from warplca.train import Interrupted, StandardLoss, train
+from warplca.train import loop as loop_module
+from warplca.train.losses import LossResult
+from warplca.train.meter import Meter
+from warplca.train.processes import make_accelerator
+
+
+def states(out):
+    return sorted(path.name for path in (out / "states").iterdir())
+
+
+def same_weights(left, right):
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(left.state_dict().values(), right.state_dict().values(), strict=True)
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_names_its_step_and_keeps_the_good_state(tmp_path, monkeypatch):
+    calls = []
+
+    def sometimes(self, model, batch):
+        logits, told = self.classify(model, batch.images)
+        calls.append(1)
+        loss = self.cross_entropy(logits, batch.labels)
+        return LossResult(loss * (float("nan") if len(calls) == 8 else 1.0), logits.detach(), told)
+
+    monkeypatch.setattr(StandardLoss, "__call__", sometimes)
+    with pytest.raises(InputError, match=r"the loss was not finite at step 8; lower train.learning_rate"):
+        train(config("conv", save_minutes=1e-9), stripes(), tmp_path, progress=False)
+    # Step 10, where the figures were read, is past the mistake; the states before it are good.
+    assert states(tmp_path) == ["step-000000006.safetensors", "step-000000007.safetensors"]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    from warplca.train.step import Stepper
+
+    step = Stepper.__call__
+
+    def broken(self, number, share):
+        figures = step(self, number, share)
+        if number == 6:
+            with torch.no_grad():
+                next(iter(self.objective.parameters())).fill_(float("inf"))
+        return figures
+
+    monkeypatch.setattr(Stepper, "__call__", broken)
+    with pytest.raises(InputError, match="the weights are not finite after step 7"):
+        train(config(None, save_minutes=1e-9), stripes(), tmp_path, progress=False)
+    assert states(tmp_path)[-1] == "step-000000006.safetensors"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_names_the_settings_to_change(tmp_path, monkeypatch, error):
+    def too_large(self, model, batch):
+        raise error
+
+    monkeypatch.setattr(StandardLoss, "__call__", too_large)
+    with pytest.raises(
+        InputError,
+        match=r"out of memory at step 1: train.batch_size 16 in 1 part\(s\) .* train.accumulation to 2",
+    ):
+        train(config("conv"), stripes(), tmp_path, progress=False)
+
+
+def test_other_errors_are_not_taken_for_memory(tmp_path, monkeypatch):
+    def wrong(self, model, batch):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(StandardLoss, "__call__", wrong)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(config("conv"), stripes(), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_newest_state_is_passed_over_for_the_one_before(tmp_path, caplog, damage):
+    run = config("conv", save_minutes=1e-9)
+    whole = train(run, stripes(), tmp_path / "whole", progress=False)
+    with pytest.raises(Interrupted):
+        train(run, stripes(), tmp_path / "parts", progress=False, stop_after=9)
+    newest = tmp_path / "parts" / "states" / states(tmp_path / "parts")[-1]
+    content = bytearray(newest.read_bytes())
+    if damage == "flipped":
+        content[-100] ^= 1
+    newest.write_bytes(content if damage == "flipped" else content[: len(content) // 2 * (damage != "empty")])
+    parts = train(run, stripes(), tmp_path / "parts", progress=False)
+    assert (
+        "the saved state step-000000009.safetensors is truncated or damaged; going on from the one before, at step 8"
+        in caplog.text
+    )
+    assert same_weights(whole, parts)
+
+
+def test_kept_states_are_bounded_and_leftovers_of_a_kill_go(tmp_path):
+    run = config("conv", save_minutes=1e-9, keep_states=3)
+    (tmp_path / "states").mkdir()
+    (tmp_path / "states" / ".step-000000001.safetensors.abc.part").write_bytes(b"half")
+    train(run, stripes(), tmp_path, progress=False)
+    assert states(tmp_path) == [f"step-{step:09d}.safetensors" for step in (13, 14, 15)]
+
+
+def test_operation_may_change_between_sessions_but_the_recipe_may_not(tmp_path):
+    with pytest.raises(Interrupted):
+        train(config("conv"), stripes(), tmp_path, progress=False, stop_after=3)
+    with pytest.raises(InputError, match=r"another configuration \(different: train; train.loss\)"):
+        train(config("conv", loss={"name": "pgd"}), stripes(), tmp_path, progress=False)
+    with pytest.raises(InputError, match=r"another configuration \(different: model; model.frontend\)"):
+        train(config("lca"), stripes(), tmp_path, progress=False)
+    with pytest.raises(InputError, match=r"another configuration \(different: dataset\)"):
+        train(config("conv"), stripes(seed=1), tmp_path, progress=False)
+    train(config("conv", keep_states=5, save_minutes=1.0, log_steps=3), stripes(), tmp_path, progress=False)
+
+
+def test_a_full_disk_costs_a_warning_in_between_and_an_error_at_the_end(tmp_path, monkeypatch, caplog):
+    whole = train(config("conv"), stripes(), tmp_path / "whole", progress=False)
+    save = loop_module.save_state
+    full = [True]
+
+    def limited(*arguments, **options):
+        if full[0]:
+            raise InputError("cannot write it: No space left on device.")
+        return save(*arguments, **options)
+
+    monkeypatch.setattr(loop_module, "save_state", limited)
+    run = config("conv", save_minutes=1e-9)
+    with caplog.at_level(logging.WARNING), pytest.raises(InputError, match="No space left"):
+        train(run, stripes(), tmp_path / "full", progress=False)
+    assert caplog.text.count("No space left on device. Training goes on") == 14
+    full[0] = False
+    assert same_weights(train(run, stripes(), tmp_path / "full", progress=False), whole)
+
+
+def test_a_real_full_disk_leaves_the_older_states(tmp_path):
+    """A file-size limit stands in for the full disk: the write fails half-way, as there."""
+    resource = pytest.importorskip("resource")
+    import signal
+
+    with pytest.raises(Interrupted):
+        train(config("conv"), stripes(), tmp_path, progress=False, stop_after=3)
+    before = states(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot write .*step-000000005.safetensors: File too large"):
+            train(config("conv"), stripes(), tmp_path, progress=False, stop_after=5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert states(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write .*run.json: "):
+        train(config("conv"), stripes(), tmp_path / "file" / "run", progress=False)
+
+    def read_only(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.mkstemp", read_only)
+    with pytest.raises(InputError, match="cannot write .*run.json: Read-only file system"):
+        train(config("conv"), stripes(), tmp_path / "run", progress=False)
+
+
+def test_the_folder_tells_configuration_versions_revision_and_sessions(tmp_path):
+    with pytest.raises(Interrupted):
+        train(config("conv", seed=7), stripes(), tmp_path, progress=False, stop_after=4)
+    train(config("conv", seed=7), stripes(), tmp_path, progress=False)
+    about = json.loads((tmp_path / "run.json").read_text())
+    assert about["config"]["train"]["seed"] == 7
+    assert about["dataset"] == stripes().fingerprint
+    assert about["images"] == 80
+    assert [session["from_step"] for session in about["sessions"]] == [0, 4]
+    session = about["sessions"][0]
+    assert session["packages"]["torch"] == torch.__version__.split("+")[0] or session["packages"]["torch"]
+    assert {"revision", "python", "platform", "started", "processes", "device"} <= set(session)
+    rows = pd.read_csv(tmp_path / "curves.csv")
+    assert {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", *TIMES} <= set(rows)
+    assert rows["data_share"].between(0.0, 1.0).all()
+
+
+def test_tensorboard_is_written_where_it_is_installed(tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, name, value, epoch):
+            written.append((name, epoch))
+
+        def flush(self):
+            pass
+
+        def close(self):
+            written.append("closed")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "tensorboard" else None)
+    train(config("conv", epochs=2), stripes(), tmp_path, progress=False)
+    assert ("val_accuracy", 2) in written
+    assert written[-1] == "closed"
+
+
+class CountingReads(TorchDispatchMode):
+    """Counts what makes the host wait for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        name = str(function)
+        if any(part in name for part in ("_local_scalar_dense", "nonzero", "aten.equal", "is_nonzero")):
+            self.reads.append(name)
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("loss", ["standard", "trades", "pgd"])
+@pytest.mark.parametrize("frontend", ["conv", "warp-lca"])
+def test_a_step_never_waits_for_the_device(tmp_path, frontend, loss):
+    run = config(frontend, loss={"name": loss, "steps": 2}, augment={"noise": 0.1})
+    training = loop_module.TrainingRun(run, stripes(), tmp_path, progress=False)
+    meter = Meter(training.accelerator, {}, 0)
+    training.model.train()
+    shares = training.source.shares(0, 3)
+    training._step(1, next(shares), meter)  # momenta are made in the first
+    with CountingReads() as counting:
+        for step, share in enumerate(shares, start=2):
+            training._step(step, share, meter)
+    # The random numbers of crops are drawn, and looked at, on the host.
+    assert counting.reads == []
+    assert meter.read()["images"] == 48
+
+
+def test_the_meter_adds_up_and_remembers_the_first_bad_step():
+    meter = Meter(make_accelerator("no", all_parameters_learn=True), {"loss": 1.0, "images": 4.0}, 10)
+    meter.add({"loss": torch.tensor(2.0), "images": 3.0})
+    assert meter.read() == {"loss": 3.0, "images": 7.0}
+    for loss in (1.0, float("inf"), float("nan"), 1.0):
+        meter.add({"loss": torch.tensor(loss), "images": 3.0})
+    with pytest.raises(InputError, match="not finite at step 13;"):
+        meter.read()
+
+
+def test_accumulated_parts_make_the_same_step(tmp_path):
+    """Without batch norm the gradient of a batch is the mean over its parts, also where they differ in size."""
+    norm = {"norm_layer": "groupnorm1"}
+    recipe = {"options": norm, "batch_size": 15, "epochs": 1}
+    whole = train(config("warp-lca", **recipe, distillation=0.0), stripes(), tmp_path / "1", progress=False)
+    parts = train(
+        config("warp-lca", **recipe, distillation=0.0, accumulation=4),
+        stripes(),
+        tmp_path / "4",
+        progress=False,
+    )
+    for left, right in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True):
+        assert torch.allclose(left, right, atol=1e-4)
+    left, right = (pd.read_csv(tmp_path / name / "curves.csv") for name in "14")
+    assert left["train_loss"][0] == pytest.approx(right["train_loss"][0], abs=1e-5)
+    assert left["train_accuracy"][0] == right["train_accuracy"][0]
+
+
+@pytest.mark.parametrize("loss", ["standard", "pgd"])
+def test_bfloat16_learns(tmp_path, loss):
+    run = config("warp-lca", precision="bf16", loss={"name": loss, "threat": "linf 0.01", "steps": 2})
+    train(run, stripes(), tmp_path, progress=False)
+    assert pd.read_csv(tmp_path / "curves.csv")["train_loss"].is_monotonic_decreasing
