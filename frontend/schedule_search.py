@@ -16,8 +16,8 @@ REACH = (
     16.0  # of the steps, in units of (1 + mu) / L: active units of a sparse code have a tenth of L or less
 )
 STEPS = (2.0, 4.0, 8.0, 12.0, 16.0)  # eta L
-MOMENTA = (0.3, 0.5, 0.7)
-ANNEALINGS = (1.0, 1.3, 1.6)
+MOMENTA = (0.4, 0.55, 0.7)
+ANNEALINGS = (1.25, 1.5)  # hardly felt at a few cycles, but longer runs need it
 TAIL_MOMENTA = (0.5, 0.7, 0.85)
 
 
