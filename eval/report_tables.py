@@ -24,11 +24,12 @@ _PACKAGES = ("warplca", "torch", "torchvision", "timm", "foolbox", "pyautoattack
 
 @dataclass(frozen=True)
 class TextTable:
-    """A plain table; the first column names the rows."""
+    """A plain table; the first column names the rows; with ``wrapped`` the last one may fill several lines."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    wrapped: bool = False
 
 
 def summary_section(comparison: Comparison) -> dict[str, Any]:
@@ -96,11 +97,9 @@ def suite_table(comparison: Comparison) -> TextTable | None:
         "worst case",
         "status",
         "broken by",
-        "not applicable",
     ]
     rows = []
     for row in suite_rows(comparison.cells).to_dict("records"):
-        record = SuiteRecord.from_text(row["details"])
         rows.append(
             [
                 row["model"],
@@ -110,22 +109,28 @@ def suite_table(comparison: Comparison) -> TextTable | None:
                 f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
                 row["status"],
                 row["attribution"],
-                ", ".join(record.skipped) or "none",
             ]
         )
     caption = "Worst case per image over all attacks of a suite, in %, with Wilson's 95 % interval"
-    return TextTable(caption, columns, rows) if rows else None
+    return TextTable(caption, columns, rows, wrapped=True) if rows else None
 
 
 def check_table(comparison: Comparison) -> TextTable | None:
-    """Every masking check with its evidence; None without suites."""
-    rows = [
-        [row["model"], row["threat"], name, "passed" if passed else "FAILED", evidence]
-        for row in suite_rows(comparison.cells).to_dict("records")
-        for name, passed, evidence in SuiteRecord.from_text(row["details"]).checks
-    ]
-    columns = ["model", "threat", "check", "outcome", "evidence"]
-    return TextTable("Checks for gradient masking", columns, rows) if rows else None
+    """Every masking check with its evidence, and what each suite left out; None without suites."""
+    rows = []
+    for row in suite_rows(comparison.cells).to_dict("records"):
+        record = SuiteRecord.from_text(row["details"])
+        told = [
+            (name, "passed" if passed else "FAILED", evidence) for name, passed, evidence in record.checks
+        ]
+        told += [(name, "left out", why) for name, why in record.skipped.items()]
+        rows += [[row["model"], row["threat"], *entry] for entry in told]
+    columns = ["model", "threat", "check or attack", "outcome", "evidence or reason"]
+    return (
+        TextTable("Checks for gradient masking, and attacks left out", columns, rows, wrapped=True)
+        if rows
+        else None
+    )
 
 
 def worst_table(comparison: Comparison) -> TextTable | None:
