@@ -39,6 +39,8 @@ PLAIN, WARP10, WARP30, ACCELERATED = (
 )
 LARGE = "sigma 25"  # the noise of the photographs, which take plain LCA minutes
 CHOSEN, ADAPTIVE = ", lambda chosen", ", adaptive lambda"
+Denoiser = Callable[[Tensor], Tensor]
+Contestants = dict[str, tuple[str, Denoiser]]
 
 
 def main() -> None:
@@ -63,10 +65,11 @@ def main() -> None:
     test = some_images(arguments.data, "test", arguments.images, arguments.seed)
     found = {}
     for kind in KINDS:
-        contestants = adaptive(arguments.frontend, rules) | others(arguments, train, kind)
+        contestants: Contestants = {}
         for name, layer_at in layers.items():
             layer = layer_at(best_lam(trials[name][kind]))
             contestants[name + CHOSEN] = (fingerprint(layer), by_layer(layer))
+        contestants |= adaptive(arguments.frontend, rules) | others(arguments, train, kind)
         found[kind] = contest(arguments, test, kind, contestants)
     large = {}
     if denoisers.installed("skimage", "every photograph of at least 256 x 256 pixels"):
@@ -81,10 +84,6 @@ def main() -> None:
 
         draw(arguments, arguments.out / f"{name}.png", found, adaptive(arguments.frontend, rules))
     print((arguments.out / f"{name}.md").read_text(encoding="utf-8"))
-
-
-Denoiser = Callable[[Tensor], Tensor]
-Contestants = dict[str, tuple[str, Denoiser]]
 
 
 def solvers(frontend: str) -> dict[str, LayerAt]:
