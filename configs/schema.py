@@ -97,6 +97,8 @@ class ComparisonConfig:
         data: A source for ``load_dataset``.
         seeds: One training run of every arm for each; claims about methods need at least three.
         train_images: Use only so many training images, class-balanced; 0 for all.
+        workers: Runs trained at the same time, each in a process with its share of the cores; 0 takes one a core,
+            and one on a GPU.
         plan: What is measured on the test images.
         selection: What is measured on the validation images, to choose the arm to export.
     """
@@ -108,12 +110,15 @@ class ComparisonConfig:
     data: str = "cifar10-subset"
     seeds: Sequence[int] = (0,)
     train_images: int = 0
+    workers: int = 0
     plan: EvaluationPlan = field(default_factory=EvaluationPlan)
     selection: EvaluationPlan = field(default_factory=EvaluationPlan)
 
     def __post_init__(self) -> None:
         if self.baseline not in self.arms:
             raise InputError(f"baseline is {self.baseline!r}; give one of the arms: {', '.join(self.arms)}.")
+        if self.workers < 0:
+            raise InputError(f"workers is {self.workers}; give 0 (as many as help) or more.")
         if not self.seeds:
             raise InputError("seeds is empty; give at least one seed.")
         if self.selection.corruptions and not self.train.validation_images:

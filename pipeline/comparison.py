@@ -14,6 +14,7 @@ from ..data import ImageDataset, load_dataset
 from ..eval import Comparison, ResultsStore, compare, evaluate
 from ..models import Classifier, save_checkpoint
 from ..train import train
+from .arms import Run, default_workers, train_at_once
 from .pictures import collect_atoms, collect_examples, environment_facts
 
 Say = Callable[[str], None]
@@ -94,13 +95,21 @@ def _training_images(config: ComparisonConfig) -> ImageDataset:
 def _train_arms(
     config: ComparisonConfig, dataset: ImageDataset, out: Path, say: Say, progress: bool
 ) -> dict[tuple[str, int], Classifier]:
+    runs = {
+        (arm, seed): Run(arm, config.run(arm, seed), run_folder(out, arm, seed))
+        for seed in config.seeds
+        for arm in config.arms
+    }
+    waiting = [run for run in runs.values() if not run.finished]
+    workers = config.workers or default_workers(len(waiting))
+    if workers > 1 and len(waiting) > 1:
+        say(f"training {', '.join(run.folder.name for run in waiting)}, {workers} at a time")
+        train_at_once(waiting, dataset, workers=workers, progress=progress)
     models = {}
-    for seed in config.seeds:
-        for arm in config.arms:
-            say(f"training {arm}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
-            models[arm, seed] = train(
-                config.run(arm, seed), dataset, run_folder(out, arm, seed), progress=progress
-            )
+    for key, run in runs.items():
+        if not run.finished:
+            say(f"training {run.folder.name}")
+        models[key] = train(run.config, dataset, run.folder, progress=progress)
     return models
 
 
