@@ -179,8 +179,9 @@ def _spans(length: int, tile: int, stride: int) -> list[slice]:
     if length <= tile:
         return [slice(0, length)]
     count = -(-(length - OVERLAP) // (tile - OVERLAP))
-    starts = [(length - tile) * i // (count - 1) // stride * stride for i in range(count)]
-    return [slice(start, start + tile if i < count - 1 else length) for i, start in enumerate(starts)]
+    side = -(-(length + (count - 1) * OVERLAP) // count)
+    starts = [(length - side) * i // (count - 1) // stride * stride for i in range(count)]
+    return [slice(start, min(start + side + stride, length)) for start in starts]
 
 
 def _ramp(span: slice, length: int) -> Tensor:

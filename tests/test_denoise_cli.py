@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.cbook
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from warplca.cli.main import main
 from warplca.data import load_dataset
 from warplca.frontend import WarpLCA, noise_level, save_frontend, shipped_frontends
 from warplca.frontend.noise_rule import NoiseRule, load_noise_rule, save_noise_rule
-from warplca.pipeline.denoise import FRONTEND, denoise
+from warplca.pipeline.denoise import FRONTEND, OVERLAP, _ramp, _spans, denoise
 from warplca.pipeline.photograph import read_photograph
 
 
@@ -201,6 +204,21 @@ def test_tiles_agree_with_the_whole(noisy: np.ndarray) -> None:
     assert float((whole - tiled).square().mean().sqrt()) < 0.03  # tiles are standardised each for itself
     untouched = denoise(tall, lam=0.8, iterations=10, tile=262).pixels
     assert torch.equal(untouched, whole)
+
+
+@given(st.integers(1, 3000), st.integers(100, 600), st.integers(1, 9))
+def test_tiles_cover_overlap_and_lie_on_the_grid(length: int, tile: int, stride: int) -> None:
+    spans = _spans(length, tile, stride)
+    assert spans[0].start == 0
+    assert spans[-1].stop == length
+    for one, other in pairwise(spans):
+        assert one.stop - other.start >= OVERLAP
+        assert other.start % stride == 0
+    assert all(span.stop - span.start <= tile + stride for span in spans)
+    weights = torch.zeros(length)
+    for span in spans:
+        weights[span] += _ramp(span, length)
+    assert float(weights.min()) > 0
 
 
 def test_shipped_frontends_have_rules_that_rise_with_the_noise() -> None:
