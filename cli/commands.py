@@ -6,12 +6,13 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from ..configs import ComparisonConfig, EvaluationPlan, InputError, RunConfig, load_config
+from ..configs import ComparisonConfig, EvaluationPlan, InputError, load_config
 from ..configs.plan import PLANS
 from .denoise import denoise
 from .export import export
 from .info import info
 from .predict import predict
+from .train import train
 
 
 def quickstart(args: Namespace) -> int:
@@ -40,21 +41,6 @@ def prime(args: Namespace) -> int:
     for name, value in facts.items():
         print(f"{name:<20} {value:.4g}")
     print(f"primed front-end:    {args.out}")
-    return 0
-
-
-def train(args: Namespace) -> int:
-    """Train a classifier."""
-    from dataclasses import replace
-
-    from ..data import load_dataset
-    from ..train import train as run
-
-    config = load_config(RunConfig, args.config, "train", args.overrides)
-    if args.data:
-        config = replace(config, data=args.data)
-    run(config, load_dataset(config.data, "train"), args.out)
-    print(f"checkpoint:  {Path(args.out) / 'checkpoint'}")
     return 0
 
 

@@ -91,7 +91,10 @@ def _prime(commands: argparse._SubParsersAction) -> None:
 
 
 def _train(commands: argparse._SubParsersAction) -> None:
-    text = "train a classifier end to end; the same command continues a stopped run"
+    text = (
+        "train a classifier end to end; the same command continues a stopped run, and under torchrun or accelerate "
+        "launch several processes share it"
+    )
     parser = commands.add_parser("train", help=text, description=text)
     _config(parser, "train", default="warp-lca")
     parser.add_argument("--data", default=None, help=f"in place of the configuration's: {DATA_HELP}")
@@ -211,6 +214,8 @@ def _predict(commands: argparse._SubParsersAction) -> None:
 def _config(parser: argparse.ArgumentParser, kind: str, default: str | None) -> None:
     shown = f" (default: {default})" if default else ""
     parser.add_argument(
-        "--config", default=default, help=f"YAML file, or one of: {', '.join(preset_names(kind))}{shown}"
+        "--config",
+        default=default,
+        help=f"YAML file, or one of: {', '.join(preset_names(kind))}; several joined by +, later ones win{shown}",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES_HELP)

@@ -58,7 +58,7 @@ def test_sigterm_saves_the_state_and_the_same_command_continues(tmp_path):
     save_npz(data, stripes(), stripes(8, seed=1))
     command = [
         sys.executable, "-m", "warplca.cli.main", "train", "--config", "conv", "--data", str(data),
-        "--out", str(tmp_path / "run"), "train.epochs=80", "train.batch_size=16", "train.validation_images=16",
+        "--out", str(tmp_path / "run"), "train.epochs=40", "train.batch_size=16", "train.validation_images=16",
         "model.num_classes=2",
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -72,9 +72,9 @@ def test_sigterm_saves_the_state_and_the_same_command_continues(tmp_path):
     assert "the same command goes on from there" in rest
     assert "Traceback" not in rest
     done = len(pd.read_csv(tmp_path / "run" / "curves.csv"))
-    assert done < 80
+    assert done < 40
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    assert list(pd.read_csv(tmp_path / "run" / "curves.csv")["epoch"]) == list(range(1, 81))
+    assert list(pd.read_csv(tmp_path / "run" / "curves.csv")["epoch"]) == list(range(1, 41))
 
 
 def test_a_run_trained_anew_replaces_its_checkpoint(tmp_path):

@@ -26,7 +26,10 @@ def make_accelerator(precision: str, *, all_parameters_learn: bool) -> accelerat
     # The state of an earlier run in this process would refuse another precision.
     AcceleratorState._reset_state()
     handler = DistributedDataParallelKwargs(find_unused_parameters=not all_parameters_learn)
-    return accelerate.Accelerator(mixed_precision=precision, kwargs_handlers=[handler])
+    # Without an accelerator accelerate joins the other processes, by gloo, only if it is told to compute here.
+    return accelerate.Accelerator(
+        cpu=not torch.accelerator.is_available(), mixed_precision=precision, kwargs_handlers=[handler]
+    )
 
 
 def from_main(accelerator: accelerate.Accelerator, loaded: Loaded, error: InputError | None) -> Loaded:

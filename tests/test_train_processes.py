@@ -1,0 +1,122 @@
+"""Several processes, on one machine and on two simulated ones, do what one process does."""
+
+import socket
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from stripes import TIMES, stripes
+
+from warplca.configs import InputError
+from warplca.data import save_npz
+from warplca.models import load_checkpoint
+from warplca.train.loop import _check_data
+
+CONFIG = """
+model:
+  num_classes: 2
+  features: 8
+  kernel_size: 5
+  iterations: 2
+  threshold: soft
+  lam: 0.2
+  backbone_options: {norm_layer: groupnorm1, channels: [8, 8, 16, 16], stem_width: 8}
+train:
+  epochs: 2
+  batch_size: 15         # 81 images: the last batch has 6, the processes' shares differ in size
+  validation_images: 15
+  distillation: 0.0      # it looks at a few images of each process's share
+  log_steps: 2
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    data = tmp_path / "stripes.npz"
+    save_npz(data, stripes(), stripes(8, seed=1))
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    common = ["train", "--config", str(tmp_path / "small.yaml"), "--data", str(data)]
+    main = ["-m", "warplca.cli.main"]
+
+    def start(out, *overrides, torchrun=()):
+        launcher = (
+            [sys.executable, "-m", "torch.distributed.run", *torchrun] if torchrun else [sys.executable]
+        )
+        command = [*launcher, *main, *common, "--out", str(tmp_path / out), *overrides]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=240)
+    return process.returncode, output, errors
+
+
+def curves(folder):
+    return pd.read_csv(folder / "curves.csv").drop(columns=TIMES)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def assert_alike(left, right):
+    pd.testing.assert_frame_equal(curves(left), curves(right), check_exact=False, rtol=0, atol=1e-4)
+    one, two = (load_checkpoint(run / "checkpoint").state_dict() for run in (left, right))
+    for name, value in one.items():
+        assert (value - two[name]).abs().max() < 1e-3, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frontend", ["null", "warp-lca"])
+def test_two_processes_give_the_curve_of_one(launch, tmp_path, frontend):
+    overrides = (f"model.frontend={frontend}", "train.frozen_epochs=1")
+    assert finish(launch("one", *overrides))[0] == 0
+    code, output, errors = finish(
+        launch("two", *overrides, torchrun=("--nproc-per-node", "2", "--master-port", free_port()))
+    )
+    assert code == 0, errors
+    assert output.count("checkpoint:") == 1
+    assert '"processes": 2' in (tmp_path / "two" / "run.json").read_text()
+    assert_alike(tmp_path / "one", tmp_path / "two")
+    # One process goes on where two stood, and finds the run finished.
+    assert finish(launch("two", *overrides))[0] == 0
+
+
+@pytest.mark.slow
+def test_two_machines_give_the_curve_of_one(launch, tmp_path):
+    """Two launchers that know each other only by address and port, as on two hosts."""
+    overrides = ("model.frontend=lca", "train.accumulation=2")
+    assert finish(launch("one", *overrides))[0] == 0
+    address = (
+        "--nnodes",
+        "2",
+        "--nproc-per-node",
+        "1",
+        "--master-addr",
+        "127.0.0.1",
+        "--master-port",
+        free_port(),
+    )
+    first = launch("two", *overrides, torchrun=(*address, "--node-rank", "0"))
+    # The second host has no access to the first one's folder.
+    second = launch("elsewhere", *overrides, torchrun=(*address, "--node-rank", "1"))
+    results = [finish(process) for process in (first, second)]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert not (tmp_path / "elsewhere").exists()
+    assert_alike(tmp_path / "one", tmp_path / "two")
+
+
+def test_more_processes_than_images_are_refused():
+    from stripes import config
+
+    with pytest.raises(
+        InputError, match="17 processes share batches of 16 images; start at most 16 processes"
+    ):
+        _check_data(config(None), stripes(), 17)
+    with pytest.raises(InputError, match="9 processes share batches of 8 images"):
+        _check_data(config(None), stripes(24), 9)
