@@ -75,6 +75,13 @@ class LearnedSteps(nn.Module):
         factor = self.annealing ** min(iterations / max(self.cycles, 1), LARGEST_POWER)
         return annealed_thresholds(lam, iterations, factor=factor, span=max(round(0.8 * iterations), 1))
 
+    def extra_repr(self) -> str:
+        """Describe the steps in ``print(module)``."""
+        return (
+            f"reach={self.reach!r}, annealing={self.annealing!r}, tail_step={self.tail_step!r}, "
+            f"tail_momentum={self.tail_momentum!r}, cycles={self.cycles}"
+        )
+
     def get_extra_state(self) -> Tensor:
         """Return the plain numbers as a tensor, to be saved with the weights."""
         return torch.tensor(
