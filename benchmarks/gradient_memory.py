@@ -1,6 +1,6 @@
 """Peak memory and time of one training step through the layer, by kind of gradient and number of iterations.
 
-Usage: python benchmarks/gradient_memory.py [--out FILE.json] [--batch 16]
+Usage: python benchmarks/gradient_memory.py [--out FILE.json] [--batch 16] [--keep-freed]
 
 A step is the forward pass of a front-end with a soft threshold, a loss on its code, and the backward pass to the
 dictionary. On a CPU every figure comes from a process of its own: the growth of its resident memory over what it
@@ -41,14 +41,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--keep-freed",
+        action="store_true",
+        help="let the C library keep freed memory as it does by default, which blurs the figures",
+    )
     parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case is not None:
         print(json.dumps(one_step(CASES[arguments.case], arguments.batch, arguments.device)))
         return
     figures = []
-    # Memory that is freed goes back at once, so that the peak is what was needed and not what was kept.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    environment = dict(os.environ)
+    if not arguments.keep_freed:
+        # Memory that is freed goes back at once, so that the peak is what was needed and not what was kept.
+        environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     for index, case in enumerate(CASES):
         command = [sys.executable, __file__, "--case", str(index), "--batch", str(arguments.batch)]
         command += ["--device", arguments.device]

@@ -76,15 +76,17 @@ def build(
     code = THRESHOLDS["hard"](operator.analyse(images), LAM)
     count = arguments.iterations
 
-    def ours(low: ConvOperator, momentum: float = 0.0) -> Callable[[], object]:
+    def ours(low: ConvOperator, momentum: float = 0.0, threshold: str = "hard") -> Callable[[], object]:
         schedule = plain_schedule(low, count, momentum=momentum)
-        return lambda: solve(low, images, THRESHOLDS["hard"], LAM, schedule)
+        return lambda: solve(low, images, THRESHOLDS[threshold], LAM, schedule)
 
     contenders: dict[str, tuple[int, Callable[[], object]]] = {
         "floor": (count, floor(images, code, operator, count, torch.contiguous_format)),
         "floor, channels last": (count, floor(images, code, operator, count, torch.channels_last)),
         "ours": (count, ours(operator)),
         "ours, momentum": (count, ours(operator, 0.9)),
+        "ours, soft": (count, ours(operator, 0.9, "soft")),
+        "ours, smooth": (count, ours(operator, 0.9, "smooth")),
         "ours, bf16": (count, ours(operator.computing_in(torch.bfloat16), 0.9)),
     }
     if arguments.lca_pytorch:

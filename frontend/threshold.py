@@ -71,9 +71,10 @@ class Threshold:
 
     def _positive_part(self, state: Tensor, lam: Tensor | float) -> Tensor:
         if math.isfinite(self.gamma):
-            return torch.relu(state - self.alpha * lam) * torch.sigmoid(self.gamma * (state - lam))
+            gate = (state - lam).mul_(self.gamma).sigmoid_()
+            return torch.relu(state - self.alpha * lam if self.alpha else state) * gate
         if self.alpha == 1.0:
-            return torch.relu(state - lam)
+            return (state - lam).relu_()
         if self.alpha == 0.0 and not isinstance(lam, Tensor):
             return torch.nn.functional.threshold(state, lam, 0.0)
         return torch.where(state > lam, state - self.alpha * lam, 0.0)
