@@ -89,7 +89,8 @@ def guarded_step(
     bad = ~(energy <= slack * accepted.lowest)  # NaN is bad
     if slack > 1.0:  # at safe steps an energy that rises is the dynamics' own way
         bad &= (factor * step_size * operator.lipschitz > 1.0).flatten()
-    if torch.compiler.is_compiling() or bool(bad.any()):
+    # Looking is worth it on a CPU only: elsewhere it would wait for the device.
+    if bad.device.type != "cpu" or torch.compiler.is_compiling() or bool(bad.any()):
         back = bad[:, None, None, None]
         state, before = torch.where(back, last, state), torch.where(back, last, before)
         code = torch.where(back, accepted.code, code)
