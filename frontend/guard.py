@@ -44,7 +44,7 @@ class Accepted(NamedTuple):
 def cold(images: Tensor, state: Tensor) -> Accepted:
     """Return what is known of the state zero: the initial state is held against it."""
     return Accepted(
-        torch.zeros_like(state), images, _half_square(images), images.new_ones(len(images), 1, 1, 1)
+        torch.zeros_like(state), images, _half_square(images), images.new_ones(images.shape[0], 1, 1, 1)
     )
 
 

@@ -206,7 +206,9 @@ def solve(
 def cold_start(operator: ConvOperator, images: Tensor) -> Tensor:
     """Return the state zero for these images, (N, M, h, w)."""
     height, width = state_size((images.shape[2], images.shape[3]), operator.stride)
-    return images.new_zeros(images.shape[0], len(operator.atoms), height, width)  # len() would fix the batch in exports
+    return images.new_zeros(
+        images.shape[0], len(operator.atoms), height, width
+    )  # len() would fix the batch in exports
 
 
 def check_overflow(operator: ConvOperator, state: Tensor) -> None:
