@@ -1,0 +1,236 @@
+"""Training throughput: our loop against a minimal one, WARP-LCA against the bare backbone, and the input's share.
+
+    python benchmarks/training_speed.py                          # ResNet-18, all comparisons
+    python benchmarks/training_speed.py --timm CHECKOUT          # and timm's own training script, from a checkout
+    python benchmarks/training_speed.py --backbone resnet10_slim --batch-size 64 --seconds 30
+
+The contestants take turns, step by step, so that a busy machine slows all of them alike; shown are the ratios of
+medians and their spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from warplca.configs import RunConfig, from_dict
+from warplca.data import ImageDataset, load_dataset
+from warplca.models import create_backbone
+from warplca.train.loop import TrainingRun
+from warplca.train.meter import Meter
+
+Step = Callable[[], float]
+PLAIN_CYCLES = 100
+
+
+def loop_steps(config: dict, dataset: ImageDataset, folder: Path) -> tuple[Step, Callable[[], float]]:
+    """Return one step of our loop as a call that returns its seconds, and a call for the input's seconds so far."""
+    run = TrainingRun(from_dict(RunConfig, config, where="benchmark"), dataset, folder, progress=False)
+    meter = Meter(run.accelerator, {}, 0)
+    run.model.train()
+    shares = run.source.shares(0, run.total_steps)
+    number = [0]
+
+    def step() -> float:
+        started = time.perf_counter()
+        number[0] += 1
+        run._step(number[0], next(shares), meter)
+        if number[0] % run.recipe.log_steps == 0:
+            meter.read()
+        synchronise()
+        return time.perf_counter() - started
+
+    def data_seconds() -> float:
+        return float(meter.sums.get("data_seconds", 0.0))
+
+    return step, data_seconds
+
+
+def minimal_steps(args: argparse.Namespace, dataset: ImageDataset) -> Step:
+    """Return one step of a loop written by hand: the same network, optimiser, crops and flips, and nothing else."""
+    device = torch.device(torch.accelerator.current_accelerator() or "cpu")
+    model = create_backbone(args.backbone, in_channels=3, num_classes=10, stem_stride=2).to(device)
+    model = model.to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    images = torch.from_numpy(dataset.images.copy()).permute(0, 3, 1, 2).contiguous().to(device)
+    labels = torch.from_numpy(dataset.labels.copy()).to(device)
+
+    def step() -> float:
+        started = time.perf_counter()
+        chosen = torch.randint(len(images), (args.batch_size,)).to(device)
+        x = F.pad(images[chosen], (4, 4, 4, 4), mode="reflect")
+        top, left = torch.randint(9, (2,)).tolist()
+        x = x[:, :, top : top + 32, left : left + 32]
+        x = (x.flip(3) if top % 2 else x).float() / 255.0
+        x = (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)
+        loss = F.cross_entropy(model(x.contiguous(memory_format=torch.channels_last)), labels[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        synchronise()
+        return time.perf_counter() - started
+
+    return step
+
+
+def synchronise() -> None:
+    """Wait for the device, where there is one."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def settings(args: argparse.Namespace, frontend: str | None, **recipe: object) -> dict:
+    """Return a run's configuration: stride 2, no clipping or smoothing beyond what the minimal loop has."""
+    model: dict = {"backbone": args.backbone, "frontend": frontend, "stride": 2, "iterations": 10}
+    if frontend in ("lca", "warp-lca"):
+        model |= {
+            "frontend_weights": "cifar10-64x9s2",
+            "iterations": 10 if frontend == "warp-lca" else PLAIN_CYCLES,
+        }
+    epochs = 1000
+    train = {"epochs": epochs, "frozen_epochs": epochs, "batch_size": args.batch_size, "learning_rate": 0.01}
+    return {"model": model, "train": {**train, "clip_norm": 0.0, **recipe}}
+
+
+def take_turns(steps: dict[str, Step], seconds: float) -> dict[str, list[float]]:
+    """Run the contestants in turn until each had its share of the time; the first three rounds warm up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    limit, rounds = time.perf_counter() + seconds, 0
+    while rounds < 6 or time.perf_counter() < limit:
+        for name, step in steps.items():
+            taken = step()
+            if rounds >= 3:
+                times[name].append(taken)
+        rounds += 1
+    return times
+
+
+def show(times: dict[str, list[float]], reference: str, batch_size: int) -> None:
+    """Print images a second and the ratio to the reference, with the quartiles of the ratios within a round."""
+    print(f"{'':<34}{'ms/step':>9}{'images/s':>10}{'of ' + reference:>24}")
+    for name, values in times.items():
+        middle = statistics.median(values)
+        ratios = sorted(base / own for base, own in zip(times[reference], values, strict=True))
+        low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
+        ratio = statistics.median(times[reference]) / middle
+        print(
+            f"{name:<34}{1e3 * middle:>9.1f}{batch_size / middle:>10.1f}{ratio:>10.2f}x [{low:.2f}, {high:.2f}]"
+        )
+
+
+def compare_loops(args: argparse.Namespace, dataset: ImageDataset, folder: Path) -> None:
+    """Bare backbone: our loop against the minimal one."""
+    ours, _ = loop_steps(settings(args, None), dataset, folder / "bare")
+    times = take_turns({"minimal loop": minimal_steps(args, dataset), "warplca train": ours}, args.seconds)
+    show(times, "minimal loop", args.batch_size)
+
+
+def compare_arms(args: argparse.Namespace, dataset: ImageDataset, folder: Path) -> None:
+    """The arms at equal feature-map size, front-ends frozen."""
+    names = {
+        "bare": None,
+        "conv": "conv",
+        "WARP-LCA, 10 cycles, frozen": "warp-lca",
+        f"plain LCA, {PLAIN_CYCLES} cycles, frozen": "lca",
+    }
+    steps = {
+        name: loop_steps(settings(args, arm), dataset, folder / str(arm))[0] for name, arm in names.items()
+    }
+    show(take_turns(steps, args.seconds), "bare", args.batch_size)
+
+
+def input_shares(args: argparse.Namespace, dataset: ImageDataset, folder: Path) -> None:
+    """The input's share of the step time, for each kind of augmentation."""
+    kinds: dict[str, dict] = {
+        "crop and flip": {},
+        "crop, flip and noise": {"augment": {"noise": 0.1, "noise_share": 0.5}},
+        "RandAugment": {"augment": {"policy": "randaugment", "severity": 9}},
+        "AugMix": {"augment": {"policy": "augmix"}},
+        "AugMix, JSD (three views)": {"augment": {"policy": "augmix"}, "loss": {"name": "jsd", "beta": 12.0}},
+    }
+    for workers in (0, 2):
+        for name, recipe in kinds.items():
+            if workers:
+                if "policy" not in recipe.get("augment", {}):
+                    continue
+                recipe = {**recipe, "augment": {**recipe["augment"], "workers": workers}}
+            step, data_seconds = loop_steps(settings(args, None, **recipe), dataset, folder / "input")
+            for _ in range(2):
+                step()
+            before, total = data_seconds(), 0.0
+            for _ in range(8):
+                total += step()
+            share = (data_seconds() - before) / total
+            print(f"{name:<34}{workers} workers: {share:>6.1%} of {1e3 * total / 8:.0f} ms a step")
+
+
+def against_timm(args: argparse.Namespace, dataset: ImageDataset, folder: Path) -> None:
+    """timm's train.py on the same images as files, in float32; its own report of images a second."""
+    from PIL import Image
+
+    root = folder / "images"
+    count = max(8 * args.batch_size, 512)
+    for split in ("train", "validation"):
+        for number in range(count if split == "train" else args.batch_size):
+            target = root / split / dataset.class_names[dataset.labels[number]]
+            target.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.asarray(dataset.images[number])).save(target / f"{number}.png")
+    command = [
+        sys.executable, str(Path(args.timm) / "train.py"), "--data-dir", str(root), "--model", args.backbone,
+        "--num-classes", "10", "--input-size", "3", "32", "32", "--batch-size", str(args.batch_size), "--epochs", "2",
+        "--opt", "sgd", "--workers", "1", "--log-interval", "1", "--output", str(folder / "timm"), "--channels-last",
+        "--no-prefetcher", "--device", str(torch.accelerator.current_accelerator() or "cpu"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    rates = [float(rate) for rate in re.findall(r"([\d.]+)/s \(", done.stdout + done.stderr)]
+    if done.returncode or len(rates) < 4:
+        print(f"timm's train.py did not run: {(done.stderr or done.stdout)[-300:]}")
+        return
+    config = settings(args, None)
+    config["model"] |= {"stem": "original"}  # timm's script cannot change the stem
+    step, _ = loop_steps(config, dataset, folder / "against")
+    ours = [step() for _ in range(12)][4:]
+    theirs, own = statistics.median(rates[len(rates) // 2 :]), args.batch_size / statistics.median(ours)
+    print(
+        f"timm's train.py {theirs:.1f} images/s, warplca train {own:.1f} images/s: {own / theirs:.2f}x (original stem)"
+    )
+
+
+def main() -> None:
+    """Run the comparisons."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each comparison")
+    parser.add_argument("--timm", default=None, help="checkout of pytorch-image-models")
+    parser.add_argument("--only", choices=("loops", "arms", "input", "timm"), default=None)
+    args = parser.parse_args()
+    dataset = load_dataset("cifar10-subset", "train")
+    about = {"backbone": args.backbone, "batch_size": args.batch_size, "threads": torch.get_num_threads()}
+    print(json.dumps({**about, "torch": torch.__version__}))
+    parts = {"loops": compare_loops, "arms": compare_arms, "input": input_shares}
+    if args.timm:
+        parts["timm"] = against_timm
+    with tempfile.TemporaryDirectory() as folder:
+        for name, part in parts.items():
+            if args.only in (None, name):
+                print(f"\n{(part.__doc__ or '').splitlines()[0]}")
+                part(args, dataset, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
