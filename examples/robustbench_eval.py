@@ -8,8 +8,8 @@ files.
     python -m venv rb && rb/bin/pip install robustbench==1.1.1 onnxruntime 'setuptools<81'
     PYTHONPATH=CHECKOUT rb/bin/python robustbench_eval.py model.onnx images.npz corrupted --name Mine2026
 
-CHECKOUT is a checkout of the RobustBench repository: in the package 1.1.1 on the index the function `benchmark` is
-commented out. images.npz holds `test_images` (uint8, NHWC) and `test_labels`; `warplca.data.save_npz` writes it.
+CHECKOUT is a checkout of the RobustBench repository at 71f09bd: in the package 1.1.1 on the index the function `benchmark`
+is commented out, and later commits divide CIFAR-10's errors by AlexNet's, which their table lacks. images.npz holds `test_images` (uint8, NHWC) and `test_labels`; `warplca.data.save_npz` writes it.
 """
 
 import argparse
@@ -68,7 +68,10 @@ def use_local_images(clean, corrupted):
 
     cifar = BenchmarkDataset.cifar_10
     data._clean_dataset_loaders[cifar] = load_clean
-    data.CORRUPTION_DATASET_LOADERS[cifar] = {ThreatModel.corruptions: load_corrupted}
+    by_threat = isinstance(data.CORRUPTION_DATASET_LOADERS[cifar], dict)  # in newer checkouts
+    data.CORRUPTION_DATASET_LOADERS[cifar] = (
+        {ThreatModel.corruptions: load_corrupted} if by_threat else load_corrupted
+    )
     return len(labels)
 
 

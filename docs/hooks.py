@@ -1,0 +1,37 @@
+"""What the site's configuration cannot say: pages that exist in some versions only, and where the package is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+OPTIONAL = {
+    "Background": (("Priming", "priming.md"),),
+    "Results": (
+        ("Overview", "results.md"),
+        ("Performance of the solver", "performance.md"),
+        ("Studies", "results/README.md"),
+        ("Study", "study.md"),
+        ("Scaling", "scaling.md"),
+    ),
+}
+
+
+def on_startup(**rest: Any) -> None:
+    """Keep the `warplca` command, which lies beside `mkdocs`, from being taken for the package."""
+    sys.path[:] = [folder for folder in sys.path if not (Path(folder) / "warplca").is_file()]
+
+
+def on_config(config: Any) -> Any:
+    """Extend the sections by those of their pages that exist."""
+    folder = Path(config.docs_dir)
+    for entry in config.nav:
+        for section, pages in OPTIONAL.items():
+            if section in entry:
+                own = entry[section] if isinstance(entry[section], list) else []
+                listed = {path for page in own for path in page.values()}
+                entry[section] = own + [
+                    {title: path} for title, path in pages if (folder / path).is_file() and path not in listed
+                ]
+    return config
