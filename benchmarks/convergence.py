@@ -59,7 +59,7 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("warplca").setLevel(logging.ERROR)  # other lambda than primed for, on purpose
-    images = some_images(arguments.data, "test", arguments.images, arguments.seed)
+    images = some_images(arguments.data, "test", arguments.images, arguments.seed, pool=1000)
     lam = float(WarpLCA.from_pretrained(arguments.frontend).lam)
     solvers = contenders(arguments.frontend, lam)
     found = {}

@@ -84,4 +84,4 @@ def _density(
         x, y, "s", color=colours[PLAIN], markersize=4, label="plain LCA, 300, 600, 1,000, 2,000 iterations"
     )
     axis.set(xlabel="active units, %", ylabel="PSNR of the reconstruction, dB")
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="best")

@@ -52,11 +52,14 @@ def command(script: str, arguments: argparse.Namespace) -> str:
     return f"Made by `python benchmarks/{script}.py --data cifar10.npz {given}{checkout}`."
 
 
-def some_images(source: str, split: str, count: int, seed: int) -> Tensor:
-    """A seeded random choice of images of a data set, (N, 3, 32, 32), pixels in [0, 1]."""
+def some_images(source: str, split: str, count: int, seed: int, *, pool: int = 0) -> Tensor:
+    """A seeded random choice of images of a data set, (N, 3, 32, 32), pixels in [0, 1].
+
+    With a ``pool``, the first ``count`` of so many chosen ones: runs on few images are then a part of runs on many.
+    """
     dataset = load_dataset(source, split)
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[:count]
-    return dataset.tensors(np.sort(chosen).tolist())[0]
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[: max(count, pool)]
+    return dataset.tensors(np.sort(chosen)[:count].tolist())[0]
 
 
 def fingerprint(*things: object) -> str:
