@@ -47,16 +47,16 @@ def prime(args: Namespace) -> int:
 def evaluate(args: Namespace) -> int:
     """Measure a checkpoint."""
     from ..data import load_dataset
-    from ..eval import evaluate as run
     from ..eval.aggregate import is_complete, mean_corruption_error
     from ..eval.trust import attack_sentences
     from ..models import load_checkpoint
+    from ..pipeline.sharded import evaluate_sharded, processes
 
     plan = _plan(args.plan, args.overrides)
     model = load_checkpoint(args.checkpoint)
     name = args.name or Path(args.checkpoint).resolve().name
     dataset = load_dataset(args.data, "test")
-    frame = run(
+    frame = evaluate_sharded(
         model,
         dataset,
         plan,
@@ -66,6 +66,8 @@ def evaluate(args: Namespace) -> int:
         corruption_source=args.corrupted,
         budget=args.budget,
     )
+    if not processes().is_main_process:
+        return 0
     columns = ["condition", "severity", "threat", "accuracy", "low", "high", "images", "status"]
     print(frame[columns].to_string(index=False, float_format="%.3f", na_rep="-"))
     for line in attack_sentences(frame):
@@ -97,14 +99,16 @@ def compare(args: Namespace) -> int:
 
 def corrupt(args: Namespace) -> int:
     """Write corrupted test images."""
-    from ..data import CORRUPTION_GROUPS, load_dataset, write_corruptions
+    from ..data import CORRUPTION_GROUPS, load_dataset
+    from ..pipeline.sharded import processes, write_corruptions_sharded
 
     dataset = load_dataset(args.data, "test")
     only = [name for entry in args.only or ["standard"] for name in CORRUPTION_GROUPS.get(entry, (entry,))]
-    write_corruptions(
+    write_corruptions_sharded(
         dataset, args.out, names=only, severities=args.severity, seed=args.seed, workers=args.workers
     )
-    print(f"corrupted images: {args.out}")
+    if processes().is_main_process:
+        print(f"corrupted images: {args.out}")
     return 0
 
 

@@ -1,0 +1,137 @@
+"""Evaluation and corruption shared out over the processes of torchrun or accelerate: the table of one process.
+
+What is shared out are whole cells and whole files, so that every batch, seed and prediction is that of one
+process. Alone, these are the plain calls.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from ..configs import EvaluationPlan, InputError
+from ..configs.plan import resolve_plan
+from ..data import ImageDataset, write_corruptions
+from ..data.corruptions.manifest import Manifest
+from ..eval import ResultsStore, evaluate
+from ..eval.inference import Model
+from ..eval.planning import corruption_names
+
+
+def processes() -> PartialState:
+    """Return the processes that were started together; one alone outside of a launcher."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def evaluate_sharded(
+    model: Model,
+    dataset: ImageDataset,
+    plan: EvaluationPlan | str = "quick",
+    *,
+    results: str | Path | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Measure a model with the processes that were started together; see ``eval.evaluate``.
+
+    Corruptions and attacks are dealt out like cards. All processes write to one results store, so that a stopped
+    call goes on where it stopped; its file must be on a disk that they share and that locks files, which network file
+    systems rarely do: evaluate on one machine.
+
+    Args:
+        model: The same in every process.
+        dataset: Likewise.
+        plan: Likewise.
+        results: Path of the store; None keeps it for this call only.
+        **options: Of ``eval.evaluate``.
+
+    Returns:
+        In every process, the rows of the whole plan, as one process measures them.
+    """
+    state = processes()
+    if state.num_processes == 1:
+        return evaluate(model, dataset, plan, results=results, **options)
+    plan = resolve_plan(plan)
+    with tempfile.TemporaryDirectory() as private:
+        path = Path(results or broadcast_object_list([str(Path(private) / "results.sqlite")])[0])
+        if state.is_main_process:
+            ResultsStore(path).close()  # made by one: SQLite lets only one process at a time set up a file
+        state.wait_for_everyone()
+        share = share_of_plan(plan, state.process_index, state.num_processes)
+        evaluate(model, dataset, share, results=path, **options)
+        state.wait_for_everyone()
+        frame = evaluate(model, dataset, plan, results=path, **{**options, "progress": False})
+        state.wait_for_everyone()
+        return frame
+
+
+def share_of_plan(plan: EvaluationPlan, process: int, processes: int) -> EvaluationPlan:
+    """Return the part of a plan that falls to a process; the clean images are in each."""
+    names = corruption_names(plan)
+    entries = [*names, *plan.attacks][process::processes]
+    return replace(
+        plan,
+        corruptions=tuple(entry for entry in entries if isinstance(entry, str)),
+        attacks=tuple(entry for entry in entries if not isinstance(entry, str)),
+    )
+
+
+def write_corruptions_sharded(
+    dataset: ImageDataset, folder: str | Path, *, names: Sequence[str], **options: Any
+) -> list[Path]:
+    """Write corrupted images with the processes that were started together; see ``data.write_corruptions``.
+
+    Each process but the main one writes to a folder of its own inside ``folder``, from which the main one takes the
+    finished files; ``folder`` must be one that all processes see.
+
+    Returns:
+        The files, which are those that one process writes.
+    """
+    state = processes()
+    if state.num_processes == 1:
+        return write_corruptions(dataset, folder, names=names, **options)
+    folder = Path(folder).expanduser()
+    mine = folder if state.is_main_process else _part(folder, state.process_index)
+    if share := list(dict.fromkeys(names))[state.process_index :: state.num_processes]:
+        write_corruptions(dataset, mine, names=share, **options)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        for process in range(1, state.num_processes):
+            _take(_part(folder, process), folder)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        return write_corruptions(
+            dataset, folder, names=names, **options
+        )  # checks them, and finds nothing to do
+    return [folder / f"{name}.npy" for name in names]
+
+
+def _part(folder: Path, process: int) -> Path:
+    return folder / f".process-{process}"
+
+
+def _take(part: Path, folder: Path) -> None:
+    """Move finished files, and what their note says of them."""
+    found, whole = Manifest.read(part), Manifest.read(folder)
+    if found is None:
+        return
+    if whole is None:
+        raise InputError(
+            f"{folder} lost its note while corruptions were written; run the same command again."
+        )
+    whole.check_same_origin(found, folder)
+    for name in found.files:
+        os.replace(part / f"{name}.npy", folder / f"{name}.npy")
+    whole.files.update(found.files)
+    whole.write(folder)
+    for path in part.iterdir():
+        path.unlink()
+    part.rmdir()
