@@ -9,7 +9,8 @@ Usage: python benchmarks/solver_convergence.py [--lca-pytorch FOLDER] [--out FIL
    ConvBPDN, where sporco is installed. The optimum is bounded from below by a dual point.
 
 The schedules were chosen by choose_schedule.py on training images; the images here, the last of the embedded test
-images, had no part in it. Energies are computed outside the timed spans. Each library runs alone, one after the other, on one thread.
+images, had no part in it. Energies are computed outside the timed spans. Each library runs alone, one after the
+other, on one thread.
 """
 
 from __future__ import annotations
