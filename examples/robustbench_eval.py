@@ -89,8 +89,9 @@ def main():
     parser.add_argument("--images", type=int, default=10000, help="use only so many")
     arguments = parser.parse_args()
     count = min(use_local_images(arguments.clean, arguments.corrupted), arguments.images)
+    model = OnnxModel(arguments.model).eval()
     benchmark_function()(
-        OnnxModel(arguments.model).eval(),
+        model,
         n_examples=count,
         dataset="cifar10",
         threat_model="corruptions",
@@ -99,8 +100,17 @@ def main():
         batch_size=100,
     )
     entry = Path("model_info") / "cifar10" / "corruptions" / f"{arguments.name}.json"
-    if set(json.loads(entry.read_text())) != set(utils.ModelInfo.__dataclass_fields__):
+    values = json.loads(entry.read_text())
+    if set(values) != set(utils.ModelInfo.__dataclass_fields__):
         raise SystemExit(f"{entry} is not of the form that RobustBench's leaderboard reads")
+    told = json.loads(model.session.get_modelmeta().custom_metadata_map["warplca"])["model"]
+    values |= {
+        "name": arguments.name,
+        "architecture": f"{told['backbone']}, front-end {told['frontend'] or 'none'}",
+        "number_forward_passes": 1,
+        "footnote": f"{count} images",
+    }
+    entry.write_text(json.dumps(values, indent=2))
     sys.stdout.write(f"{entry}\n{entry.read_text()}\n")
 
 
