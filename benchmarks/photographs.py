@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "rocket")
+PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee")
 TEXTURES = ("brick", "grass", "gravel", "page", "text", "coins", "moon", "hubble_deep_field", "ihc")
 SIDE = 256
 
