@@ -29,6 +29,9 @@ CUTTING: frozenset[Any] = frozenset(
 """Functions whose value is close to their argument, or follows it, and whose gradient is zero."""
 
 
+TO_NUMBER: frozenset[Any] = frozenset({Tensor.__float__, Tensor.item})
+
+
 @dataclass(frozen=True, kw_only=True)
 class LookThroughCalls(View):
     """BPDA for the model's own ``detach``, ``no_grad``, ``round``, ``floor``, ``ceil``, ``trunc`` and ``sign``.
@@ -77,6 +80,8 @@ class _IgnoreCuts(TorchFunctionMode):
     ) -> Any:
         if func is torch._C._set_grad_enabled:
             return self._set_grad_enabled(*args)
+        if func in TO_NUMBER:  # a number carries no gradient: torch warns where a cut was ignored before
+            return func(args[0].detach())
         result = func(*args, **(kwargs or {}))
         if (
             func in CUTTING
