@@ -37,6 +37,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line; an unknown option is named together with the nearest of its command's."""
     parser = build_parser()
     namespace, unknown = parser.parse_known_args(arguments)
+    # argparse takes positional arguments in one run only: changes may stand before and after options.
+    late = [entry for entry in unknown if "=" in entry and not entry.startswith("-")]
+    if late == unknown and hasattr(namespace, "overrides"):
+        namespace.overrides += late
+        unknown = []
     if unknown:
         subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
         options = subparsers.choices[namespace.command]._option_string_actions

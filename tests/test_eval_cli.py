@@ -70,3 +70,13 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     assert main([*command, "--results", str(tmp_path / "r.sqlite"), *changes]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_changes_to_the_plan_may_stand_before_and_after_options(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["clean_images=4", "--results", str(tmp_path / "r.sqlite"), "batch_size=2"]
+    assert main([*command, *changes, "--name", "late", "seed=3"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ["4", "complete"]
+    assert main([*command, *changes, "--nam", "late", "clean_imges=4"]) == 2
+    assert "clean_imges" in capsys.readouterr().err
