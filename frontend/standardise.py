@@ -39,11 +39,16 @@ def standardise(images: Tensor) -> Standardised:
     Args:
         images: (N, C, H, W), pixels in [0, 1].
     """
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    mean = _mean(images)
     centred = images - mean
     # The square root's slope is infinite at zero: clamp the variance, not its root.
-    std = centred.square().mean(dim=(1, 2, 3), keepdim=True).clamp_min(STD_FLOOR**2).sqrt()
+    std = _mean(centred.square()).clamp_min(STD_FLOOR**2).sqrt()
     return Standardised(centred / std, mean, std)
+
+
+def _mean(images: Tensor) -> Tensor:
+    """Mean of each image, (N, 1, 1, 1), in stages: runtimes that add up naively (ONNX) are 20 times as exact so."""
+    return images.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
 
 
 def check_finite(images: Tensor) -> None:
