@@ -90,7 +90,8 @@ class Database:
                 f"results store {self.path} has schema version {version}, expected {SCHEMA_VERSION}: "
                 "use the warplca version that wrote it, or evaluate into a new file."
             )
-        if not read_only:
+        # Asked for again, it would be refused ("locked") while another process writes, without waiting.
+        if not read_only and execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             execute("PRAGMA journal_mode = WAL")
 
     def _create_tables(self, schema: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,16 @@ def evaluate_sharded(
     plan = resolve_plan(plan)
     with tempfile.TemporaryDirectory() as private:
         path = Path(results or broadcast_object_list([str(Path(private) / "results.sqlite")])[0])
-        if state.is_main_process:
-            ResultsStore(path).close()  # made by one: SQLite lets only one process at a time set up a file
-        state.wait_for_everyone()
-        share = share_of_plan(plan, state.process_index, state.num_processes)
-        evaluate(model, dataset, share, results=path, **options)
-        state.wait_for_everyone()
-        frame = evaluate(model, dataset, plan, results=path, **{**options, "progress": False})
-        state.wait_for_everyone()
+        with ExitStack() as stack:
+            if state.is_main_process:
+                # Held open throughout: SQLite refuses others while a first one sets up the file, or a last leaves.
+                stack.enter_context(ResultsStore(path))
+            state.wait_for_everyone()
+            share = share_of_plan(plan, state.process_index, state.num_processes)
+            evaluate(model, dataset, share, results=path, **options)
+            state.wait_for_everyone()
+            frame = evaluate(model, dataset, plan, results=path, **{**options, "progress": False})
+            state.wait_for_everyone()
         return frame
 
 
