@@ -60,7 +60,7 @@ def loop_steps(config: dict, dataset: ImageDataset, folder: Path) -> tuple[Step,
 
 def minimal_steps(args: argparse.Namespace, dataset: ImageDataset) -> Step:
     """Return one step of a loop written by hand: the same network, optimiser, crops and flips, and nothing else."""
-    device = torch.device(torch.accelerator.current_accelerator() or "cpu")
+    device = torch.device(device_name())
     model = create_backbone(args.backbone, in_channels=3, num_classes=10, stem_stride=2).to(device)
     model = model.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -83,6 +83,11 @@ def minimal_steps(args: argparse.Namespace, dataset: ImageDataset) -> Step:
         return time.perf_counter() - started
 
     return step
+
+
+def device_name() -> str:
+    """Return the kind of device to compute on."""
+    return str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
 
 
 def synchronise() -> None:
@@ -191,7 +196,7 @@ def against_timm(args: argparse.Namespace, dataset: ImageDataset, folder: Path) 
         sys.executable, str(Path(args.timm) / "train.py"), "--data-dir", str(root), "--model", args.backbone,
         "--num-classes", "10", "--input-size", "3", "32", "32", "--batch-size", str(args.batch_size), "--epochs", "2",
         "--opt", "sgd", "--workers", "1", "--log-interval", "1", "--output", str(folder / "timm"), "--channels-last",
-        "--no-prefetcher", "--device", str(torch.accelerator.current_accelerator() or "cpu"),
+        "--no-prefetcher", "--device", device_name(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     rates = [float(rate) for rate in re.findall(r"([\d.]+)/s \(", done.stdout + done.stderr)]
