@@ -76,11 +76,12 @@ class TimmAPI(nn.Module):
 
         Args:
             num_classes: Number of classes; 0 makes the model return features.
-            global_pool: Pooling before it; None keeps it.
+            global_pool: Pooling before it; None takes the backbone's usual one.
         """
         if num_classes == 1 or num_classes < 0:
             raise InputError(f"num_classes is {num_classes}; give 2 or more, or 0 for a model without head.")
-        self._timm.reset_classifier(num_classes, global_pool)
+        pooling = {} if global_pool is None else {"global_pool": global_pool}
+        self._timm.reset_classifier(num_classes, **pooling)
         self.num_classes = num_classes
         if num_classes:
             self.config = replace(self.config, num_classes=num_classes)
