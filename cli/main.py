@@ -48,13 +48,13 @@ def _guarded(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    from ..train.interrupt import Interrupted
     from .parser import build_parser, parse
 
     if not arguments:
         build_parser().print_help()
         return 0
-    namespace = parse(arguments)
+    namespace = parse(arguments)  # help and mistakes end here, before torch is loaded
+    from ..train.interrupt import Interrupted
     from . import commands
 
     try:
