@@ -199,7 +199,7 @@ def against_timm(args: argparse.Namespace, dataset: ImageDataset, folder: Path) 
         "--no-prefetcher", "--device", device_name(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    rates = [float(rate) for rate in re.findall(r"([\d.]+)/s \(", done.stdout + done.stderr)]
+    rates = [float(rate) for rate in re.findall(r"([\d.]+)/s\s+\(", done.stdout + done.stderr)]
     if done.returncode or len(rates) < 4:
         print(f"timm's train.py did not run: {(done.stderr or done.stdout)[-300:]}")
         return

@@ -11,7 +11,7 @@ from stripes import TIMES, stripes
 from warplca.configs import InputError
 from warplca.data import save_npz
 from warplca.models import load_checkpoint
-from warplca.train.loop import _check_data
+from warplca.train.fitness import check_data
 
 CONFIG = """
 model:
@@ -117,6 +117,6 @@ def test_more_processes_than_images_are_refused():
     with pytest.raises(
         InputError, match="17 processes share batches of 16 images; start at most 16 processes"
     ):
-        _check_data(config(None), stripes(), 17)
+        check_data(config(None), stripes(), 17)
     with pytest.raises(InputError, match="9 processes share batches of 8 images"):
-        _check_data(config(None), stripes(24), 9)
+        check_data(config(None), stripes(24), 9)

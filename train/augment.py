@@ -84,7 +84,8 @@ def draw_noise(
     2019); ``share`` of the images are noisy (one half in Rusak et al., ECCV 2020).
     """
     level, chance = torch.rand((2, count), generator=torch.Generator().manual_seed(seed)).unbind()
-    noisy = torch.nonzero(chance < share).flatten()  # on the host: only these cost anything
+    # Told on the host, without asking the device; only these images cost anything.
+    noisy = torch.tensor([i for i, value in enumerate(chance.tolist()) if value < share], dtype=torch.long)
     spread = (largest * level[noisy])[:, None, None, None].to(device, non_blocking=True)
     generator = torch.Generator(device).manual_seed(seed)
     noise = torch.zeros((count, *size), device=device)

@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -17,6 +17,7 @@ from ..configs import InputError, RunConfig
 from ..data import ImageDataset
 from ..models import Classifier, build_classifier, save_checkpoint
 from .average import WeightAverage
+from .fitness import check_data, identity
 from .interrupt import Interrupted, stop_requested
 from .meter import Meter, means
 from .optim import make_optimiser
@@ -34,8 +35,6 @@ from .validate import Validator
 logger = logging.getLogger(__name__)
 STATES_FOLDER = "states"
 CHECKPOINT_FOLDER = "checkpoint"
-OPERATION = ("save_minutes", "keep_states", "log_steps")
-"""Settings that change nothing in the result: a run may go on with others."""
 
 
 def train(
@@ -83,7 +82,7 @@ class TrainingRun:
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
         layer_learns_alone = config.model.frontend in ("lca", "warp-lca")
         self.accelerator = make_accelerator(recipe.precision, all_parameters_learn=not layer_learns_alone)
-        _check_data(config, dataset, self.accelerator.num_processes)
+        check_data(config, dataset, self.accelerator.num_processes)
         self.progress = progress and self.accelerator.is_main_process
         self.bar_position = bar_position
         torch.manual_seed(recipe.seed)
@@ -106,7 +105,7 @@ class TrainingRun:
         self._prepare()
         about = {"config": asdict(config), "dataset": dataset.fingerprint, "images": len(kept)}
         self.about = json.loads(json.dumps(about))  # as it will be read back: tuples become lists
-        self.identity = _identity(self.about)
+        self.identity = identity(self.about)
 
     def _prepare(self) -> None:
         """Place model and optimiser on the device, and wrap them for several processes."""
@@ -297,37 +296,3 @@ class TrainingRun:
         if "active_fraction" in shown:
             parts.append(f"active {shown['active_fraction']:.1%}")
         bar.set_postfix_str(", ".join([*parts, f"{shown['images_per_second']:.0f} img/s"]))
-
-
-def _check_data(config: RunConfig, dataset: ImageDataset, processes: int) -> None:
-    recipe = config.train
-    if len(dataset.class_names) != config.model.num_classes:
-        raise InputError(
-            f"{dataset.name} has {len(dataset.class_names)} classes, the model has num_classes "
-            f"{config.model.num_classes}; make them equal."
-        )
-    if min(dataset.size) <= recipe.crop_padding:
-        raise InputError(
-            f"{dataset.name} has images of {dataset.size[0]} x {dataset.size[1]} pixels, too small for "
-            f"crop_padding {recipe.crop_padding}; set train.crop_padding below {min(dataset.size)}."
-        )
-    images = min(len(dataset) - recipe.validation_images, recipe.batch_size)
-    if processes > images > 0:
-        raise InputError(
-            f"{processes} processes share batches of {images} images; start at most {images} processes, or raise "
-            "train.batch_size."
-        )
-
-
-def _identity(about: dict[str, Any]) -> dict[str, Any]:
-    """Return what makes two runs the same: all of the configuration but what only concerns operation."""
-    config = about["config"]
-    recipe = {name: value for name, value in config["train"].items() if name not in OPERATION}
-    recipe["augment"] = {name: value for name, value in recipe["augment"].items() if name != "workers"}
-    return {
-        "model": config["model"],
-        "train": recipe,
-        "data": config["data"],
-        "dataset": about["dataset"],
-        "images": about["images"],
-    }
