@@ -1,6 +1,8 @@
 """The command line: one sentence for every mistake, exit code 2, never a traceback."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -157,3 +159,11 @@ def test_every_comparison_preset_is_valid(name):
         "lca",
         "warp-lca",
     }
+
+
+def test_help_is_instant_because_it_loads_no_torch():
+    script = (
+        "import sys\nfrom warplca.cli.main import main\ntry:\n    main(['--help'])\n"
+        "except SystemExit:\n    sys.exit('torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, capture_output=True).returncode == 0
