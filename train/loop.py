@@ -272,7 +272,13 @@ class TrainingRun:
             **asdict(self.recipe),
             **final,
         }
-        save_checkpoint(self.model, folder, class_names=self.dataset.class_names, training=training)
+        save_checkpoint(
+            self.model,
+            folder,
+            class_names=self.dataset.class_names,
+            training=training,
+            image_size=self.dataset.size,
+        )
 
     def _bar(self, done: int) -> tqdm:
         arm = self.config.model.frontend or "none"
