@@ -21,6 +21,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from common import Arrays, interval, parser, resampled, some_images, write, write_json
 from convergence_figure import draw
 from convergence_report import report
 from curves import (
@@ -37,7 +38,6 @@ from curves import (
     warp,
 )
 from solver_convergence import lca_pytorch_to
-from study import Arrays, interval, parser, resampled, some_images, write, write_json
 from torch import Tensor
 
 from warplca.frontend import WarpLCA

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from common import Arrays, resampled, save_figure
 from curves import PLAIN, WARP, Solver
-from study import Arrays, resampled, save_figure
 
 COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 

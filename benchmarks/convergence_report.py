@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from common import Arrays, command, shown, table
 from curves import LONG, MEASURES, PLAIN, PRIMED, WARP, Solver
-from study import Arrays, command, shown, table
 
 SHOWN = {PLAIN: (10, 30, 100, 300, 1000, 2000), WARP: (0, 5, 10, 20, 30, 60, 100)}
 DIGITS = {"energy": 2, "l0": 2, "psnr": 2, "ssim": 4}

@@ -10,7 +10,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from study import Arrays, fingerprint, kept, psnr, ssim
+from common import Arrays, fingerprint, kept, psnr, ssim
 from torch import Tensor
 from tqdm import tqdm
 

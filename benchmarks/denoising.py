@@ -21,11 +21,11 @@ from pathlib import Path
 import denoisers
 import numpy as np
 import torch
+from common import Arrays, fingerprint, kept, parser, psnr, some_images, ssim, write, write_json
 from denoising_report import report, summary
 from lambda_choice import LayerAt, Trial, best_lam, fitted_rule, restored, tried
 from noises import GAUSSIAN, IMPULSE, KINDS, spoilt
 from photographs import photographs
-from study import Arrays, fingerprint, kept, parser, psnr, some_images, ssim, write, write_json
 from torch import Tensor
 
 from warplca.frontend import LCA, WarpLCA

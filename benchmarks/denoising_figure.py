@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 import denoisers
+from common import interval, psnr, save_figure
 from noises import spoilt
 from photographs import photographs
-from study import interval, psnr, save_figure
 
 KIND = "sigma 25"
 CROP = slice(48, 176)

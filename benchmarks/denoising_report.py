@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from study import Arrays, command, interval, shown, table
+from common import Arrays, command, interval, shown, table
 
 from warplca.frontend.noise_rule import NoiseRule
 

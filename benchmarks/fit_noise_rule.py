@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 
 import torch
+from common import parser, some_images
 from lambda_choice import fitted_rule, followed, tried
 from noises import gaussian
-from study import parser, some_images
 
 from warplca.frontend import WarpLCA
 from warplca.frontend.noise_rule import save_noise_rule

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from study import fingerprint, kept, psnr
+from common import fingerprint, kept, psnr
 from torch import Tensor
 from tqdm import tqdm
 

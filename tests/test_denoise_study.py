@@ -10,21 +10,21 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import common
 import convergence
 import curves
 import lambda_choice
 import noises
-import study
 
 from warplca.frontend import raised_lam
 
 
 def test_interval_is_the_bootstrap_of_the_mean() -> None:
     values = np.random.default_rng(1).normal(5.0, 2.0, 900)
-    mean, low, high = study.interval(values)
+    mean, low, high = common.interval(values)
     assert mean == pytest.approx(values.mean())
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 30, rel=0.08)
-    assert study.interval(np.full(7, 3.0)) == pytest.approx((3.0, 3.0, 3.0))
+    assert common.interval(np.full(7, 3.0)) == pytest.approx((3.0, 3.0, 3.0))
 
 
 def test_kept_runs_are_not_repeated(tmp_path: Path) -> None:
@@ -35,14 +35,14 @@ def test_kept_runs_are_not_repeated(tmp_path: Path) -> None:
         return {"a": np.arange(3)}
 
     for _ in range(2):
-        assert np.array_equal(study.kept(tmp_path, "key", compute)["a"], np.arange(3))
+        assert np.array_equal(common.kept(tmp_path, "key", compute)["a"], np.arange(3))
     assert len(calls) == 1
     layer = torch.nn.Linear(2, 2)
-    before = study.fingerprint(layer, 3)
-    assert study.fingerprint(layer, 3) == before
+    before = common.fingerprint(layer, 3)
+    assert common.fingerprint(layer, 3) == before
     with torch.no_grad():
         layer.weight[0, 0] += 1e-6
-    assert study.fingerprint(layer, 3) != before
+    assert common.fingerprint(layer, 3) != before
 
 
 def test_equal_iteration_inverts_a_power_law() -> None:
