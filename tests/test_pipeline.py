@@ -102,7 +102,10 @@ def test_unassessed_attacks_are_never_called_trusted(finished, capsys):
 def test_another_configuration_is_not_mixed_into_a_run(finished, capsys):
     _, arguments = finished
     assert main([*arguments, "train.learning_rate=0.05"]) == 2
-    assert "holds a run with another configuration (different: train; train.learning_rate)" in capsys.readouterr().err
+    assert (
+        "holds a run with another configuration (different: train; train.learning_rate)"
+        in capsys.readouterr().err
+    )
 
 
 def test_bad_comparisons_are_refused(tmp_path):
