@@ -208,7 +208,7 @@ def l1_schedule(operator: ConvOperator, count: int) -> Schedule:
 def optimum(operator: ConvOperator, images: Tensor) -> tuple[float, float]:
     """Upper and lower bound of the smallest l1 objective, from a long run and its scaled dual point."""
     soft = THRESHOLDS["soft"]
-    state = solve(operator, images, soft, LAM, l1_schedule(operator, 3000))
+    state = solve(operator, images, soft, LAM, l1_schedule(operator, 12000))
     code = soft(state, LAM)
     residual = images - operator.synthesise(code, SIZE)
     steepest = operator.analyse(residual).flatten(1).amax(1).clamp_min(LAM)
