@@ -239,7 +239,7 @@ def test_int8_is_smaller_and_written_only_if_accuracy_holds(tmp_path, monkeypatc
     with torch.no_grad():
         agreed = (model(images).argmax(1) == labels).float().mean()
     assert agreed == 0.5
-    monkeypatch.setattr("warplca.models.export_onnx.MOST_LOST", -0.6)
+    monkeypatch.setattr(sys.modules["warplca.models.export_onnx"], "MOST_LOST", -0.6)
     with pytest.raises(InputError, match="int8 lowers accuracy from 50.0% .* nothing was written"):
         export_quantised(model, tmp_path / "no.onnx", images, labels, images[:50])
     assert not (tmp_path / "no.onnx").exists()
