@@ -116,7 +116,9 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def shown(values: np.ndarray, digits: int = 2) -> str:
-    """Mean with half the width of its interval: ``74.40 ± 1.20``."""
+    """Mean with half the width of its interval, ``74.40 ± 1.20``; a single value has none."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
     mean, low, high = interval(values)
     return f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
 

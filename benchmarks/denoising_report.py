@@ -49,8 +49,6 @@ def report(
         *([f"![Denoised photographs](denoising-{name}.png)", ""] if large else []),
         f"## {arguments.images} CIFAR-10 test images",
         "",
-        f"BM3D on the first {arguments.few} of them only.",
-        "",
         _table(found),
         *differences(found),
         "",
@@ -70,13 +68,15 @@ def report(
 
 def _table(found: Found) -> str:
     methods = list(dict.fromkeys(name for part in found.values() for name in part))
+    counts = {name: len(part[name]["psnr"]) for part in found.values() for name in part}
     rows = []
     for method in methods:
         cells = [
             f"{shown(part[method]['psnr'])} / {shown(part[method]['ssim'], 3)}" if method in part else ""
             for part in found.values()
         ]
-        rows.append((method, *cells))
+        fewer = counts[method] < max(counts.values())
+        rows.append((f"{method} (first {counts[method]} only)" if fewer else method, *cells))
     return table(("method", *found), rows)
 
 
