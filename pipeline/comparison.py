@@ -172,10 +172,14 @@ def _write_report(
 def _export(comparison: Comparison, model: Classifier, arm: str, test: ImageDataset, out: Path) -> Path:
     """Save the chosen classifier with its measured results in the model card."""
     measured = comparison.summary.set_index("model").loc[arm].dropna().to_dict()
-    results = {
-        str(key): f"{value:.4f}" if isinstance(value, float) else str(value)
-        for key, value in measured.items()
-    }
+    results = {str(key): _shown(str(key), value) for key, value in measured.items()}
     folder = out / "best"
     save_checkpoint(model, folder, class_names=test.class_names, training={"arm": arm}, results=results)
     return folder
+
+
+def _shown(name: str, value: object) -> str:
+    """Counts as whole numbers, shares with four digits."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if name.endswith(("images", "seeds")) else f"{value:.4f}"
