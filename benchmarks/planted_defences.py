@@ -63,9 +63,9 @@ class DetachedQuantiser(nn.Module):
 class DetachedPredictor(WarpLCA):
     """WARP-LCA whose predictor works but hides from the gradient."""
 
-    def initial_state(self, images: Tensor) -> Tensor | None:
+    def initial_state(self, images: Tensor, lam: Tensor | float | None = None) -> Tensor | None:
         """Predict, and cut."""
-        state = super().initial_state(images)
+        state = super().initial_state(images, lam)
         return None if state is None else state.detach()
 
 

@@ -47,6 +47,8 @@ class AugmentConfig:
     """Augmentation beyond crop and flip.
 
     Attributes:
+        lam_spread: Each image's lam in an LCA front-end is multiplied by a factor drawn log-uniformly from 1 to this;
+            1 switches it off. With ``model.adaptive_lam`` the classifier then knows the codes of noisy images.
         noise: Largest standard deviation of Gaussian noise, in pixels of [0, 1]; each noisy image draws its
             own between 0 and this. 0 switches it off.
         noise_share: Share of the images that get noise.
@@ -57,6 +59,7 @@ class AugmentConfig:
         workers: Processes that apply the policy ahead of the training loop; 0 applies it within the step.
     """
 
+    lam_spread: float = 1.0
     noise: float = 0.0
     noise_share: float = 0.5
     policy: Literal["none", "augmix", "randaugment"] = "none"
@@ -66,6 +69,8 @@ class AugmentConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        if not self.lam_spread >= 1.0:
+            raise InputError(f"augment.lam_spread is {self.lam_spread}; give 1 (off) or more.")
         if not self.noise >= 0.0:
             raise InputError(f"augment.noise is {self.noise}; give 0 or more.")
         _share("augment.noise_share", self.noise_share)

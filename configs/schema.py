@@ -99,7 +99,9 @@ class ComparisonConfig:
         train_images: Use only so many training images, class-balanced; 0 for all.
         workers: Runs trained at the same time, each in a process with its share of the cores; 0 takes one a core,
             and one on a GPU.
-        plan: What is measured on the test images.
+        plan: What is measured.
+        measure_on: "test" images, or the "validation" images held out of the training images: for pilots, whose
+            outcome decides something.
         selection: What is measured on the validation images, to choose the arm to export.
     """
 
@@ -112,6 +114,7 @@ class ComparisonConfig:
     train_images: int = 0
     workers: int = 0
     plan: EvaluationPlan = field(default_factory=EvaluationPlan)
+    measure_on: Literal["test", "validation"] = "test"
     selection: EvaluationPlan = field(default_factory=EvaluationPlan)
 
     def __post_init__(self) -> None:
@@ -121,8 +124,12 @@ class ComparisonConfig:
             raise InputError(f"workers is {self.workers}; give 0 (as many as help) or more.")
         if not self.seeds:
             raise InputError("seeds is empty; give at least one seed.")
-        if self.selection.corruptions and not self.train.validation_images:
-            raise InputError("selection needs validation images; set train.validation_images above 0.")
+        if (
+            self.selection.corruptions or self.measure_on == "validation"
+        ) and not self.train.validation_images:
+            raise InputError(
+                "selection, and measuring on them, need validation images; set train.validation_images above 0."
+            )
 
     def run(self, arm: str, seed: int) -> RunConfig:
         """Return the training run of an arm."""

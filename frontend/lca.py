@@ -67,6 +67,8 @@ class LCA(nn.Module):
             others again: less memory for one more forward pass.
 
     Attributes:
+        lam_spread: In training mode, each image's lam is multiplied by a factor drawn log-uniformly from 1 to this,
+            so that what follows learns codes of many lam; 1, the default, draws nothing.
         adjoint_residual: (N,) relative residual at which the last "implicit" backward pass stopped, or None; above
             about 1e-3 the gradient is not to be trusted.
     """
@@ -108,6 +110,7 @@ class LCA(nn.Module):
         self._lam = float(lam)
         self.lam_raw = nn.Parameter(torch.tensor(math.log(math.expm1(lam)))) if learn_lam else None
         self.adaptive_lam = float(adaptive_lam)
+        self.lam_spread = 1.0
         self.iterations = iterations
         self.momentum = momentum
         self.step_size = step_size
@@ -203,8 +206,20 @@ class LCA(nn.Module):
             return None
         return accelerated_thresholds(lam, iterations)
 
-    def initial_state(self, images: Tensor) -> Tensor | None:
-        """Return the state before the first cycle for standardised images; None stands for zero."""
+    def _training_lam(self, standardised: Tensor) -> Tensor | float:
+        """``image_lam``, spread in training mode."""
+        lam = self.image_lam(standardised)
+        if not self.training or self.lam_spread == 1.0:
+            return lam
+        return lam * self.lam_spread ** torch.rand((len(standardised), 1, 1, 1), device=standardised.device)
+
+    def initial_state(self, images: Tensor, lam: Tensor | float | None = None) -> Tensor | None:
+        """Return the state before the first cycle for standardised images; None stands for zero.
+
+        Args:
+            images: (N, C, H, W), standardised.
+            lam: The threshold value, one for all or (N, 1, 1, 1); None takes ``image_lam``.
+        """
         return None
 
     def encode(self, images: Tensor) -> Encoding:
@@ -214,10 +229,10 @@ class LCA(nn.Module):
             images: (N, C, H, W), pixels in [0, 1].
         """
         standardised = self.standardise(images)
-        lam = self.image_lam(standardised.images)
+        lam = self._training_lam(standardised.images)
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient_mode == "unroll"):
-            initial = self.initial_state(standardised.images)
+            initial = self.initial_state(standardised.images, lam)
             state = solve(
                 operator,
                 standardised.images,
@@ -276,7 +291,7 @@ class LCA(nn.Module):
         standardised = self.standardise(images).images
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
         lam = self.image_lam(standardised)
-        state = self.initial_state(standardised) if state is None else state
+        state = self.initial_state(standardised, lam) if state is None else state
         self._check_state(state, standardised)
         problem = operator, standardised, self.threshold, lam
         schedule, thresholds = self.schedule(operator, cycles), self.thresholds(cycles, lam)

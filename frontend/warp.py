@@ -92,10 +92,10 @@ class WarpLCA(LCA):
         """Return the threshold value of each of ``iterations`` cycles; None where it is ``lam`` throughout."""
         return None if self.steps is None else self.steps.thresholds(iterations, lam)
 
-    def initial_state(self, images: Tensor) -> Tensor | None:
-        """Predict the states of standardised images."""
+    def initial_state(self, images: Tensor, lam: Tensor | float | None = None) -> Tensor | None:
+        """Predict the states of standardised images; see :meth:`LCA.initial_state`."""
         # Autocast predicts in its own precision; the state keeps that of the images.
-        return self.predict(images, self.image_lam(images)).to(images.dtype)
+        return self.predict(images, self.image_lam(images) if lam is None else lam).to(images.dtype)
 
     def predict(self, images: Tensor, lam: Tensor | float) -> Tensor:
         """Predict the states of standardised images for a threshold value, one for all or (N, 1, 1, 1)."""

@@ -57,7 +57,8 @@ def run_comparison(
     out = Path(out)
     started = time.monotonic()
     training = _training_images(config)
-    test = load_dataset(config.data, "test")
+    validation = _validation_images(config, training)
+    test = validation if config.measure_on == "validation" else load_dataset(config.data, "test")
     models = _train_arms(config, training, out, say, progress)
     with ResultsStore(out / "results.sqlite") as store:
         for (arm, seed), model in models.items():
@@ -74,7 +75,7 @@ def run_comparison(
                 surrogates=others,
             )
         comparison = compare(store, baseline=config.baseline)
-        chosen = _choose(config, training, models, out, progress)
+        chosen = _choose(config, validation, models, out, progress)
         seconds = time.monotonic() - started
         report = _write_report(config, store, models, test, out, chosen, seconds)
     first_seed = config.seeds[0]
@@ -118,18 +119,24 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
     return out / f"{arm}-{seed}"
 
 
+def _validation_images(config: ComparisonConfig, training: ImageDataset) -> ImageDataset:
+    """Return the images that training holds out (all of them in every run, whatever its seed); maybe none."""
+    if not config.train.validation_images:
+        return training.subset([])
+    _, validation = training.split(config.train.validation_images, seed=0)
+    return replace(validation, name=f"{training.name}-validation")
+
+
 def _choose(
     config: ComparisonConfig,
-    training: ImageDataset,
+    validation: ImageDataset,
     models: dict[tuple[str, int], Classifier],
     out: Path,
     progress: bool,
 ) -> str:
     """Choose the arm with the best mean accuracy on validation images, never on test images."""
-    if not config.train.validation_images:
+    if not len(validation):
         return config.baseline
-    _, validation = training.split(config.train.validation_images, seed=0)
-    validation = replace(validation, name=f"{training.name}-validation")
     seed = config.seeds[0]
     scores = {}
     with ResultsStore(out / "selection.sqlite") as store:

@@ -57,8 +57,8 @@ class CutQuantiser(nn.Module):
 
 
 class CutPredictor(WarpLCA):
-    def initial_state(self, images: Tensor) -> Tensor | None:
-        state = super().initial_state(images)
+    def initial_state(self, images: Tensor, lam: Tensor | float | None = None) -> Tensor | None:
+        state = super().initial_state(images, lam)
         return None if state is None else state.detach()
 
 

@@ -176,6 +176,25 @@ def test_strength_is_saved_and_shown(images: Tensor, tmp_path) -> None:
     assert WarpLCA.from_pretrained(tmp_path / "layer").adaptive_lam == 0.7
 
 
+def test_lam_spreads_in_training_only_and_by_no_more_than_asked(images: Tensor) -> None:
+    layer = WarpLCA(features=12, kernel_size=5, iterations=3, threshold="soft", lam=0.2, adaptive_lam=1.0)
+    plain = layer.encode(images)
+    layer.lam_spread = 4.0
+    torch.manual_seed(3)
+    spread = layer.encode(images)
+    factors = spread.lam / plain.lam
+    assert spread.lam.shape == (len(images), 1, 1, 1)
+    assert float(factors.min()) >= 1.0
+    assert float(factors.max()) <= 4.0
+    assert factors.unique().numel() == len(images)
+    for i in range(len(images)):  # predictor, cycles and code agree on one lam for each image
+        fixed = WarpLCA(features=12, kernel_size=5, iterations=3, threshold="soft", lam=float(spread.lam[i]))
+        fixed.load_state_dict(layer.state_dict())
+        fixed.predictor.lam = 0.2
+        torch.testing.assert_close(fixed(images[i : i + 1]), spread.code[i : i + 1], rtol=1e-4, atol=1e-5)
+    assert torch.equal(layer.eval()(images), plain.output)
+
+
 def test_bad_strength_is_refused() -> None:
     with pytest.raises(InputError, match="adaptive_lam is -1"):
         LCA(adaptive_lam=-1)

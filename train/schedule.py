@@ -1,4 +1,4 @@
-"""The front-end over training: frozen, then learning; lam and cycles annealed."""
+"""The front-end over training: frozen, then learning; lam and cycles annealed, lam spread."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class FrontendSchedule:
     ) -> None:
         self.layer = model.frontend if isinstance(model.frontend, LCA) else None
         self.anneal = recipe.anneal
+        self.lam_spread = recipe.augment.lam_spread
         self.frozen_steps = recipe.frozen_epochs * steps_per_epoch
         self.span = recipe.anneal.share * total_steps
         self.lam, self.iterations = 0.0, 0
@@ -41,6 +42,7 @@ class FrontendSchedule:
         if self.layer is None:
             return
         self.layer.requires_grad_(step >= self.frozen_steps)
+        self.layer.lam_spread = self.lam_spread
         left = max(0.0, 1.0 - step / self.span) if self.span else 0.0
         if self.anneal.lam_factor != 1.0:
             self.layer.lam = self.lam * self.anneal.lam_factor**left
@@ -51,6 +53,7 @@ class FrontendSchedule:
         """Set the model's own lam and cycles, with which it is measured and handed over."""
         if self.layer is None:
             return
+        self.layer.lam_spread = 1.0
         if self.anneal.lam_factor != 1.0:
             self.layer.lam = self.lam
         self.layer.iterations = self.iterations

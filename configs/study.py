@@ -1,0 +1,55 @@
+"""A study: several comparisons over a common base, in order of importance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .errors import InputError
+from .load import from_dict
+from .merge import merge
+from .schema import ComparisonConfig
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Comparisons that share a base; each is a table of the study.
+
+    Attributes:
+        common: What the parts share, as in :class:`ComparisonConfig`.
+        parts: Name of each part and what it changes, nested keys; ``arms`` replaces the common ones. Most important first.
+        data: A source for ``load_dataset``, for every part.
+    """
+
+    common: dict[str, Any]
+    parts: dict[str, dict[str, Any]]
+    data: str = "cifar10-subset"
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InputError("the study has no parts; name at least one.")
+        self.comparisons()
+
+    def comparisons(self) -> dict[str, ComparisonConfig]:
+        """Return the comparison of each part.
+
+        Raises:
+            InputError: If a part does not fit together; the message names it.
+        """
+        return {name: self._comparison(name) for name in self.parts}
+
+    def _comparison(self, name: str) -> ComparisonConfig:
+        part = self.parts[name] or {}
+        values = merge(self.common, part, {"data": self.data})
+        if "arms" in part:
+            values["arms"] = part["arms"]
+        return from_dict(ComparisonConfig, values, where=f"part {name!r}")
+
+    def rounds(self) -> Iterator[tuple[str, ComparisonConfig]]:
+        """Yield every part with one seed, in order, then those with two, and so on: the main rows come first."""
+        comparisons = self.comparisons()
+        for count in range(1, max(len(comparison.seeds) for comparison in comparisons.values()) + 1):
+            for name, comparison in comparisons.items():
+                if count <= len(comparison.seeds):
+                    yield name, replace(comparison, seeds=tuple(comparison.seeds)[:count])
