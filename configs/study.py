@@ -9,6 +9,7 @@ from typing import Any
 from .errors import InputError
 from .load import from_dict
 from .merge import merge
+from .plan import EvaluationPlan
 from .schema import ComparisonConfig
 
 
@@ -19,11 +20,14 @@ class StudyConfig:
     Attributes:
         common: What the parts share, as in :class:`ComparisonConfig`.
         parts: Name of each part and what it changes, nested keys; ``arms`` replaces the common ones. Most important first.
+        judged: Suites of attacks whose verdict tells whether the figures under attack can be trusted: measured once
+            a part, on the networks of its first seed, in a store of its own (``verdicts.sqlite``).
         data: A source for ``load_dataset``, for every part.
     """
 
     common: dict[str, Any]
     parts: dict[str, dict[str, Any]]
+    judged: EvaluationPlan | None = None
     data: str = "cifar10-subset"
 
     def __post_init__(self) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..configs import StudyConfig
-from .comparison import Outcome, run_comparison
+from ..configs import ComparisonConfig, EvaluationPlan, StudyConfig
+from ..data import load_dataset
+from ..eval import ResultsStore, evaluate
+from ..models import load_checkpoint
+from .comparison import Outcome, run_comparison, run_folder
 
 Say = Callable[[str], None]
+VERDICTS = "verdicts.sqlite"
 
 
 def run_study(
@@ -40,5 +44,18 @@ def run_study(
     for part, comparison in config.rounds():
         say(f"== {part}, {len(comparison.seeds)} of {len(config.comparisons()[part].seeds)} seeds")
         outcomes[part] = run_comparison(comparison, Path(out) / part, say=say, progress=progress)
+        if config.judged is not None and comparison.measure_on == "test":
+            _judge(comparison, config.judged, Path(out) / part, say, progress)
         after(part)
     return outcomes
+
+
+def _judge(config: ComparisonConfig, plan: EvaluationPlan, folder: Path, say: Say, progress: bool) -> None:
+    """Attack the first seed's networks with the suites that judge."""
+    seed = config.seeds[0]
+    models = {arm: load_checkpoint(run_folder(folder, arm, seed) / "checkpoint") for arm in config.arms}
+    test = load_dataset(config.data, "test")
+    with ResultsStore(folder / VERDICTS) as store:
+        for arm, model in models.items():
+            say(f"judging {arm}")
+            evaluate(model, test, plan, results=store, name=arm, model_seed=seed, progress=progress)

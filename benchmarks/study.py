@@ -1,0 +1,73 @@
+"""The study: arms, recipes and seeds of a preset, trained and measured; its tables are written after every part.
+
+    python benchmarks/study.py study-small --data cifar10.npz                 # tells its cost, then runs; hours
+    python benchmarks/study.py study-small --data cifar10.npz --cost          # only tells its cost
+    python benchmarks/study.py study-small --data cifar10.npz --tables        # only writes the tables anew
+    python benchmarks/study.py my-study.yaml --data torchvision:DIR common.train.epochs=20
+
+Stopped or killed, the same command goes on. The folder of runs holds everything: checkpoints, every prediction, an HTML
+report for each part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from warplca.configs import InputError, StudyConfig, load_config
+from warplca.data import load_dataset
+from warplca.pipeline.cost import cost_lines, estimate_costs
+from warplca.pipeline.study import run_study
+from warplca.train import Interrupted
+
+from study_report import write_study
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", help="study-small, study-full, study-pilots, or a YAML file")
+    parser.add_argument("--data", required=True, help="CIFAR-10, a source as `warplca train` takes it")
+    parser.add_argument("--runs", type=Path, help="folder of everything (default: runs/STUDY)")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="of the tables (default: %(default)s)")
+    parser.add_argument("--cost", action="store_true", help="tell the cost and stop")
+    parser.add_argument("--tables", action="store_true", help="write the tables of what there is and stop")
+    parser.add_argument("overrides", nargs="*", help="key=value, for instance common.train.epochs=20")
+    return parser
+
+
+def tell_cost(config: StudyConfig) -> None:
+    """Print what each part costs on this machine."""
+    training = load_dataset(config.data, "train")
+    test = load_dataset(config.data, "test")
+    for part, comparison in config.comparisons().items():
+        print(f"cost of {part}, one run after the other:")
+        for line in cost_lines(estimate_costs(comparison, training, test), len(comparison.seeds)):
+            print(f"  {line}")
+
+
+def main() -> int:
+    """Run the study that the command line names."""
+    args = options().parse_args()
+    try:
+        config = load_config(StudyConfig, args.study, "study", [*args.overrides, f"data={args.data}"])
+        name = Path(args.study).stem
+        runs = args.runs or Path("runs") / name
+        if not args.tables:
+            tell_cost(config)
+        if not args.tables and not args.cost:
+            run_study(config, runs, say=print, after=lambda part: write_study(name, config, runs, args.out))
+        if not args.cost:
+            print(f"tables: {write_study(name, config, runs, args.out)}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stopped:
+        print(f"{stopped}; the same command goes on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

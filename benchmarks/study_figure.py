@@ -1,0 +1,67 @@
+"""The study's figure: accuracy over severity in each category of corruption, and over epsilon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from common import save_figure
+from warplca.eval import Comparison
+from warplca.eval.aggregate import category
+from warplca.eval.palette import ModelStyle, model_styles
+from warplca.eval.tables import WORST_CASE, epsilon_lines, epsilon_of
+
+
+def draw(path: Path, found: Comparison) -> None:
+    """Write the figure as PNG."""
+    from matplotlib.figure import Figure
+
+    cells = found.cells[found.cells["kind"] == "corruption"]
+    cells = cells.assign(category=[category(str(name)) for name in cells["condition"]])
+    categories = list(dict.fromkeys(cells["category"]))
+    attacks = _attack_lines(found)
+    styles = model_styles(found.summary["model"])
+    count = len(categories) + len(attacks)
+    if not count:
+        return
+    figure = Figure(figsize=(3.2 * count, 3.4), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    for axis, name in zip(panels, categories, strict=False):
+        _severities(axis, found, cells[cells["category"] == name], styles)
+        axis.set(title=name, xlabel="severity (0: clean)")
+    for axis, (norm, lines) in zip(panels[len(categories) :], attacks.items(), strict=True):
+        for line in lines:
+            _line(axis, line.x, line.y, line.low, line.high, line.model, styles[line.model])
+        axis.set(title=f"{norm} attacks", xlabel="epsilon")
+    panels[0].set_ylabel("correct, %")
+    panels[0].legend(fontsize=8)
+    for axis in panels:
+        axis.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def _attack_lines(found: Comparison) -> dict:
+    """The worst case where there is one, else the only attack, for norms with several radii."""
+    radii = found.cells[found.cells["kind"] == "attack"]["threat"].unique()
+    norms = [threat.split(" ")[0] for threat in radii if epsilon_of(threat)]
+    lines = epsilon_lines(found)
+    chosen = {}
+    for norm in dict.fromkeys(norm for norm in norms if norms.count(norm) > 1):
+        attacks = [attack for known, attack in lines if known == norm]
+        chosen[norm] = lines[norm, WORST_CASE if WORST_CASE in attacks else attacks[0]]
+    return chosen
+
+
+def _severities(axis, found: Comparison, cells: pd.DataFrame, styles: dict[str, ModelStyle]) -> None:
+    clean = found.cells[found.cells["kind"] == "clean"].groupby("model")["accuracy"].mean()
+    for model, style in styles.items():
+        own = cells[cells["model"] == model].groupby("severity")["accuracy"].mean()
+        x = [0, *map(int, own.index)]
+        y = [100 * clean[model], *(100 * own)]
+        _line(axis, x, y, y, y, model, style)
+
+
+def _line(axis, x, y, low, high, model: str, style: ModelStyle) -> None:
+    axis.plot(x, y, style.dashes, color=style.colour, marker=style.marker, markersize=4, label=model)
+    axis.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)

@@ -1,0 +1,129 @@
+"""The study's tables and words, from the stores of results alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from warplca.configs import ComparisonConfig, StudyConfig
+from warplca.eval import Comparison, ResultsStore, compare
+from warplca.eval.aggregate import category_means, severity_means
+from warplca.eval.wording import comparison_text, figures_of, interval_text
+from warplca.pipeline.comparison import run_folder
+from warplca.pipeline.study import VERDICTS
+
+from common import table, write
+from study_costs import network_costs
+from study_figure import draw
+
+HEADLINE = ("clean", "corruption mean")
+
+
+def write_study(name: str, config: StudyConfig, runs: Path, out: Path) -> Path:
+    """Write ``NAME.md`` and a figure of each part; parts without results yet are named as such.
+
+    Returns:
+        The path of the text.
+    """
+    sections = []
+    for part, comparison in config.comparisons().items():
+        folder = runs / part
+        text = "No results yet.\n"
+        if (folder / "results.sqlite").exists():
+            text = "\n".join(_part(name, part, comparison, folder, out))
+        sections.append(f"## {part}\n\n{text}")
+    head = f"# The study {name}: figures\n\nMade by `python benchmarks/study.py {name} --data cifar10.npz`.\n"
+    path = out / f"{name}.md"
+    write(path, "\n".join([head, *sections]))
+    return path
+
+
+def _part(name: str, part: str, config: ComparisonConfig, folder: Path, out: Path) -> Iterator[str]:
+    with ResultsStore(folder / "results.sqlite", read_only=True) as store:
+        frame = store.to_frame(predictions=True)
+    found = compare(frame, baseline=config.baseline)
+    yield f"{_facts(config, folder)}\n"
+    yield _accuracies(found)
+    yield _by_kind(found)
+    yield f"```\n{comparison_text(found).strip()}\n```\n"
+    if "none" in config.arms and config.baseline != "none":
+        yield "Against no front-end at all:\n"
+        yield f"```\n{_differences(compare(frame, baseline='none'))}\n```\n"
+    yield from _verdicts(folder)
+    yield _costs(config, folder)
+    figure = out / f"{name}-{part}.png"
+    draw(figure, found)
+    yield f"![{part}]({figure.name})\n"
+
+
+def _facts(config: ComparisonConfig, folder: Path) -> str:
+    """Which networks are in the tables, and on what they were made."""
+    sessions = [json.loads(path.read_text())["sessions"][-1] for path in sorted(folder.glob("*/run.json"))]
+    machines = {f"{s['device']}, Python {s['python']}, torch {s['packages']['torch']}" for s in sessions}
+    recipe = config.train
+    images = config.train_images or "all"
+    return (
+        f"{len(sessions)} networks, {recipe.epochs} epochs, {images} training images of which {recipe.validation_images} "
+        f"held out, {config.model.backbone}, loss {recipe.loss.name!r}; measured on {config.measure_on} images; "
+        f"{'; '.join(sorted(machines))}."
+    )
+
+
+def _accuracies(found: Comparison) -> str:
+    figures = [name for name in figures_of(found.summary) if name in HEADLINE or name.startswith("worst ")]
+    rows = found.summary.to_dict("records")
+    body = [[row["model"], row["seeds"], *(interval_text(row, figure) for figure in figures)] for row in rows]
+    return table(["arm", "seeds", *figures], body)
+
+
+def _by_kind(found: Comparison) -> str:
+    """Means over seeds of each category and severity, in %."""
+    corrupted = found.cells[found.cells["kind"] == "corruption"]
+    kinds = [category_means(corrupted)]
+    if not severity_means(corrupted).empty:
+        kinds.append(severity_means(corrupted).rename(columns=lambda severity: f"severity {severity}"))
+    means = 100 * pd.concat(kinds, axis=1).groupby("model", sort=False).mean()
+    body = [[model, *(f"{value:.1f}" for value in row)] for model, row in zip(means.index, means.to_numpy(), strict=True)]
+    return table(["arm", *map(str, means.columns)], body)
+
+
+def _differences(found: Comparison) -> str:
+    """The sentences on differences, without the table that stands above already."""
+    text = comparison_text(found)
+    return text[text.index("Against ") :].strip()
+
+
+def _verdicts(folder: Path) -> Iterator[str]:
+    """What the suites say of the networks of the first seed."""
+    path = folder / VERDICTS
+    if not path.exists():
+        return
+    with ResultsStore(path, read_only=True) as store:
+        rows = store.to_frame()
+    rows = rows[rows["kind"] == "attack"]
+    body = [
+        [row["model"], row["threat"], f"{100 * row['accuracy']:.1f}", row["images"], row["verdict"]]
+        for row in rows.to_dict("records")
+    ]
+    yield "Suites of attacks with adaptive ones and checks for gradient masking, first seed:\n"
+    yield table(["arm", "threat", "correct, %", "images", "verdict"], body)
+
+
+def _costs(config: ComparisonConfig, folder: Path) -> str:
+    costs = [
+        network_costs(arm, run_folder(folder, arm, config.seeds[0]))
+        for arm in config.arms
+        if (run_folder(folder, arm, config.seeds[0]) / "checkpoint").exists()
+    ]
+    body = [
+        [
+            *(cost.arm, f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e6:.1f} M", f"{cost.training / 60:.0f} min"),
+            *(f"{cost.inference * 1e3:.2f} ms", "" if cost.active is None else f"{100 * cost.active:.1f} %"),
+        ]
+        for cost in costs
+    ]
+    head = ["arm", "parameters", "MACs an image", "training", "classifying an image", "active units"]
+    return table(head, body)
