@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import InputError
@@ -27,7 +27,7 @@ class StudyConfig:
 
     common: dict[str, Any]
     parts: dict[str, dict[str, Any]]
-    judged: EvaluationPlan | None = None
+    judged: EvaluationPlan = field(default_factory=EvaluationPlan)
     data: str = "cifar10-subset"
 
     def __post_init__(self) -> None:

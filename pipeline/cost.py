@@ -17,7 +17,7 @@ from ..eval.planning import plan_cells
 from ..models import Classifier
 from ..train import train
 
-SAMPLE_BATCHES = 6
+SAMPLE_BATCHES = 20
 SAMPLE_IMAGES = 200
 SAMPLE_ATTACKED = 8
 

@@ -44,7 +44,7 @@ def run_study(
     for part, comparison in config.rounds():
         say(f"== {part}, {len(comparison.seeds)} of {len(config.comparisons()[part].seeds)} seeds")
         outcomes[part] = run_comparison(comparison, Path(out) / part, say=say, progress=progress)
-        if config.judged is not None and comparison.measure_on == "test":
+        if config.judged.attacks and comparison.measure_on == "test":
             _judge(comparison, config.judged, Path(out) / part, say, progress)
         after(part)
     return outcomes
