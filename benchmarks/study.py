@@ -1,6 +1,6 @@
 """The study: arms, recipes and seeds of a preset, trained and measured; its tables are written after every part.
 
-    python benchmarks/study.py study-small --data cifar10.npz                 # tells its cost, then runs; hours
+    python benchmarks/study.py study-small --data cifar10.npz                 # tells its cost at first, then runs; hours
     python benchmarks/study.py study-small --data cifar10.npz --cost          # only tells its cost
     python benchmarks/study.py study-small --data cifar10.npz --tables        # only writes the tables anew
     python benchmarks/study.py my-study.yaml --data torchvision:DIR common.train.epochs=20
@@ -15,22 +15,27 @@ import argparse
 import sys
 from pathlib import Path
 
+from study_report import write_study
+
 from warplca.configs import InputError, StudyConfig, load_config
 from warplca.data import load_dataset
 from warplca.pipeline.cost import cost_lines, estimate_costs
 from warplca.pipeline.study import run_study
 from warplca.train import Interrupted
 
-from study_report import write_study
-
 
 def options() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", help="study-small, study-full, study-pilots, or a YAML file")
     parser.add_argument("--data", required=True, help="CIFAR-10, a source as `warplca train` takes it")
     parser.add_argument("--runs", type=Path, help="folder of everything (default: runs/STUDY)")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="of the tables (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/results"), help="of the tables (default: %(default)s)"
+    )
+    parser.add_argument("--parts", nargs="+", help="only these parts (default: all)")
     parser.add_argument("--cost", action="store_true", help="tell the cost and stop")
     parser.add_argument("--tables", action="store_true", help="write the tables of what there is and stop")
     parser.add_argument("overrides", nargs="*", help="key=value, for instance common.train.epochs=20")
@@ -54,10 +59,11 @@ def main() -> int:
         config = load_config(StudyConfig, args.study, "study", [*args.overrides, f"data={args.data}"])
         name = Path(args.study).stem
         runs = args.runs or Path("runs") / name
-        if not args.tables:
-            tell_cost(config)
+        chosen = config.only(args.parts) if args.parts else config
+        if args.cost or not (args.tables or runs.exists()):
+            tell_cost(chosen)
         if not args.tables and not args.cost:
-            run_study(config, runs, say=print, after=lambda part: write_study(name, config, runs, args.out))
+            run_study(chosen, runs, say=print, after=lambda part: write_study(name, config, runs, args.out))
         if not args.cost:
             print(f"tables: {write_study(name, config, runs, args.out)}")
     except InputError as error:

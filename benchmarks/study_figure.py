@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-
 from common import save_figure
+
 from warplca.eval import Comparison
 from warplca.eval.aggregate import category
 from warplca.eval.palette import ModelStyle, model_styles

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from common import table, write
+from study_costs import network_costs
+from study_figure import draw
 
 from warplca.configs import ComparisonConfig, StudyConfig
 from warplca.eval import Comparison, ResultsStore, compare
@@ -14,10 +17,6 @@ from warplca.eval.aggregate import category_means, severity_means
 from warplca.eval.wording import comparison_text, figures_of, interval_text
 from warplca.pipeline.comparison import run_folder
 from warplca.pipeline.study import VERDICTS
-
-from common import table, write
-from study_costs import network_costs
-from study_figure import draw
 
 HEADLINE = ("clean", "corruption mean")
 
@@ -64,12 +63,14 @@ def _facts(config: ComparisonConfig, folder: Path) -> str:
     sessions = [json.loads(path.read_text())["sessions"][-1] for path in sorted(folder.glob("*/run.json"))]
     machines = {f"{s['device']}, Python {s['python']}, torch {s['packages']['torch']}" for s in sessions}
     recipe = config.train
-    images = config.train_images or "all"
-    return (
-        f"{len(sessions)} networks, {recipe.epochs} epochs, {images} training images of which {recipe.validation_images} "
-        f"held out, {config.model.backbone}, loss {recipe.loss.name!r}; measured on {config.measure_on} images; "
-        f"{'; '.join(sorted(machines))}."
-    )
+    images = f"{config.train_images or 'all'} training images, {recipe.validation_images} of them held out"
+    facts = [
+        f"{len(sessions)} networks",
+        f"{config.model.backbone}, loss {recipe.loss.name!r}, {recipe.epochs} epochs, {images}",
+        f"measured on {config.measure_on} images",
+        *sorted(machines),
+    ]
+    return "; ".join(facts) + "."
 
 
 def _accuracies(found: Comparison) -> str:
@@ -86,7 +87,10 @@ def _by_kind(found: Comparison) -> str:
     if not severity_means(corrupted).empty:
         kinds.append(severity_means(corrupted).rename(columns=lambda severity: f"severity {severity}"))
     means = 100 * pd.concat(kinds, axis=1).groupby("model", sort=False).mean()
-    body = [[model, *(f"{value:.1f}" for value in row)] for model, row in zip(means.index, means.to_numpy(), strict=True)]
+    body = [
+        [model, *(f"{value:.1f}" for value in row)]
+        for model, row in zip(means.index, means.to_numpy(), strict=True)
+    ]
     return table(["arm", *map(str, means.columns)], body)
 
 
@@ -120,7 +124,12 @@ def _costs(config: ComparisonConfig, folder: Path) -> str:
     ]
     body = [
         [
-            *(cost.arm, f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e6:.1f} M", f"{cost.training / 60:.0f} min"),
+            *(
+                cost.arm,
+                f"{cost.parameters / 1e6:.2f} M",
+                f"{cost.macs / 1e6:.1f} M",
+                f"{cost.training / 60:.0f} min",
+            ),
             *(f"{cost.inference * 1e3:.2f} ms", "" if cost.active is None else f"{100 * cost.active:.1f} %"),
         ]
         for cost in costs

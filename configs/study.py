@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, unknown_name
 from .load import from_dict
 from .merge import merge
 from .plan import EvaluationPlan
@@ -19,7 +19,8 @@ class StudyConfig:
 
     Attributes:
         common: What the parts share, as in :class:`ComparisonConfig`.
-        parts: Name of each part and what it changes, nested keys; ``arms`` replaces the common ones. Most important first.
+        parts: Name of each part and what it changes, nested keys; ``arms`` replaces the common ones.
+            Most important first.
         judged: Suites of attacks whose verdict tells whether the figures under attack can be trusted: measured once
             a part, on the networks of its first seed, in a store of its own (``verdicts.sqlite``).
         data: A source for ``load_dataset``, for every part.
@@ -49,6 +50,17 @@ class StudyConfig:
         if "arms" in part:
             values["arms"] = part["arms"]
         return from_dict(ComparisonConfig, values, where=f"part {name!r}")
+
+    def only(self, parts: Sequence[str]) -> StudyConfig:
+        """Return the study of these parts alone, in their order.
+
+        Raises:
+            InputError: If there is no such part.
+        """
+        for part in parts:
+            if part not in self.parts:
+                raise unknown_name("part", part, self.parts, where="the study")
+        return replace(self, parts={part: self.parts[part] for part in parts})
 
     def rounds(self) -> Iterator[tuple[str, ComparisonConfig]]:
         """Yield every part with one seed, in order, then those with two, and so on: the main rows come first."""

@@ -1,4 +1,4 @@
-"""Train several runs at once, each in a process of its own with its share of the cores.
+"""Train, or measure, several networks at once, each in a process of its own with its share of the cores.
 
 Small networks on small images do not fill the cores: two runs of one thread each take about two thirds of the time
 that they take one after the other with two threads.
@@ -14,8 +14,9 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..configs import InputError, RunConfig
+from ..configs import EvaluationPlan, InputError, RunConfig
 from ..data import ImageDataset
+from ..eval import ResultsStore, evaluate
+from ..models import load_checkpoint
 from ..train import Interrupted, train
 from ..train.interrupt import stop_requested
 
@@ -41,6 +44,45 @@ class Run:
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
         return (self.folder / "checkpoint" / "config.json").exists()
+
+    def work(self, dataset: ImageDataset, *, progress: bool, place: int) -> None:
+        """Train on these images."""
+        train(self.config, dataset, self.folder, progress=progress, bar_position=place)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One trained network to be measured.
+
+    Attributes:
+        name: The arm.
+        seed: Training seed.
+        run: Folder of its training run.
+        plan: What to measure.
+        results: Path of the results store; several processes may write to it.
+        others: Training runs of the other arms, whose adversarial images suites try on this one.
+    """
+
+    name: str
+    seed: int
+    run: Path
+    plan: EvaluationPlan
+    results: Path
+    others: Mapping[str, Path] = field(default_factory=dict)
+
+    def work(self, dataset: ImageDataset, *, progress: bool, place: int) -> None:
+        """Measure on these images; only the first process shows its progress."""
+        evaluate(
+            load_checkpoint(self.run / "checkpoint"),
+            dataset,
+            self.plan,
+            results=self.results,
+            name=self.name,
+            model_seed=self.seed,
+            device=torch.accelerator.current_accelerator(check_available=True),
+            progress=progress and place == 0,
+            surrogates={name: load_checkpoint(run / "checkpoint") for name, run in self.others.items()},
+        )
 
 
 def default_workers(runs: int) -> int:
@@ -63,7 +105,38 @@ def train_at_once(runs: Sequence[Run], dataset: ImageDataset, *, workers: int, p
         Interrupted: On SIGINT or SIGTERM, after every run has saved its state.
         InputError: As from ``train.train``, from the first run that fails; the others have saved their state.
     """
-    waiting = [run for run in runs if not run.finished]
+    _work_at_once([run for run in runs if not run.finished], dataset, workers=workers, progress=progress)
+
+
+def measure_at_once(
+    measurements: Sequence[Measurement], dataset: ImageDataset, *, workers: int, progress: bool
+) -> None:
+    """Measure several networks, ``workers`` at a time; finished cells are skipped.
+
+    Args:
+        measurements: What to measure, and where results go.
+        dataset: Images to measure on.
+        workers: Number of processes; one measures in this process, on all of its threads.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        Interrupted: On SIGINT or SIGTERM, with all finished cells kept.
+        InputError: As from ``eval.evaluate``.
+    """
+    if workers == 1:
+        for measurement in measurements:
+            measurement.work(dataset, progress=progress, place=0)
+        return
+    with ExitStack() as stores:
+        # Held open throughout: SQLite refuses others while a first one sets up the file, or a last leaves.
+        for path in {measurement.results for measurement in measurements}:
+            stores.enter_context(ResultsStore(path))
+        _work_at_once(measurements, dataset, workers=workers, progress=progress)
+
+
+def _work_at_once(
+    waiting: Sequence[Run] | Sequence[Measurement], dataset: ImageDataset, *, workers: int, progress: bool
+) -> None:
     workers = min(workers, len(waiting))
     context = multiprocessing.get_context("spawn")
     tasks, failures, lock = context.Queue(), context.Queue(), context.RLock()
@@ -83,7 +156,7 @@ def train_at_once(runs: Sequence[Run], dataset: ImageDataset, *, workers: int, p
     broken = next((process.exitcode for process in processes if process.exitcode), None)
     if broken:
         raise InputError(
-            f"a training process was ended from outside (exit code {broken}), perhaps for want of memory; the same "
+            f"a process was ended from outside (exit code {broken}), perhaps for want of memory; the same "
             "command goes on where it stopped, with workers: 1 in less memory."
         )
 
@@ -108,7 +181,7 @@ def _wait(processes: Sequence[BaseProcess], failures: Any, stop: threading.Event
 def _work(
     place: int, tasks: Any, failures: Any, lock: Any, dataset: ImageDataset, threads: int, progress: bool
 ) -> None:
-    """Train runs until none is left; the life of a worker process."""
+    """Train or measure until nothing is left; the life of a worker process."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches every process; outside a run only the first acts
@@ -117,16 +190,16 @@ def _work(
     warnings.filterwarnings("ignore", module=r"(?!warplca)")
     torch.set_num_threads(threads)
     tqdm.set_lock(lock)
-    while (run := tasks.get()) is not None:
+    while (task := tasks.get()) is not None:
         try:
-            train(run.config, dataset, run.folder, progress=progress, bar_position=place)
+            task.work(dataset, progress=progress, place=place)
         except Interrupted:
             return
         except InputError as error:
-            failures.put(InputError(f"{run.name}: {error}"))
+            failures.put(InputError(f"{task.name}: {error}"))
             return
         except Exception:  # noqa: BLE001 - the parent raises it, with its traceback as text
-            failures.put(RuntimeError(f"{run.name}: {traceback.format_exc()}"))
+            failures.put(RuntimeError(f"{task.name}: {traceback.format_exc()}"))
             return
 
 

@@ -14,7 +14,7 @@ from ..data import ImageDataset, load_dataset
 from ..eval import Comparison, ResultsStore, compare, evaluate
 from ..models import Classifier, save_checkpoint
 from ..train import train
-from .arms import Run, default_workers, train_at_once
+from .arms import Measurement, Run, default_workers, measure_at_once, train_at_once
 from .pictures import collect_atoms, collect_examples, environment_facts
 
 Say = Callable[[str], None]
@@ -60,20 +60,22 @@ def run_comparison(
     validation = _validation_images(config, training)
     test = validation if config.measure_on == "validation" else load_dataset(config.data, "test")
     models = _train_arms(config, training, out, say, progress)
+    say(f"measuring {', '.join(f'{arm}-{seed}' for arm, seed in models)}")
+    measurements = [
+        Measurement(
+            arm,
+            seed,
+            run_folder(out, arm, seed),
+            config.plan,
+            out / "results.sqlite",
+            {other: run_folder(out, other, seed) for other in config.arms if other != arm},
+        )
+        for arm, seed in models
+    ]
+    measure_at_once(
+        measurements, test, workers=config.workers or default_workers(len(models)), progress=progress
+    )
     with ResultsStore(out / "results.sqlite") as store:
-        for (arm, seed), model in models.items():
-            say(f"measuring {arm}" + (f", seed {seed}" if len(config.seeds) > 1 else ""))
-            others = {other: models[other, seed] for other in config.arms if other != arm}
-            evaluate(
-                model,
-                test,
-                config.plan,
-                results=store,
-                name=arm,
-                model_seed=seed,
-                progress=progress,
-                surrogates=others,
-            )
         comparison = compare(store, baseline=config.baseline)
         chosen = _choose(config, validation, models, out, progress)
         seconds = time.monotonic() - started

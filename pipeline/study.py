@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ..configs import ComparisonConfig, EvaluationPlan, StudyConfig
 from ..data import load_dataset
-from ..eval import ResultsStore, evaluate
-from ..models import load_checkpoint
+from .arms import Measurement, default_workers, measure_at_once
 from .comparison import Outcome, run_comparison, run_folder
 
 Say = Callable[[str], None]
@@ -44,18 +43,21 @@ def run_study(
     for part, comparison in config.rounds():
         say(f"== {part}, {len(comparison.seeds)} of {len(config.comparisons()[part].seeds)} seeds")
         outcomes[part] = run_comparison(comparison, Path(out) / part, say=say, progress=progress)
-        if config.judged.attacks and comparison.measure_on == "test":
-            _judge(comparison, config.judged, Path(out) / part, say, progress)
         after(part)
+    for part, comparison in config.comparisons().items():
+        if config.judged.attacks and comparison.measure_on == "test":
+            say(f"== judging {part}")
+            _judge(comparison, config.judged, Path(out) / part, progress)
+            after(part)
     return outcomes
 
 
-def _judge(config: ComparisonConfig, plan: EvaluationPlan, folder: Path, say: Say, progress: bool) -> None:
+def _judge(config: ComparisonConfig, plan: EvaluationPlan, folder: Path, progress: bool) -> None:
     """Attack the first seed's networks with the suites that judge."""
     seed = config.seeds[0]
-    models = {arm: load_checkpoint(run_folder(folder, arm, seed) / "checkpoint") for arm in config.arms}
+    runs = {arm: run_folder(folder, arm, seed) for arm in config.arms}
+    measurements = [Measurement(arm, seed, run, plan, folder / VERDICTS) for arm, run in runs.items()]
     test = load_dataset(config.data, "test")
-    with ResultsStore(folder / VERDICTS) as store:
-        for arm, model in models.items():
-            say(f"judging {arm}")
-            evaluate(model, test, plan, results=store, name=arm, model_seed=seed, progress=progress)
+    measure_at_once(
+        measurements, test, workers=config.workers or default_workers(len(runs)), progress=progress
+    )
