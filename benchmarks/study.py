@@ -1,8 +1,8 @@
 """The study: arms, recipes and seeds of a preset, trained and measured; its tables are written after every part.
 
-    python benchmarks/study.py study-small --data cifar10.npz                 # tells its cost at first, then runs; hours
-    python benchmarks/study.py study-small --data cifar10.npz --cost          # only tells its cost
-    python benchmarks/study.py study-small --data cifar10.npz --tables        # only writes the tables anew
+    python benchmarks/study.py study-small --data cifar10.npz           # tells its cost, then runs; hours
+    python benchmarks/study.py study-small --data cifar10.npz --cost    # only tells its cost
+    python benchmarks/study.py study-small --data cifar10.npz --tables  # only writes the tables anew
     python benchmarks/study.py my-study.yaml --data torchvision:DIR common.train.epochs=20
 
 Stopped or killed, the same command goes on. The folder of runs holds everything: checkpoints, every prediction, an HTML

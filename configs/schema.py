@@ -36,6 +36,9 @@ class ModelConfig:
         learn_lam: Whether lam is trained (soft or smooth threshold only).
         adaptive_lam: Raise lam with the noise estimated from each image, by this much per unit; 0 switches it off.
         frontend_weights: Name of a shipped primed front-end, or a folder with one; None starts at random.
+        predictor_width: Channels inside WARP-LCA's predictor; null takes those of frontend_weights, or 64.
+        predictor_depth: Residual blocks of the predictor; null takes those of frontend_weights, or 3.
+        stem_stride: Downsampling of the backbone's stem where it sees images or reconstructions; null takes stride.
         stem: "small" (3x3, no max-pool; ResNet family), "original", or "auto": small where possible.
         pretrained: Whether timm loads pretrained weights into the backbone.
         backbone_options: Further keyword arguments for ``timm.create_model``.
@@ -57,6 +60,9 @@ class ModelConfig:
     learn_lam: bool = False
     adaptive_lam: float = 0.0
     frontend_weights: str | None = None
+    predictor_width: int | None = None
+    predictor_depth: int | None = None
+    stem_stride: int | None = None
     stem: Literal["auto", "small", "original"] = "auto"
     pretrained: bool = False
     backbone_options: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +72,8 @@ class ModelConfig:
             raise InputError(
                 f"frontend is {self.frontend!r}; give null (none), {', '.join(map(repr, FRONTENDS))}."
             )
+        if self.stem_stride is not None and self.stem_stride < 1:
+            raise InputError(f"stem_stride is {self.stem_stride}; give 1 or more, or null.")
         if self.num_classes < 2:
             raise InputError(f"num_classes is {self.num_classes}; give at least 2.")
 

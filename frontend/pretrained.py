@@ -23,6 +23,7 @@ from .warp import WarpLCA
 logger = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parent / "pretrained"
 GEOMETRY = ("in_channels", "features", "kernel_size", "stride")
+PREDICTOR = ("predictor_width", "predictor_depth")
 
 
 def shipped_frontends() -> list[str]:
@@ -85,7 +86,7 @@ def load_frontend(layer: LCA, source: str | Path) -> None:
     """
     folder, config = _open(source)
     own = layer_config(layer)
-    for key in GEOMETRY:
+    for key in (*GEOMETRY, *(key for key in PREDICTOR if key in config and key in own)):
         if config[key] != own[key]:
             raise InputError(
                 f"the primed front-end {str(source)!r} has {key} {config[key]}, this layer has {own[key]}; "
@@ -127,11 +128,17 @@ def from_pretrained(cls: type[L], source: str | Path, overrides: Mapping[str, An
         raise unknown_name(f"{cls.__name__} argument", unknown, inspect.signature(cls).parameters)
     if kind == "warp-lca" and not issubclass(cls, WarpLCA):
         # What WARP-LCA was primed with is not plain LCA: cold start, no momentum, its own number of cycles.
-        for key in ("iterations", "momentum", "step_size", "predictor_width", "predictor_depth"):
+        for key in ("iterations", "momentum", "step_size", *PREDICTOR):
             config.pop(key, None)
     layer = cls(**{**config, **overrides})
     load_frontend(layer, source)
     return layer.eval()
+
+
+def predictor_size(source: str | Path) -> dict[str, int]:
+    """Return width and depth of a front-end's predictor, as WarpLCA's arguments; nothing if it has none."""
+    _, config = _open(source)
+    return {key: int(config[key]) for key in PREDICTOR if key in config}
 
 
 def frontend_facts(source: str | Path) -> dict[str, Any]:

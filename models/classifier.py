@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig, from_dict
 from ..frontend import LCA, Encoding, WarpLCA, active_fraction, standardise
-from ..frontend.pretrained import load_frontend
+from ..frontend.pretrained import load_frontend, predictor_size
 from .backbones import create_backbone
 from .conv import ConvFrontend
 from .hub import HubAPI
@@ -178,6 +179,8 @@ def build_classifier(config: ModelConfig, *, load_weights: bool = True) -> Class
         load_weights: Whether to load ``frontend_weights`` and pretrained backbone weights; a checkpoint's
             loader, which brings all weights itself, does without.
     """
+    if load_weights:
+        config = _with_primed_predictor(config)
     layer = _build_frontend(config, load_weights=load_weights)
     hands_on_code = layer is not None and config.output == "code"
     backbone = create_backbone(
@@ -185,7 +188,7 @@ def build_classifier(config: ModelConfig, *, load_weights: bool = True) -> Class
         in_channels=config.features if hands_on_code else config.in_channels,
         num_classes=config.num_classes,
         stem="original" if config.pretrained and config.stem == "auto" else config.stem,
-        stem_stride=1 if hands_on_code else config.stride,
+        stem_stride=1 if hands_on_code else config.stem_stride or config.stride,
         pretrained=config.pretrained and load_weights,
         options=config.backbone_options,
     )
@@ -193,6 +196,15 @@ def build_classifier(config: ModelConfig, *, load_weights: bool = True) -> Class
         return Classifier(layer, backbone, config)
     cfg: dict[str, Any] = backbone.pretrained_cfg  # type: ignore[assignment]
     return Classifier(layer, backbone, config, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
+
+
+def _with_primed_predictor(config: ModelConfig) -> ModelConfig:
+    """Write down the primed predictor's size: a checkpoint is rebuilt without the primed front-end."""
+    if config.frontend != "warp-lca" or not config.frontend_weights:
+        return config
+    primed = predictor_size(config.frontend_weights)
+    own = {name: getattr(config, name) for name in primed}
+    return replace(config, **{name: primed[name] if own[name] is None else own[name] for name in primed})
 
 
 def _build_frontend(config: ModelConfig, *, load_weights: bool) -> nn.Module | None:
@@ -217,7 +229,11 @@ def _build_frontend(config: ModelConfig, *, load_weights: bool) -> nn.Module | N
     }
     if config.momentum is not None:
         options["momentum"] = config.momentum
-    layer = (WarpLCA if config.frontend == "warp-lca" else LCA)(**options)
+    if config.frontend == "warp-lca":
+        sizes = {"predictor_width": config.predictor_width, "predictor_depth": config.predictor_depth}
+        layer = WarpLCA(**options, **{name: size for name, size in sizes.items() if size is not None})
+    else:
+        layer = LCA(**options)
     if config.frontend_weights and load_weights:
         load_frontend(layer, config.frontend_weights)
     return layer

@@ -9,7 +9,7 @@ from timm.models.resnet import ResNet
 
 from warplca.configs import InputError
 from warplca.eval.fingerprint import module_fingerprint
-from warplca.frontend import LCA
+from warplca.frontend import LCA, WarpLCA, shipped_frontends
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
 
 ARMS = (None, "conv", "lca", "warp-lca")
@@ -173,3 +173,42 @@ def test_solver_settings_of_a_built_layer_change_the_fingerprint(name, value):
 def fingerprint(**change) -> str:
     torch.manual_seed(0)
     return module_fingerprint(create_classifier("resnet10_slim", "lca", 10, **{**SMALL, **change}))
+
+
+def test_every_shipped_front_end_works_in_a_classifier_and_its_checkpoint(tmp_path):
+    for name in shipped_frontends():
+        layer = WarpLCA.from_pretrained(name)
+        kernel, stride = layer.dictionary.weight.shape[2], layer.dictionary.stride
+        model = create_classifier(
+            "resnet10_slim",
+            "warp-lca",
+            kernel_size=kernel,
+            stride=stride,
+            threshold=layer.threshold_name,
+            iterations=1,
+            frontend_weights=name,
+        ).eval()
+        assert torch.equal(model.frontend.predictor.stem.weight, layer.predictor.stem.weight)
+        save_checkpoint(model, tmp_path / name)
+        images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(load_checkpoint(tmp_path / name)(images), model(images))
+
+
+def test_another_predictor_than_the_primed_one_is_refused():
+    with pytest.raises(InputError, match="has predictor_width 64, this layer has 32"):
+        create_classifier(
+            "resnet10_slim",
+            "warp-lca",
+            threshold="soft",
+            frontend_weights="cifar10-64x9s2-soft",
+            predictor_width=32,
+        )
+
+
+def test_a_reconstruction_may_meet_a_stem_of_another_stride_than_the_dictionary():
+    options = {"features": 8, "kernel_size": 5, "stride": 2, "iterations": 1, "output": "reconstruction"}
+    for stem_stride, expected in ((None, 8), (1, 16)):
+        model = create_classifier("resnet10_slim", "lca", stem_stride=stem_stride, **options)
+        assert model.backbone.conv1(torch.rand(1, 3, 16, 16)).shape[-1] == expected
+    with pytest.raises(InputError, match="stem_stride is 0; give 1 or more"):
+        create_classifier("resnet10_slim", "lca", stem_stride=0)

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from warplca.configs import InputError
 from warplca.train import Interrupted, StandardLoss, train
 from warplca.train import loop as loop_module
+from warplca.train.fitness import identity
 from warplca.train.losses import LossResult
 from warplca.train.meter import Meter
 from warplca.train.processes import make_accelerator
@@ -134,6 +135,23 @@ def test_operation_may_change_between_sessions_but_the_recipe_may_not(tmp_path):
     with pytest.raises(InputError, match=r"another configuration \(different: dataset\)"):
         train(config("conv"), stripes(seed=1), tmp_path, progress=False)
     train(config("conv", keep_states=5, save_minutes=1.0, log_steps=3), stripes(), tmp_path, progress=False)
+
+
+def test_a_run_of_a_version_that_knew_fewer_settings_goes_on_where_they_are_at_their_defaults(
+    tmp_path, monkeypatch
+):
+    def older(about):
+        known = identity(about)
+        del known["model"]["stem_stride"], known["train"]["augment"]["lam_spread"]
+        return known
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop_module, "identity", older)
+        with pytest.raises(Interrupted):
+            train(config("conv"), stripes(), tmp_path, progress=False, stop_after=3)
+    with pytest.raises(InputError, match=r"another configuration \(different: train; train.augment\)"):
+        train(config("conv", augment={"lam_spread": 2.0}), stripes(), tmp_path, progress=False)
+    train(config("conv"), stripes(), tmp_path, progress=False)
 
 
 def test_a_full_disk_costs_a_warning_in_between_and_an_error_at_the_end(tmp_path, monkeypatch, caplog):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ..configs import InputError, RunConfig
+from ..configs.merge import merge
 from ..data import ImageDataset
 
 OPERATION = ("save_minutes", "keep_states", "log_steps")
@@ -48,3 +50,9 @@ def identity(about: dict[str, Any]) -> dict[str, Any]:
         "dataset": about["dataset"],
         "images": about["images"],
     }
+
+
+def completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved identity with the settings that its version did not know yet at their defaults."""
+    defaults = identity({"config": asdict(RunConfig()), "dataset": None, "images": None})
+    return merge(defaults, saved)

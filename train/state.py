@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..configs import InputError
 from ..configs.atomic import file_written_whole
+from .fitness import completed
 
 logger = logging.getLogger(__name__)
 HEADER = "warplca"
@@ -142,6 +143,7 @@ def read_state(folder: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], 
 
 def check_identity(run: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
     """Refuse a state of another configuration, naming what differs."""
+    saved = completed(saved)
     if saved == identity:
         return
     changed = [key for key in identity if saved.get(key) != identity[key]]

@@ -1,0 +1,166 @@
+"""A study: its presets, the order of its parts, its cost, its tables."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from warplca.configs import InputError, StudyConfig, from_dict, load_config, preset_names
+from warplca.data import load_dataset
+from warplca.eval import ResultsStore
+from warplca.models import build_classifier
+from warplca.pipeline.cost import cost_lines, estimate_costs
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+STUDY = {
+    "common": {
+        "baseline": "none",
+        "train_images": 120,
+        "model": {"features": 8, "kernel_size": 5, "iterations": 2, "lam": 0.2, "threshold": "soft"},
+        "train": {"epochs": 1, "batch_size": 40, "validation_images": 20},
+        "arms": {
+            "warp-lca": {"model": {"frontend": "warp-lca"}, "train": {"augment": {"lam_spread": 2.0}}},
+            "none": {},
+        },
+        "plan": {
+            "corruptions": ["gaussian_noise"],
+            "severities": [3, 5],
+            "corruption_images": 20,
+            "clean_images": 30,
+            "attacks": [{"attack": "fgsm", "threat": f"linf {n}/255"} for n in (1, 4)],
+            "attack_images": 10,
+        },
+    },
+    "judged": {
+        "attacks": [{"attack": "suite:quick", "threat": "linf 2/255"}],
+        "attack_images": 4,
+        "clean_images": 4,
+    },
+    "parts": {
+        "standard": {"seeds": [0, 1]},
+        "pilots": {"measure_on": "validation", "arms": {"none": {}}, "plan": {"attacks": []}},
+    },
+}
+
+
+def study(**changes):
+    return from_dict(StudyConfig, STUDY | changes, where="test")
+
+
+def test_rounds_give_every_part_one_seed_before_any_gets_two():
+    order = [(name, tuple(comparison.seeds)) for name, comparison in study().rounds()]
+    assert order == [("standard", (0,)), ("pilots", (0,)), ("standard", (0, 1))]
+
+
+def test_a_part_s_arms_replace_the_common_ones_and_its_other_keys_are_laid_over_them():
+    parts = study(data="x.npz").comparisons()
+    assert list(parts["pilots"].arms) == ["none"]
+    assert parts["pilots"].plan.attacks == ()
+    assert parts["pilots"].plan.severities == (3, 5)
+    assert {comparison.data for comparison in parts.values()} == {"x.npz"}
+
+
+def test_mistakes_name_the_part():
+    with pytest.raises(
+        InputError, match=r"part 'noise': unknown key 'train.epoch'|unknown key .* in part 'noise'"
+    ):
+        study(parts={"noise": {"train": {"epoch": 3}}})
+    with pytest.raises(InputError, match="the study has no parts"):
+        study(parts={})
+    with pytest.raises(InputError, match="unknown part 'standart' in the study; did you mean 'standard'"):
+        study().only(["standart"])
+    with pytest.raises(InputError, match="measuring on them, need validation images"):
+        study(parts={"pilots": {"measure_on": "validation", "train": {"validation_images": 0}}})
+
+
+@pytest.mark.parametrize("name", preset_names("study"))
+def test_every_arm_of_every_preset_can_be_built(name):
+    for comparison in load_config(StudyConfig, name, "study").comparisons().values():
+        for arm in comparison.arms:
+            model = comparison.run(arm, 0).model
+            if model.backbone != "wrn_28_10":  # 36 million weights a time
+                build_classifier(model)
+
+
+def test_cost_is_told_for_every_arm_and_grows_with_the_work():
+    comparison = study().comparisons()["standard"]
+    training, test = load_dataset("cifar10-subset", "train"), load_dataset("cifar10-subset", "test")
+    costs = estimate_costs(comparison, training, test)
+    assert [cost.arm for cost in costs] == ["warp-lca", "none"]
+    assert all(min(cost.training, cost.images, cost.attacks) > 0.0 for cost in costs)
+    assert costs[0].total > costs[1].total
+    assert all(line.startswith(cost.arm) for line, cost in zip(cost_lines(costs, 2), costs, strict=True))
+
+
+@pytest.fixture(scope="module")
+def command():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield importlib.import_module("study")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def test_the_command_leaves_tables_verdicts_and_costs_and_does_nothing_twice(
+    tmp_path, command, monkeypatch, capsys
+):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    arguments = [
+        "study.py",
+        str(tmp_path / "tiny.yaml"),
+        "--data",
+        "cifar10-subset",
+        "--runs",
+        str(runs),
+        "--out",
+        str(out),
+    ]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert command.main() == 0
+    assert "cost of standard, one run after the other:\n  warp-lca: training" in capsys.readouterr().out
+    text = (out / "tiny.md").read_text()
+    assert (out / "tiny-standard.png").stat().st_size > 5000
+    with ResultsStore(runs / "standard" / "results.sqlite", read_only=True) as store:
+        frame = store.to_frame()
+    assert len(frame) == 2 * 2 * (1 + 2 + 2)
+    clean = frame[(frame["model"] == "none") & (frame["kind"] == "clean")]["accuracy"].mean()
+    assert f"| none | 2 | {100 * clean:.1f} [" in text
+    with ResultsStore(runs / "standard" / "verdicts.sqlite", read_only=True) as store:
+        assert set(store.to_frame()["model"]) == {"warp-lca", "none"}
+    assert not (runs / "pilots" / "verdicts.sqlite").exists()
+    costs = json.loads((runs / "standard" / "warp-lca-0" / "costs.json").read_text())
+    assert 0.0 < costs["active"] < 1.0
+    stamps = {path: path.stat().st_mtime_ns for path in runs.glob("*/*/checkpoint/*")}
+    assert command.main() == 0
+    assert {path: path.stat().st_mtime_ns for path in runs.glob("*/*/checkpoint/*")} == stamps
+    assert (out / "tiny.md").read_text() == text
+
+
+def test_tables_name_what_has_not_been_run(tmp_path, command, monkeypatch):
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "study.py",
+            "study-small",
+            "--data",
+            "x.npz",
+            "--tables",
+            "--runs",
+            str(tmp_path),
+            "--out",
+            str(tmp_path),
+        ],
+    )
+    assert command.main() == 0
+    assert "## fast\n\nNo results yet." in (tmp_path / "study-small.md").read_text()
+
+
+def test_a_mistake_ends_in_one_sentence(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["study.py", "study-smal", "--data", "x.npz"])
+    assert command.main() == 2
+    assert capsys.readouterr().err.startswith("error: unknown study preset 'study-smal'")
