@@ -12,7 +12,8 @@ OPTIONAL = {
         ("Overview", "results.md"),
         ("Performance of the solver", "performance.md"),
         ("Studies", "results/README.md"),
-        ("Study", "study.md"),
+        ("The study", "results/study.md"),
+        ("Pilots", "results/pilots.md"),
         ("Scaling", "scaling.md"),
     ),
 }
