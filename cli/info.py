@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 
 def info(args: Namespace) -> int:
@@ -11,8 +10,9 @@ def info(args: Namespace) -> int:
     from ..models import read_card
     from ..models.card import summary
     from ..models.integrity import MANIFEST
+    from ..models.shipped import checkpoint_folder
 
     print(summary(read_card(args.checkpoint)))
-    if (Path(args.checkpoint) / MANIFEST).is_file():
+    if (checkpoint_folder(args.checkpoint) / MANIFEST).is_file():
         print(f"\nThe files match {MANIFEST}.")
     return 0

@@ -14,9 +14,10 @@ from .export import FORMATS
 from .main import exit_with_hint
 
 DATA_HELP = (
-    "cifar10-subset (embedded), a .npz file, torchvision:DIR (torchvision-download:DIR fetches it first), or a folder "
-    "with train/<class>/ and test/<class>/"
+    "cifar10-subset (embedded), a .npz file, torchvision:DIR (torchvision-download:DIR fetches it first), a folder "
+    "with train/<class>/ and test/<class>/, or files:SIZE:DIR, which leaves the images on disk"
 )
+CHECKPOINT_HELP = "folder that `warplca train` wrote, or a shipped classifier's name"
 OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.lam=0.3"
 
 
@@ -109,7 +110,11 @@ def _train(commands: argparse._SubParsersAction) -> None:
 def _evaluate(commands: argparse._SubParsersAction) -> None:
     text = "measure a checkpoint: clean, corrupted, attacked; finished cells are not measured again"
     parser = commands.add_parser("evaluate", help=text, description=text)
-    parser.add_argument("--checkpoint", required=True, help="folder that `warplca train` wrote")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="folder that `warplca train` wrote, or a shipped classifier's name",
+    )
     parser.add_argument(
         "--data", default="cifar10-subset", help=f"test images: {DATA_HELP} (default: %(default)s)"
     )
@@ -153,7 +158,11 @@ def _compare(commands: argparse._SubParsersAction) -> None:
 def _export(commands: argparse._SubParsersAction) -> None:
     text = "export a checkpoint, checked against PyTorch on real images"
     parser = commands.add_parser("export", help=text, description=text)
-    parser.add_argument("--checkpoint", required=True, help="folder that `warplca train` wrote")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="folder that `warplca train` wrote, or a shipped classifier's name",
+    )
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -200,7 +209,7 @@ def _data(commands: argparse._SubParsersAction) -> None:
 def _info(commands: argparse._SubParsersAction) -> None:
     text = "tell what a checkpoint is, how robust it is, and by what evidence"
     parser = commands.add_parser("info", help=text, description=text)
-    parser.add_argument("checkpoint", help="checkpoint folder")
+    parser.add_argument("checkpoint", help=CHECKPOINT_HELP)
 
 
 def _predict(commands: argparse._SubParsersAction) -> None:
@@ -209,7 +218,11 @@ def _predict(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="image files; resized to what the model takes"
     )
-    parser.add_argument("--checkpoint", required=True, help="checkpoint folder, .onnx file or .pt2 archive")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help=f"{CHECKPOINT_HELP}; an .onnx file, a .pt2 archive",
+    )
     parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
     parser.add_argument(
         "--native", action="store_true", help="run the machine code of an AOTInductor archive that you trust"

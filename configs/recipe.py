@@ -56,7 +56,8 @@ class AugmentConfig:
         severity: AugMix's severity, or RandAugment's magnitude in thirtieths.
         width: AugMix's number of chains.
         operations: RandAugment's operations on an image.
-        workers: Processes that apply the policy ahead of the training loop; 0 applies it within the step.
+        workers: Processes that read images from disk and apply the policy ahead of the training loop; 0 does so within
+            the step.
     """
 
     lam_spread: float = 1.0

@@ -1,4 +1,4 @@
-"""A labelled set of equally sized RGB images, held in memory."""
+"""A labelled set of equally sized RGB images, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..configs.errors import InputError
+from .files import FileImages
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ class ImageDataset:
 
     Attributes:
         name: Short name that tables and file names show.
-        images: uint8, shape (N, H, W, 3), RGB, 0 to 255.
+        images: uint8, shape (N, H, W, 3), RGB, 0 to 255; or images that stay on disk until they are indexed.
         labels: int64, shape (N,), each in 0 .. ``len(class_names) - 1``.
         class_names: One name for each class, in label order.
         indices: int64, shape (N,): where each image stands in the set it came from. Random
@@ -36,7 +37,7 @@ class ImageDataset:
     """
 
     name: str
-    images: np.ndarray = field(repr=False)
+    images: np.ndarray | FileImages = field(repr=False)
     labels: np.ndarray = field(repr=False)
     class_names: tuple[str, ...]
     indices: np.ndarray = field(default=None, repr=False)  # type: ignore[assignment]  # filled in below
@@ -58,7 +59,8 @@ class ImageDataset:
             )
         if count and indices.min() < 0:
             raise InputError(f"{self.name}: indices contain {indices.min()}; expected 0 or more.")
-        _freeze(self, "images", self.images)
+        if isinstance(self.images, np.ndarray):
+            _freeze(self, "images", self.images)
         _freeze(self, "labels", self.labels.astype(np.int64))
         _freeze(self, "indices", indices.astype(np.int64))
         object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
@@ -73,9 +75,14 @@ class ImageDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of shape, pixels, labels and indices."""
+        """The first 16 hexadecimal digits of the SHA-256 of shape, pixels, labels and indices.
+
+        Images on disk enter by names and lengths of their files.
+        """
         digest = hashlib.sha256(repr(self.images.shape).encode())
-        for array in (self.images, self.labels, self.indices):
+        images = self.images
+        digest.update(images.tobytes() if isinstance(images, np.ndarray) else images.identity())
+        for array in (self.labels, self.indices):
             digest.update(array.tobytes())
         return digest.hexdigest()[:16]
 
@@ -88,7 +95,7 @@ class ImageDataset:
         chosen = self._positions(indices)
         return ImageDataset(
             name or self.name,
-            self.images[chosen],
+            self.images[chosen] if isinstance(self.images, np.ndarray) else self.images.take(chosen),
             self.labels[chosen],
             self.class_names,
             self.indices[chosen],
@@ -151,7 +158,7 @@ class ImageDataset:
         return chosen
 
 
-def _check_images(name: str, images: np.ndarray) -> None:
+def _check_images(name: str, images: np.ndarray | FileImages) -> None:
     if images.dtype != np.uint8:
         raise InputError(
             f"{name}: images have dtype {images.dtype}; expected uint8 with values 0 to 255. "

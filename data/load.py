@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from ..configs.atomic import file_written_whole
 from ..configs.errors import InputError, unknown_name
 from .dataset import ImageDataset
+from .files import FileImages, find_files, read_image
 from .subset import SUBSET_NAME, read_subset
 
 Split = Literal["train", "test"]
@@ -22,7 +22,7 @@ SPLITS = ("train", "test")
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = (
     f"{SUBSET_NAME!r}, an .npz file, 'torchvision:FOLDER', 'torchvision-download:FOLDER', "
-    "or a folder with train/<class>/ and test/<class>/"
+    "a folder with train/<class>/ and test/<class>/, or 'files:SIZE:FOLDER', which leaves the images there"
 )
 
 
@@ -34,7 +34,9 @@ def load_dataset(source: str | Path, split: Split) -> ImageDataset:
             ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, ``class_names``,
             ``"torchvision:FOLDER"`` (the root of ``torchvision.datasets.CIFAR10``;
             ``"torchvision-download:FOLDER"`` downloads it first), or a folder of images laid out
-            as ``train/<class>/*`` and ``test/<class>/*``, all of one size.
+            as ``train/<class>/*`` and ``test/<class>/*``, all of one size. ``"files:224:FOLDER"`` leaves the images of
+            such a folder (``val/`` may stand for ``test/``) on disk, whatever their sizes: each is read when it is
+            needed, scaled to 224 pixels and cut out of the middle.
         split: ``"train"`` or ``"test"``.
 
     Raises:
@@ -48,6 +50,8 @@ def load_dataset(source: str | Path, split: Split) -> ImageDataset:
     scheme, _, rest = text.partition(":")
     if scheme in ("torchvision", "torchvision-download") and rest:
         return _read_torchvision(Path(rest).expanduser(), split, download=scheme.endswith("download"))
+    if scheme == "files":
+        return _open_files(rest, split)
     path = Path(source).expanduser()
     if path.is_dir():
         return _read_folder(path, split)
@@ -72,9 +76,9 @@ def save_npz(path: str | Path, train: ImageDataset, test: ImageDataset) -> None:
         np.savez(
             stream,
             allow_pickle=False,
-            train_images=train.images,
+            train_images=train.images[:],
             train_labels=train.labels,
-            test_images=test.images,
+            test_images=test.images[:],
             test_labels=test.labels,
             class_names=np.array(train.class_names),
         )
@@ -139,10 +143,10 @@ def _read_folder(root: Path, split: Split) -> ImageDataset:
         raise InputError(
             f"{root} holds no images in {split}/<class>/; expected one folder of images a class."
         )
-    height, width = _read_image(files[0][0]).shape[:2]
+    height, width = read_image(files[0][0]).shape[:2]
     images = np.empty((len(files), height, width, 3), dtype=np.uint8)
     for row, (file, _) in enumerate(tqdm(files, desc=f"reading {root / split}", unit="image", delay=2)):
-        pixels = _read_image(file)
+        pixels = read_image(file)
         if pixels.shape != images.shape[1:]:
             raise InputError(
                 f"{file} is {pixels.shape[1]} x {pixels.shape[0]} pixels but {files[0][0]} is {width} x {height}; "
@@ -153,13 +157,26 @@ def _read_folder(root: Path, split: Split) -> ImageDataset:
     return ImageDataset(f"{root.name}-{split}", images, labels, tuple(class_names))
 
 
+def _open_files(text: str, split: Split) -> ImageDataset:
+    size, _, folder = text.partition(":")
+    root = Path(folder).expanduser()
+    if not (size.isdecimal() and int(size) and folder and root.is_dir()):
+        raise InputError(
+            f"'files:{text}' names no size and folder; write for instance files:224:/data/imagenet, a folder with "
+            "train/<class>/ and val/<class>/."
+        )
+    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), root / "test")
+    files, labels, class_names = find_files(root / "train" if split == "train" else test)
+    other = {folder.name for folder in _folders(test if split == "train" else root / "train")}
+    if other and other != set(class_names):
+        raise InputError(
+            f"{root} has other classes in train than in {test.name} (first {sorted(other ^ set(class_names))[0]!r}); "
+            "expected the same folders in both."
+        )
+    return ImageDataset(
+        f"{root.name}-{split}", FileImages(files, (int(size), int(size))), labels, class_names
+    )
+
+
 def _folders(parent: Path) -> list[Path]:
     return sorted(child for child in parent.iterdir() if child.is_dir()) if parent.is_dir() else []
-
-
-def _read_image(file: Path) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file} cannot be read as an image ({error}); replace or remove it.") from error

@@ -62,7 +62,7 @@ def write_subset(path: Path, train: ImageDataset, test: ImageDataset) -> str:
     arrays: dict[str, np.ndarray] = {"class_names": np.array(train.class_names)}
     for split, dataset in (("train", train), ("test", test)):
         stream = io.BytesIO()
-        Image.fromarray(_tile(dataset.images)).save(stream, "WEBP", lossless=True, quality=75, method=4)
+        Image.fromarray(_tile(dataset.images[:])).save(stream, "WEBP", lossless=True, quality=75, method=4)
         arrays[f"{split}_webp"] = np.frombuffer(stream.getvalue(), dtype=np.uint8)
         arrays[f"{split}_labels"] = dataset.labels.astype(np.uint8)
         arrays[f"{split}_indices"] = dataset.indices.astype(np.uint16)

@@ -9,6 +9,7 @@ from .export import ExportCheck
 from .export_onnx import QuantisedCheck, export_onnx, export_quantised
 from .export_program import export_compiled, export_program
 from .predictor import Predictor, open_predictor
+from .shipped import shipped_checkpoints
 
 __all__ = [
     "Classifier",
@@ -27,4 +28,5 @@ __all__ = [
     "open_predictor",
     "read_card",
     "save_checkpoint",
+    "shipped_checkpoints",
 ]

@@ -20,6 +20,7 @@ from .card import model_card
 from .classifier import Classifier, build_classifier, data_config
 from .integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
 from .registry import architecture, model_arguments
+from .shipped import checkpoint_folder, shipped_checkpoints
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -109,12 +110,13 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         InputError: If the folder or its config.json is missing, was not written by warplca, differs from its
             manifest, or if there is a pickle.
     """
-    folder = Path(folder)
+    folder = checkpoint_folder(folder)
     if folder.is_file():
         refuse_pickle(folder)
     if not folder.is_dir():
+        known = f", or a shipped one: {', '.join(shipped_checkpoints())}" if shipped_checkpoints() else ""
         raise InputError(
-            f"there is no checkpoint folder {folder}; give the folder that `warplca train` wrote."
+            f"there is no checkpoint folder {folder}; give the folder that `warplca train` wrote{known}."
         )
     path = folder / CONFIG
     refuse_pickles(folder)
@@ -138,14 +140,18 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 def load_checkpoint(folder: str | Path) -> Classifier:
     """Rebuild a classifier from a checkpoint folder, in evaluation mode; nothing is ever unpickled.
 
+    Args:
+        folder: The folder, or the name of a shipped classifier (``shipped_checkpoints()``).
+
     Raises:
         InputError: If a file is missing, truncated or changed, the folder holds a pickle, or the weights belong
             to another architecture.
     """
+    folder = checkpoint_folder(folder)
     card = read_card(folder)
     config = from_dict(ModelConfig, card["warplca"]["model"], where=f"{folder}/config.json")
     model = build_classifier(config, load_weights=False)
-    load_weights(model, Path(folder) / WEIGHTS)
+    load_weights(model, folder / WEIGHTS)
     keys = ("class_names", "training", "results", "evidence")
     model.about = {key: card["warplca"][key] for key in keys if key in card["warplca"]}
     model.about["image_size"] = tuple(card["pretrained_cfg"]["input_size"][1:])

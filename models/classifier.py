@@ -231,9 +231,8 @@ def _build_frontend(config: ModelConfig, *, load_weights: bool) -> nn.Module | N
         options["momentum"] = config.momentum
     if config.frontend == "warp-lca":
         sizes = {"predictor_width": config.predictor_width, "predictor_depth": config.predictor_depth}
-        layer = WarpLCA(**options, **{name: size for name, size in sizes.items() if size is not None})
-    else:
-        layer = LCA(**options)
+        options |= {name: size for name, size in sizes.items() if size is not None}
+    layer = (WarpLCA if config.frontend == "warp-lca" else LCA)(**options)
     if config.frontend_weights and load_weights:
         load_frontend(layer, config.frontend_weights)
     return layer

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from huggingface_hub import ModelHubMixin, snapshot_download
 
 from ..configs import InputError
+from .shipped import checkpoint_folder
 
 if TYPE_CHECKING:
     from .classifier import Classifier
@@ -38,7 +39,7 @@ class HubAPI(ModelHubMixin):
         checkpoint folder. Nothing is unpickled.
 
         Args:
-            pretrained_model_name_or_path: A folder, or a repository "user/name".
+            pretrained_model_name_or_path: A folder, the name of a shipped classifier, or a repository "user/name".
             revision: Branch, tag or commit of the repository.
             cache_dir: Where downloads are kept.
             force_download: Whether to download again what is there already.
@@ -51,7 +52,7 @@ class HubAPI(ModelHubMixin):
         from .checkpoint import FILES, load_checkpoint
 
         source = str(pretrained_model_name_or_path)
-        if not Path(source).is_dir():
+        if not checkpoint_folder(source).is_dir():
             if len(source.split("/")) != 2 or source.startswith((".", "/")):
                 raise InputError(
                     f"there is no checkpoint folder {source}; give a folder, or a Hub repository as 'user/name'."

@@ -61,7 +61,7 @@ def _disturbed(
     pictures = [("image", clean)]
     if plan.corruptions and plan.corruptions[0] not in CORRUPTION_GROUPS:
         name, severity = plan.corruptions[0].split("+")[0], max(plan.severities)
-        corrupted = corrupt(one.images, name, severity=severity, seed=plan.seed, indices=one.indices)
+        corrupted = corrupt(one.images[:], name, severity=severity, seed=plan.seed, indices=one.indices)
         pictures.append((f"{name} {severity}", corrupted[0] / 255.0))
     if plan.attacks:
         arm, model = list(models.items())[-1]

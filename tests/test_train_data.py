@@ -1,5 +1,6 @@
 """What a training step sees: order, shares of processes, noise, AugMix and RandAugment."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -82,18 +83,17 @@ def test_workers_make_the_same_images(policy):
 
 @pytest.mark.parametrize("policy", ["augmix", "randaugment"])
 def test_policies_draw_for_each_image_by_itself(policy):
-    from warplca.train.policy import PolicyImages
+    from warplca.train.policy import PreparedImages
 
     order = StepOrder(12, 12, 0)
-    images = stripes(12).images[0].transpose(2, 0, 1).copy()
-    same = torch.from_numpy(images).expand(12, -1, -1, -1)
+    same = np.repeat(stripes(12).images[:1], 12, axis=0)
     recipe = config(augment={"policy": policy, "severity": 9}).train
-    made = PolicyImages(same, recipe.augment, order, 2, 0)[0]
+    made = PreparedImages(same, recipe.augment, order, plain=False, views=2, seed=0)[0]
     assert made.shape == (12, 2, 3, 16, 16)
     assert made.dtype == torch.uint8
     assert len({view.numpy().tobytes() for view in made.flatten(0, 1)}) >= 18
     state = torch.random.get_rng_state()
-    assert torch.equal(PolicyImages(same, recipe.augment, order, 2, 0)[0], made)
+    assert torch.equal(PreparedImages(same, recipe.augment, order, plain=False, views=2, seed=0)[0], made)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 

@@ -1,4 +1,4 @@
-"""AugMix and RandAugment, drawn for each image by itself, ahead of the training loop where workers are given."""
+"""Images that are made one by one: read from disk, AugMix, RandAugment; ahead of training where workers are given."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..configs.recipe import AugmentConfig
+from ..data.files import FileImages
 from .order import StepOrder
 from .seeds import POLICY, mixed_seed
 
@@ -31,37 +32,48 @@ def make_policy(config: AugmentConfig) -> Policy:
     return v2.RandAugment(num_ops=config.operations, magnitude=config.severity)
 
 
-class PolicyImages(Dataset):
-    """The augmented views of a process's share of every step: item ``step`` is (N, views, C, H, W), uint8.
+class PreparedImages(Dataset):
+    """The views of a process's share of every step: item ``step`` is (N, views, C, H, W), uint8.
 
     Args:
-        images: (N, C, H, W), uint8, in memory.
-        config: The policy.
+        images: (N, H, W, C), uint8, in memory or on disk.
+        config: The policy, which may be "none".
         order: Which images a step takes.
-        views: Augmented versions of each image.
+        plain: Whether the first view is the image itself.
+        views: Further views, augmented by the policy.
         seed: Of the run.
     """
 
     def __init__(
-        self, images: Tensor, config: AugmentConfig, order: StepOrder, views: int, seed: int
+        self,
+        images: np.ndarray | FileImages,
+        config: AugmentConfig,
+        order: StepOrder,
+        *,
+        plain: bool,
+        views: int,
+        seed: int,
     ) -> None:
-        self.images, self.order, self.views, self.seed = images, order, views, seed
-        self.policy = make_policy(config)
+        self.images, self.order, self.plain, self.views, self.seed = images, order, plain, views, seed
+        self.policy = make_policy(config) if views else None
 
     def __getitem__(self, step: int) -> Tensor:
         chosen, rows = self.order.share(step)
-        made = [
-            self._view(self.images[index], mixed_seed(self.seed, POLICY, step, row, view))
-            for index, row in zip(chosen.tolist(), range(rows.start, rows.stop), strict=True)
-            for view in range(self.views)
-        ]
-        return torch.stack(made).unflatten(0, (len(chosen), self.views))
+        images = torch.from_numpy(self.images[chosen.numpy()]).permute(0, 3, 1, 2).contiguous()
+        made = [images] if self.plain else []
+        for view in range(self.views):
+            numbered = zip(images, range(rows.start, rows.stop), strict=True)
+            seeded = [
+                self._view(one, mixed_seed(self.seed, POLICY, step, row, view)) for one, row in numbered
+            ]
+            made.append(torch.stack(seeded))
+        return torch.stack(made, dim=1)
 
     def _view(self, image: Tensor, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)
-            return self.policy(image)
+            return self.policy(image)  # type: ignore[misc]  # there is one where there are views
 
     def stream(self, first: int, last: int, workers: int) -> Iterator[Tensor]:
         """Yield the steps from ``first`` to before ``last``; the images do not depend on ``workers``."""

@@ -1,4 +1,4 @@
-"""Training images in the device's memory, and the batch of every step."""
+"""Training images in the device's memory or on disk, and the batch of every step."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..configs import TrainConfig
 from ..data import ImageDataset
+from ..data.files import FileImages
 from .augment import Placement, draw_noise, place
 from .losses import Batch
 from .order import StepOrder
-from .policy import PolicyImages
+from .policy import PreparedImages
 from .seeds import NOISE, PLACEMENT, generator, mixed_seed
 
 
@@ -28,6 +30,8 @@ class Share(NamedTuple):
 class BatchSource:
     """CIFAR-size sets live in memory as uint8 and are augmented in one go, without worker processes.
 
+    Images on disk, and those of a policy, are made one by one, by ``augment.workers`` processes ahead of their step.
+
     Args:
         dataset: Training images, held-out ones already cut off.
         recipe: How to augment.
@@ -38,19 +42,26 @@ class BatchSource:
     def __init__(
         self, dataset: ImageDataset, recipe: TrainConfig, order: StepOrder, device: torch.device
     ) -> None:
-        self.recipe, self.order = recipe, order
-        images = torch.from_numpy(dataset.images.copy()).permute(0, 3, 1, 2).contiguous()
-        self.images = images.to(device)
+        self.recipe, self.order, self.device = recipe, order, device
+        self.stored, self.images = dataset.images, torch.empty(0)
+        on_disk = isinstance(self.stored, FileImages)
+        if isinstance(self.stored, np.ndarray):
+            self.images = torch.from_numpy(self.stored.copy()).permute(0, 3, 1, 2).contiguous().to(device)
         self.labels = torch.from_numpy(dataset.labels.copy()).to(device)
         self._seconds = 0.0
-        self._policy: PolicyImages | None = None
-        if recipe.augment.policy != "none":
-            views = 2 if recipe.loss.name == "jsd" else 1
-            self._policy = PolicyImages(images, recipe.augment, order, views, recipe.seed)
+        self._prepared: PreparedImages | None = None
+        views = 0 if recipe.augment.policy == "none" else 2 if recipe.loss.name == "jsd" else 1
+        plain = on_disk and views != 1
+        if views or on_disk:
+            self._prepared = PreparedImages(
+                dataset.images, recipe.augment, order, plain=plain, views=views, seed=recipe.seed
+            )
+        self._adds_plain = views == 2 and not plain
 
     def shares(self, first: int, last: int) -> Iterator[Share]:
         """Yield this process's share of the steps from ``first`` to before ``last``."""
-        stream = self._policy.stream(first, last, self.recipe.augment.workers) if self._policy else None
+        made = self._prepared
+        stream = None if made is None else made.stream(first, last, self.recipe.augment.workers)
         for step in range(first, last):
             started = time.perf_counter()
             share = self._share(step, None if stream is None else next(stream))
@@ -64,12 +75,14 @@ class BatchSource:
 
     def plain_batches(self) -> Iterator[Tensor]:
         """Yield all training images in [0, 1], without augmentation."""
-        for images in self.images.split(self.recipe.batch_size):
-            yield images.float() / 255.0
+        size = self.recipe.batch_size
+        for start in range(0, len(self.stored), size):
+            images = torch.from_numpy(self.stored[start : start + size].copy()).permute(0, 3, 1, 2)
+            yield images.contiguous().to(self.device).float() / 255.0
 
     def _share(self, step: int, augmented: Tensor | None) -> Share:
         chosen, rows = self.order.share(step)
-        chosen = chosen.to(self.images.device, non_blocking=True)
+        chosen = chosen.to(self.device, non_blocking=True)
         recipe, count = self.recipe, len(self.order.chosen(step))
         drawn = Placement.draw(
             count, generator(recipe.seed, PLACEMENT, step), padding=recipe.crop_padding, flip=recipe.flip
@@ -84,11 +97,10 @@ class BatchSource:
 
     def _images(self, chosen: Tensor, augmented: Tensor | None) -> Tensor:
         """Return (n, views, C, H, W): the image, its policy's version, or for "jsd" the image and its versions."""
-        plain = self.images[chosen][:, None]
         if augmented is None:
-            return plain
-        augmented = augmented.to(plain.device, non_blocking=True)
-        return torch.cat([plain, augmented], dim=1) if self.recipe.loss.name == "jsd" else augmented
+            return self.images[chosen][:, None]
+        augmented = augmented.to(self.device, non_blocking=True)
+        return torch.cat([self.images[chosen][:, None], augmented], dim=1) if self._adds_plain else augmented
 
     def _noise(self, step: int, count: int, rows: slice, views: Tensor) -> Tensor:
         seed = mixed_seed(self.recipe.seed, NOISE, step)
