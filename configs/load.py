@@ -41,7 +41,15 @@ def load_config(cls: type[T], source: str | Path, kind: str, overrides: Sequence
     values = [_read(part, kind, Path(), ()) for part in parts]
     names = [part if part in preset_names(kind) else Path(part).name for part in parts]
     where = " + ".join(name if Path(name).suffix else f"{name}.yaml" for name in names)
-    return from_dict(cls, apply_overrides(merge(*values), overrides), where=where)
+    merged = merge(*values)
+    changed = apply_overrides(merged, overrides)
+    try:
+        return from_dict(cls, changed, where=where)
+    except InputError:
+        if overrides:
+            from_dict(cls, merged, where=where)  # raises where the fault is the file's own
+            from_dict(cls, changed, where="the command line")
+        raise
 
 
 def _read(source: str, kind: str, folder: Path, above: tuple[Path, ...]) -> Mapping[str, Any]:

@@ -39,7 +39,8 @@ class ModelConfig:
         predictor_width: Channels inside WARP-LCA's predictor; null takes those of frontend_weights, or 64.
         predictor_depth: Residual blocks of the predictor; null takes those of frontend_weights, or 3.
         stem_stride: Downsampling of the backbone's stem where it sees images or reconstructions; null takes stride.
-        stem: "small" (3x3, no max-pool; ResNet family), "original", or "auto": small where possible.
+        stem: "small" (3x3, no max-pool; ResNet family), "wide" (the front-end "conv" before the small one, for a backbone that
+            sees images or reconstructions), "original", or "auto": small where possible.
         pretrained: Whether timm loads pretrained weights into the backbone.
         backbone_options: Further keyword arguments for ``timm.create_model``.
     """
@@ -63,7 +64,7 @@ class ModelConfig:
     predictor_width: int | None = None
     predictor_depth: int | None = None
     stem_stride: int | None = None
-    stem: Literal["auto", "small", "original"] = "auto"
+    stem: Literal["auto", "small", "wide", "original"] = "auto"
     pretrained: bool = False
     backbone_options: dict[str, Any] = field(default_factory=dict)
 
@@ -72,6 +73,8 @@ class ModelConfig:
             raise InputError(
                 f"frontend is {self.frontend!r}; give null (none), {', '.join(map(repr, FRONTENDS))}."
             )
+        if self.stem == "wide" and self.frontend is not None and self.output == "code":
+            raise InputError('stem is "wide" behind a code, which has its channels already; take stem: auto.')
         if self.stem_stride is not None and self.stem_stride < 1:
             raise InputError(f"stem_stride is {self.stem_stride}; give 1 or more, or null.")
         if self.num_classes < 2:

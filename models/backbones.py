@@ -11,6 +11,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from ..configs.errors import InputError, unknown_name
+from .conv import ConvFrontend
 from .wide_resnet import WideResNet
 
 default_cfgs = generate_default_cfgs(
@@ -44,6 +45,8 @@ def create_backbone(
     stem_stride: int = 1,
     pretrained: bool = False,
     options: Mapping[str, Any] | None = None,
+    stem_features: int = 64,
+    stem_kernel: int = 9,
 ) -> nn.Module:
     """Create a timm model for the front-end's output.
 
@@ -52,34 +55,51 @@ def create_backbone(
         in_channels: Channels of its input.
         num_classes: Size of its logits.
         stem: "small" replaces a ResNet's stem by a 3x3 convolution without max-pool, for 32x32 images;
+            "wide" puts the strided convolution of the front-end "conv" (with batch norm and ReLU) before that one;
             "original" keeps it; "auto" takes "small" for the ResNet family unless weights are pretrained.
-        stem_stride: Stride of the small stem.
+        stem_stride: Stride of the small or the wide stem.
         pretrained: Whether timm loads pretrained weights.
         options: Further keyword arguments for ``timm.create_model``.
+        stem_features: Channels of the wide stem's convolution.
+        stem_kernel: Side of its kernel.
 
     Raises:
-        InputError: On an unknown model, one without ``in_chans``, or a small stem outside the ResNet family.
+        InputError: On an unknown model, one without ``in_chans``, or a small or wide stem outside the ResNet family.
     """
     if not timm.is_model(name):
         raise unknown_name("backbone", name, timm.list_models())
+    wide = stem == "wide"
+    seen = stem_features if wide else in_channels
     try:
         backbone = timm.create_model(
-            name, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes, **(options or {})
+            name, pretrained=pretrained, in_chans=seen, num_classes=num_classes, **(options or {})
         )
     except TypeError as error:
         raise InputError(
             f"the backbone {name!r} does not take these options ({error}); "
             "choose a timm model that takes in_chans, and options that it knows."
         ) from error
-    if stem == "small" and not isinstance(backbone, ResNet):
+    known = (ResNet, WideResNet) if wide else ResNet
+    if stem in ("small", "wide") and not isinstance(backbone, known):
         raise InputError(
-            f'stem is "small", but {name!r} is not of timm\'s ResNet family; take stem: original.'
+            f'stem is "{stem}", but {name!r} is not of timm\'s ResNet family; take stem: original.'
         )
-    if isinstance(backbone, ResNet) and (stem == "small" or (stem == "auto" and not pretrained)):
-        _small_stem(backbone, in_channels, stem_stride)
+    own_stride = 1 if wide else stem_stride
+    if isinstance(backbone, ResNet) and (stem in ("small", "wide") or (stem == "auto" and not pretrained)):
+        _small_stem(backbone, seen, own_stride)
     if isinstance(backbone, WideResNet):
-        backbone.set_stem_stride(stem_stride)
+        backbone.set_stem_stride(own_stride)
+    if wide:
+        _widen_stem(backbone, ConvFrontend(in_channels, stem_features, stem_kernel, stem_stride), stem_stride)
     return backbone
+
+
+def _widen_stem(backbone: nn.Module, front: ConvFrontend, stride: int) -> None:
+    """Put a strided convolution before the stem's: the arm "conv" as a part of the backbone."""
+    stemmed = cast(Any, backbone)
+    stemmed.conv1 = nn.Sequential(front, stemmed.conv1)
+    for level in stemmed.feature_info:
+        level["reduction"] *= stride
 
 
 def _small_stem(backbone: ResNet, in_channels: int, stride: int) -> None:

@@ -191,6 +191,8 @@ def build_classifier(config: ModelConfig, *, load_weights: bool = True) -> Class
         stem_stride=1 if hands_on_code else config.stem_stride or config.stride,
         pretrained=config.pretrained and load_weights,
         options=config.backbone_options,
+        stem_features=config.features,
+        stem_kernel=config.kernel_size,
     )
     if not config.pretrained or hands_on_code:
         return Classifier(layer, backbone, config)

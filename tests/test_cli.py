@@ -48,7 +48,8 @@ def test_typing_mistakes_name_the_neighbour(capsys, tmp_path):
     assert "did you mean 'train'?" in refused(capsys, "trian")
     assert "did you mean '--out'?" in refused(capsys, "train", "--out", tmp_path, "--oout", "x")
     assert "did you mean 'warp-lca'?" in refused(capsys, "train", "--config", "warplca", "--out", tmp_path)
-    assert "did you mean 'train.epochs'?" in refused(capsys, "train", "--out", tmp_path, "train.epoch=3")
+    mistyped = refused(capsys, "train", "--out", tmp_path, "train.epoch=3")
+    assert "unknown key 'train.epoch' in the command line; did you mean 'train.epochs'?" in mistyped
     assert "train.epochs is 'ten'; expected int" in refused(
         capsys, "train", "--out", tmp_path, "train.epochs=ten"
     )

@@ -212,3 +212,33 @@ def test_a_reconstruction_may_meet_a_stem_of_another_stride_than_the_dictionary(
         assert model.backbone.conv1(torch.rand(1, 3, 16, 16)).shape[-1] == expected
     with pytest.raises(InputError, match="stem_stride is 0; give 1 or more"):
         create_classifier("resnet10_slim", "lca", stem_stride=0)
+
+
+@pytest.mark.parametrize("backbone", ["resnet10_slim", "wrn_16_4"])
+def test_a_wide_stem_is_the_convolution_arm_as_a_part_of_the_backbone(backbone):
+    options = {"features": 8, "kernel_size": 5, "stride": 2}
+    wide = create_classifier(backbone, None, stem="wide", **options).eval()
+    arm = create_classifier(backbone, "conv", **options).eval()
+    weights = wide.backbone.state_dict()
+    renamed = {
+        f"frontend.{name[8:]}": value for name, value in weights.items() if name.startswith("conv1.0.")
+    }
+    for name, value in weights.items():
+        if not name.startswith("conv1.0."):
+            renamed[
+                f"backbone.{name.replace('conv1.1.', 'conv1.')}"
+                if name.startswith("conv1.")
+                else f"backbone.{name}"
+            ] = value
+    arm.load_state_dict(renamed)
+    images = torch.rand(2, 3, 17, 20)
+    torch.testing.assert_close(wide(images), arm(images), atol=1e-4, rtol=1e-4)
+    assert [level["reduction"] for level in wide.backbone.feature_info] == [
+        2 * level["reduction"] for level in create_classifier(backbone, None).backbone.feature_info
+    ] or backbone == "resnet10_slim"
+    restored = create_classifier(
+        backbone, "lca", stem="wide", output="reconstruction", iterations=1, **options
+    )
+    assert restored(images).shape == (2, 10)
+    with pytest.raises(InputError, match='stem is "wide" behind a code'):
+        create_classifier(backbone, "lca", stem="wide", **options)
