@@ -39,8 +39,8 @@ class ModelConfig:
         predictor_width: Channels inside WARP-LCA's predictor; null takes those of frontend_weights, or 64.
         predictor_depth: Residual blocks of the predictor; null takes those of frontend_weights, or 3.
         stem_stride: Downsampling of the backbone's stem where it sees images or reconstructions; null takes stride.
-        stem: "small" (3x3, no max-pool; ResNet family), "wide" (the front-end "conv" before the small one, for a backbone that
-            sees images or reconstructions), "original", or "auto": small where possible.
+        stem: "small" (3x3, no max-pool; ResNet family), "wide" (the front-end "conv" before the small one, for a
+            backbone that sees images or reconstructions), "original", or "auto": small where possible.
         pretrained: Whether timm loads pretrained weights into the backbone.
         backbone_options: Further keyword arguments for ``timm.create_model``.
     """
