@@ -14,11 +14,12 @@ from study_figure import draw
 from warplca.configs import ComparisonConfig, StudyConfig
 from warplca.eval import Comparison, ResultsStore, compare
 from warplca.eval.aggregate import category_means, severity_means
-from warplca.eval.wording import comparison_text, figures_of, interval_text
+from warplca.eval.compare import SEEDS_FOR_METHODS
+from warplca.eval.wording import difference_sentences, figures_of, interval_text, scope_sentence
 from warplca.pipeline.comparison import run_folder
 from warplca.pipeline.study import VERDICTS
 
-HEADLINE = ("clean", "corruption mean")
+HEADLINE = ("clean", "corruption mean", "extra mean")
 
 
 def write_study(name: str, config: StudyConfig, runs: Path, out: Path) -> Path:
@@ -47,10 +48,9 @@ def _part(name: str, part: str, config: ComparisonConfig, folder: Path, out: Pat
     yield f"{_facts(config, folder)}\n"
     yield _accuracies(found)
     yield _by_kind(found)
-    yield f"```\n{comparison_text(found).strip()}\n```\n"
-    if "none" in config.arms and config.baseline != "none":
-        yield "Against no front-end at all:\n"
-        yield f"```\n{_differences(compare(frame, baseline='none'))}\n```\n"
+    for rows in _fair_rows(frame, config.baseline):
+        for baseline in dict.fromkeys((config.baseline, *({"none"} & set(rows["model"])))):
+            yield _differences(compare(rows, baseline=baseline))
     yield from _verdicts(folder)
     yield _costs(config, folder)
     figure = out / f"{name}-{part}.png"
@@ -58,9 +58,19 @@ def _part(name: str, part: str, config: ComparisonConfig, folder: Path, out: Pat
     yield f"![{part}]({figure.name})\n"
 
 
+def _fair_rows(frame: pd.DataFrame, baseline: str) -> Iterator[pd.DataFrame]:
+    """All arms; before them, where only some have seeds enough for claims about methods, these arms alone."""
+    seeds = frame.groupby("model")["model_seed"].nunique()
+    enough = [arm for arm, count in seeds.items() if count >= SEEDS_FOR_METHODS]
+    if baseline in enough and 1 < len(enough) < len(seeds):
+        yield frame[frame["model"].isin(enough)]
+    yield frame
+
+
 def _facts(config: ComparisonConfig, folder: Path) -> str:
     """Which networks are in the tables, and on what they were made."""
-    sessions = [json.loads(path.read_text())["sessions"][-1] for path in sorted(folder.glob("*/run.json"))]
+    finished = [path.parent for path in sorted(folder.glob("*/checkpoint"))]
+    sessions = [json.loads((run / "run.json").read_text())["sessions"][-1] for run in finished]
     machines = {f"{s['device']}, Python {s['python']}, torch {s['packages']['torch']}" for s in sessions}
     recipe = config.train
     images = f"{config.train_images or 'all'} training images, {recipe.validation_images} of them held out"
@@ -83,9 +93,10 @@ def _accuracies(found: Comparison) -> str:
 def _by_kind(found: Comparison) -> str:
     """Means over seeds of each category and severity, in %."""
     corrupted = found.cells[found.cells["kind"] == "corruption"]
-    kinds = [category_means(corrupted)]
-    if not severity_means(corrupted).empty:
-        kinds.append(severity_means(corrupted).rename(columns=lambda severity: f"severity {severity}"))
+    severities = severity_means(corrupted).rename(columns=lambda severity: f"severity {severity}")
+    if severities.empty:  # only extra corruptions, whose mean stands above
+        return ""
+    kinds = [category_means(corrupted), severities]
     means = 100 * pd.concat(kinds, axis=1).groupby("model", sort=False).mean()
     body = [
         [model, *(f"{value:.1f}" for value in row)]
@@ -95,9 +106,11 @@ def _by_kind(found: Comparison) -> str:
 
 
 def _differences(found: Comparison) -> str:
-    """The sentences on differences, without the table that stands above already."""
-    text = comparison_text(found)
-    return text[text.index("Against ") :].strip()
+    """The tests against the baseline in words."""
+    sentences = [sentence for _, sentence in difference_sentences(found)]
+    arms = ", ".join(str(arm) for arm in found.summary["model"] if arm != found.baseline)
+    lines = [f"**Against {found.baseline}** ({arms}). {scope_sentence(found)}", ""]
+    return "\n".join([*lines, *(f"- {sentence}" for sentence in sentences), ""])
 
 
 def _verdicts(folder: Path) -> Iterator[str]:
