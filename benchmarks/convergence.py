@@ -43,6 +43,7 @@ from torch import Tensor
 from warplca.frontend import WarpLCA
 
 FACTORS = (0.5, 1.0, 2.0)  # of the front-end's own lam
+EQUAL_PSNR = (10, 30, 60, 100)  # cycles at which active units are compared at equal PSNR
 SWEEP = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 
 
@@ -96,13 +97,13 @@ def at_equal_psnr(
 ) -> dict[int, dict[str, object]]:
     """L0 of WARP-LCA where its PSNR, over lambda, is that of plain LCA's 1,000th iteration at its own lambda."""
     sweep = [
-        measured(warp(arguments.frontend, factor * lam, (10, 30)), images, arguments.work) for factor in SWEEP
+        measured(warp(arguments.frontend, factor * lam, EQUAL_PSNR), images, arguments.work) for factor in SWEEP
     ]
     weights = resampled(len(images))
     row = LONGER.index(1000)
     goal, settled = (reference[key][row, : len(images)] for key in ("psnr", "l0"))
     result: dict[int, dict[str, object]] = {}
-    for index, cycles in enumerate((10, 30)):
+    for index, cycles in enumerate(EQUAL_PSNR):
         quality = np.stack([part["psnr"][index] for part in sweep])
         density = np.stack([part["l0"][index] for part in sweep])
         everything = np.full((1, len(images)), 1 / len(images))

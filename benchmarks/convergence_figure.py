@@ -72,7 +72,7 @@ def _density(
     axis, solvers: list[Solver], found: dict[str, Arrays], density: dict[int, dict], colours
 ) -> None:
     """PSNR over l0: WARP-LCA along lambda, plain LCA along iterations."""
-    for (cycles, entry), style in zip(density.items(), (":", "-"), strict=True):
+    for (cycles, entry), style in zip(density.items(), (":", "-", "--", "-."), strict=True):
         label = f"WARP-LCA, {cycles} cycles, along lambda"
         x = 100 * np.array(entry["l0"])
         axis.plot(x, entry["psnr"], style, color=colours[WARP], marker="o", markersize=3, label=label)
