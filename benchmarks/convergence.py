@@ -97,7 +97,8 @@ def at_equal_psnr(
 ) -> dict[int, dict[str, object]]:
     """L0 of WARP-LCA where its PSNR, over lambda, is that of plain LCA's 1,000th iteration at its own lambda."""
     sweep = [
-        measured(warp(arguments.frontend, factor * lam, EQUAL_PSNR), images, arguments.work) for factor in SWEEP
+        measured(warp(arguments.frontend, factor * lam, EQUAL_PSNR), images, arguments.work)
+        for factor in SWEEP
     ]
     weights = resampled(len(images))
     row = LONGER.index(1000)
