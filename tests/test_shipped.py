@@ -24,7 +24,7 @@ def test_a_name_serves_wherever_a_folder_does(capsys, tmp_path):
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     expected = load_checkpoint(name)(image)
     assert torch.equal(Classifier.from_pretrained(name)(image), expected)
-    assert open_predictor(name).answer(image)[0] == pytest.approx(expected.detach().numpy(), abs=1e-5)
+    assert open_predictor(name).answer(image)[0] == pytest.approx(expected.detach().numpy(), abs=1e-4)
     assert main(["info", name]) == 0
     assert "The files match SHA256SUMS." in capsys.readouterr().out
 
