@@ -3,7 +3,7 @@
     python benchmarks/study.py study-small --data cifar10.npz           # tells its cost, then runs; hours
     python benchmarks/study.py study-small --data cifar10.npz --cost    # only tells its cost
     python benchmarks/study.py study-small --data cifar10.npz --tables  # only writes the tables anew
-    python benchmarks/study.py my-study.yaml --data torchvision:DIR common.train.epochs=20
+    python benchmarks/study.py my-study.yaml --data torchvision:DIR common.plan.attack_images=200
 
 Stopped or killed, the same command goes on. The folder of runs holds everything: checkpoints, every prediction, an HTML
 report for each part.
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from study_report import write_study
 
 from warplca.configs import InputError, StudyConfig, load_config
-from warplca.data import load_dataset
 from warplca.pipeline.cost import cost_lines, estimate_costs
 from warplca.pipeline.study import run_study
 from warplca.train import Interrupted
@@ -38,17 +39,15 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--parts", nargs="+", help="only these parts (default: all)")
     parser.add_argument("--cost", action="store_true", help="tell the cost and stop")
     parser.add_argument("--tables", action="store_true", help="write the tables of what there is and stop")
-    parser.add_argument("overrides", nargs="*", help="key=value, for instance common.train.epochs=20")
+    parser.add_argument("overrides", nargs="*", help="key=value, for instance common.plan.attack_images=200")
     return parser
 
 
 def tell_cost(config: StudyConfig) -> None:
     """Print what each part costs on this machine."""
-    training = load_dataset(config.data, "train")
-    test = load_dataset(config.data, "test")
     for part, comparison in config.comparisons().items():
         print(f"cost of {part}, one run after the other:")
-        for line in cost_lines(estimate_costs(comparison, training, test), len(comparison.seeds)):
+        for line in cost_lines(estimate_costs(comparison), len(comparison.seeds)):
             print(f"  {line}")
 
 
@@ -56,21 +55,22 @@ def main() -> int:
     """Run the study that the command line names."""
     args = options().parse_args()
     try:
-        config = load_config(StudyConfig, args.study, "study", [*args.overrides, f"data={args.data}"])
+        config = replace(load_config(StudyConfig, args.study, "study", args.overrides), data=args.data)
         name = Path(args.study).stem
         runs = args.runs or Path("runs") / name
         chosen = config.only(args.parts) if args.parts else config
         if args.cost or not (args.tables or runs.exists()):
             tell_cost(chosen)
         if not args.tables and not args.cost:
-            run_study(chosen, runs, say=print, after=lambda part: write_study(name, config, runs, args.out))
+            tables = partial(write_study, name, config, runs, args.out)
+            run_study(chosen, runs, say=partial(print, flush=True), after=lambda part: tables())
         if not args.cost:
             print(f"tables: {write_study(name, config, runs, args.out)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Interrupted as stopped:
-        print(f"{stopped}; the same command goes on.", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt):
+        print("stopped; the same command goes on.", file=sys.stderr)
         return 130
     return 0
 

@@ -49,12 +49,11 @@ def network_costs(arm: str, run: Path) -> NetworkCosts:
     images, _ = load_dataset("cifar10-subset", "test").tensors(range(TIMED_IMAGES))
     curves = pd.read_csv(run / "curves.csv")
     trained = json.loads((run / "run.json").read_text())
-    seen = trained["images"] - trained["config"]["train"]["validation_images"]
     costs = NetworkCosts(
         arm=arm,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=_macs(model, images),
-        training=float((seen / curves["images_per_second"]).sum()),
+        training=float((trained["images"] / curves["images_per_second"]).sum()),
         inference=_inference(model, images),
         active=_active(model, images),
     )

@@ -13,8 +13,8 @@ from warplca.eval.palette import ModelStyle, model_styles
 from warplca.eval.tables import WORST_CASE, epsilon_lines, epsilon_of
 
 
-def draw(path: Path, found: Comparison) -> None:
-    """Write the figure as PNG."""
+def draw(path: Path, found: Comparison) -> bool:
+    """Write the figure as PNG; False where there is nothing to draw."""
     from matplotlib.figure import Figure
 
     cells = found.cells[found.cells["kind"] == "corruption"]
@@ -24,7 +24,7 @@ def draw(path: Path, found: Comparison) -> None:
     styles = model_styles(found.summary["model"])
     count = len(categories) + len(attacks)
     if not count:
-        return
+        return False
     figure = Figure(figsize=(3.2 * count, 3.4), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
     for axis, name in zip(panels, categories, strict=False):
@@ -39,6 +39,7 @@ def draw(path: Path, found: Comparison) -> None:
     for axis in panels:
         axis.grid(alpha=0.3)
     save_figure(figure, path)
+    return True
 
 
 def _attack_lines(found: Comparison) -> dict:

@@ -31,9 +31,12 @@ def write_study(name: str, config: StudyConfig, runs: Path, out: Path) -> Path:
     sections = []
     for part, comparison in config.comparisons().items():
         folder = runs / part
-        text = "No results yet.\n"
-        if (folder / "results.sqlite").exists():
-            text = "\n".join(_part(name, part, comparison, folder, out))
+        rows = _rows(comparison, folder)
+        text = (
+            "No results yet.\n"
+            if rows is None
+            else "\n".join(_part(name, part, comparison, rows, folder, out))
+        )
         sections.append(f"## {part}\n\n{text}")
     head = f"# The study {name}: figures\n\nMade by `python benchmarks/study.py {name} --data cifar10.npz`.\n"
     path = out / f"{name}.md"
@@ -41,9 +44,21 @@ def write_study(name: str, config: StudyConfig, runs: Path, out: Path) -> Path:
     return path
 
 
-def _part(name: str, part: str, config: ComparisonConfig, folder: Path, out: Path) -> Iterator[str]:
-    with ResultsStore(folder / "results.sqlite", read_only=True) as store:
+def _rows(config: ComparisonConfig, folder: Path) -> pd.DataFrame | None:
+    """What was measured of the part's arms; None while the baseline, or all others, are missing."""
+    path = folder / "results.sqlite"
+    if not path.exists():
+        return None
+    with ResultsStore(path, read_only=True) as store:
         frame = store.to_frame(predictions=True)
+    complete = frame.groupby(["model", "model_seed"])["condition"].transform("size")
+    frame = frame[frame["model"].isin(list(config.arms)) & (complete == complete.max())]
+    return frame if config.baseline in set(frame["model"]) else None
+
+
+def _part(
+    name: str, part: str, config: ComparisonConfig, frame: pd.DataFrame, folder: Path, out: Path
+) -> Iterator[str]:
     found = compare(frame, baseline=config.baseline)
     yield f"{_facts(config, folder)}\n"
     yield _accuracies(found)
@@ -54,8 +69,8 @@ def _part(name: str, part: str, config: ComparisonConfig, folder: Path, out: Pat
     yield from _verdicts(folder)
     yield _costs(config, folder)
     figure = out / f"{name}-{part}.png"
-    draw(figure, found)
-    yield f"![{part}]({figure.name})\n"
+    if draw(figure, found):
+        yield f"![{part}]({figure.name})\n"
 
 
 def _fair_rows(frame: pd.DataFrame, baseline: str) -> Iterator[pd.DataFrame]:

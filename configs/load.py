@@ -101,6 +101,10 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
     for key in values:
         if key not in fields:
             raise unknown_name("key", f"{prefix}{key}", [prefix + name for name in fields], where=where)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and field.name not in values:
+            raise InputError(f"{where}: the key {prefix + field.name!r} is missing.")
     built: dict[str, Any] = {}
     for key, value in values.items():
         if dataclasses.is_dataclass(hints[key]):

@@ -70,7 +70,7 @@ class AugmentConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        if not self.lam_spread >= 1.0:
+        if not 1.0 <= self.lam_spread < float("inf"):
             raise InputError(f"augment.lam_spread is {self.lam_spread}; give 1 (off) or more.")
         if not self.noise >= 0.0:
             raise InputError(f"augment.noise is {self.noise}; give 0 or more.")

@@ -135,6 +135,8 @@ class ComparisonConfig:
             raise InputError(f"workers is {self.workers}; give 0 (as many as help) or more.")
         if not self.seeds:
             raise InputError("seeds is empty; give at least one seed.")
+        for arm in self.arms:
+            self.run(arm, self.seeds[0])
         if (
             self.selection.corruptions or self.measure_on == "validation"
         ) and not self.train.validation_images:

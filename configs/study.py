@@ -22,7 +22,7 @@ class StudyConfig:
         parts: Name of each part and what it changes, nested keys; ``arms`` replaces the common ones.
             Most important first.
         judged: Suites of attacks whose verdict tells whether the figures under attack can be trusted: measured once
-            a part, on the networks of its first seed, in a store of its own (``verdicts.sqlite``).
+            for each part on test images, on its first seed's networks, in a store of its own (``verdicts.sqlite``).
         data: A source for ``load_dataset``, for every part.
     """
 

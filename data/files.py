@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from ..configs.errors import InputError
 
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -99,9 +100,11 @@ def find_files(folder: Path) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
     from timm.data.readers.reader_factory import create_reader
 
     try:
-        reader = create_reader("", str(folder))
+        reader = create_reader("", str(folder), input_key=";".join(sorted(IMAGE_SUFFIXES)))
     except (RuntimeError, AssertionError, OSError) as error:
         raise InputError(f"{folder} holds no images; expected one folder of images a class.") from error
     files, labels = zip(*reader.samples, strict=True)  # type: ignore[attr-defined]
-    names = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.get))  # type: ignore[attr-defined]
-    return list(files), np.array(labels), names
+    numbers: dict[str, int] = reader.class_to_idx  # type: ignore[attr-defined]
+    names = sorted(numbers)  # as of sets in memory; the reader sorts class10 behind class2
+    order = {numbers[name]: place for place, name in enumerate(names)}
+    return list(files), np.array([order[label] for label in labels]), tuple(names)

@@ -14,12 +14,11 @@ from tqdm import tqdm
 from ..configs.atomic import file_written_whole
 from ..configs.errors import InputError, unknown_name
 from .dataset import ImageDataset
-from .files import FileImages, find_files, read_image
+from .files import IMAGE_SUFFIXES, FileImages, find_files, read_image
 from .subset import SUBSET_NAME, read_subset
 
 Split = Literal["train", "test"]
 SPLITS = ("train", "test")
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = (
     f"{SUBSET_NAME!r}, an .npz file, 'torchvision:FOLDER', 'torchvision-download:FOLDER', "
     "a folder with train/<class>/ and test/<class>/, or 'files:SIZE:FOLDER', which leaves the images there"

@@ -69,6 +69,10 @@ def create_backbone(
     if not timm.is_model(name):
         raise unknown_name("backbone", name, timm.list_models())
     wide = stem == "wide"
+    if wide and pretrained:
+        raise InputError(
+            'stem is "wide" with pretrained weights, which belong to another stem; take stem: original.'
+        )
     seen = stem_features if wide else in_channels
     try:
         backbone = timm.create_model(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..attacks import suite_in
 from ..configs import ComparisonConfig, InputError
 from ..data import ImageDataset, load_dataset
 from ..eval import Comparison, ResultsStore, compare, evaluate
@@ -56,11 +57,12 @@ def run_comparison(
     """
     out = Path(out)
     started = time.monotonic()
-    training = _training_images(config)
-    validation = _validation_images(config, training)
-    test = validation if config.measure_on == "validation" else load_dataset(config.data, "test")
+    training = training_images(config)
+    validation = validation_images(config, training)
+    test = measured_images(config, training)
     models = _train_arms(config, training, out, say, progress)
     say(f"measuring {', '.join(f'{arm}-{seed}' for arm, seed in models)}")
+    transfers = any(suite_in(setting.attack) for setting in config.plan.attacks)
     measurements = [
         Measurement(
             arm,
@@ -68,7 +70,7 @@ def run_comparison(
             run_folder(out, arm, seed),
             config.plan,
             out / "results.sqlite",
-            {other: run_folder(out, other, seed) for other in config.arms if other != arm},
+            {other: run_folder(out, other, seed) for other in config.arms if transfers and other != arm},
         )
         for arm, seed in models
     ]
@@ -85,7 +87,8 @@ def run_comparison(
     return Outcome(comparison, chosen, report, checkpoint, seconds)
 
 
-def _training_images(config: ComparisonConfig) -> ImageDataset:
+def training_images(config: ComparisonConfig) -> ImageDataset:
+    """Return the training images of a comparison, those that it holds out included."""
     dataset = load_dataset(config.data, "train")
     if config.train_images:
         if config.train_images > len(dataset):
@@ -121,7 +124,14 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
     return out / f"{arm}-{seed}"
 
 
-def _validation_images(config: ComparisonConfig, training: ImageDataset) -> ImageDataset:
+def measured_images(config: ComparisonConfig, training: ImageDataset) -> ImageDataset:
+    """Return the images that the plan is measured on."""
+    if config.measure_on == "validation":
+        return validation_images(config, training)
+    return load_dataset(config.data, "test")
+
+
+def validation_images(config: ComparisonConfig, training: ImageDataset) -> ImageDataset:
     """Return the images that training holds out (all of them in every run, whatever its seed); maybe none."""
     if not config.train.validation_images:
         return training.subset([])

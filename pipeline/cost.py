@@ -11,11 +11,13 @@ from pathlib import Path
 import pandas as pd
 
 from ..configs import ComparisonConfig, EvaluationPlan, RunConfig
+from ..configs.recipe import SelectConfig
 from ..data import ImageDataset
 from ..eval import evaluate
 from ..eval.planning import plan_cells
 from ..models import Classifier
 from ..train import train
+from .comparison import measured_images, training_images
 
 SAMPLE_BATCHES = 20
 SAMPLE_IMAGES = 200
@@ -44,17 +46,17 @@ class Cost:
         return self.training + self.images + self.attacks
 
 
-def estimate_costs(config: ComparisonConfig, training: ImageDataset, test: ImageDataset) -> list[Cost]:
-    """Measure each arm for some seconds and scale up.
+def estimate_costs(config: ComparisonConfig) -> list[Cost]:
+    """Measure each arm for some seconds and scale up; neither ``selection`` nor what is judged is counted.
 
     Args:
         config: The comparison.
-        training: Training images, those to be held out included.
-        test: Images that the plan is to be measured on.
 
     Returns:
         The cost of one seed of each arm.
     """
+    training = training_images(config)
+    test = measured_images(config, training)
     return [_cost(arm, config.run(arm, config.seeds[0]), config.plan, training, test) for arm in config.arms]
 
 
@@ -65,9 +67,7 @@ def _cost(arm: str, run: RunConfig, plan: EvaluationPlan, training: ImageDataset
     images = (
         _measured(model, test, sampled) * _images(replace(plan, attacks=()), test) / _images(sampled, test)
     )
-    attacked = EvaluationPlan(
-        attacks=plan.attacks, attack_images=SAMPLE_ATTACKED, clean_images=SAMPLE_ATTACKED
-    )
+    attacked = replace(plan, corruptions=(), attack_images=SAMPLE_ATTACKED, clean_images=SAMPLE_ATTACKED)
     attacks = _measured(model, test, attacked) if plan.attacks else 0.0
     return Cost(arm, seconds, images, attacks * (plan.attack_images or len(test)) / SAMPLE_ATTACKED)
 
@@ -78,7 +78,16 @@ def _training(run: RunConfig, dataset: ImageDataset) -> tuple[Classifier, float]
     sample = dataset.subset(range(min(SAMPLE_BATCHES * recipe.batch_size, len(dataset))))
     frozen = recipe.frozen_epochs
     kinds = [frozen > 0, frozen < recipe.epochs]
-    short = replace(recipe, epochs=sum(kinds), frozen_epochs=int(kinds[0]), validation_images=0)
+    # "fast" watches held-out images and needs some; choosing the best epoch costs nothing worth telling.
+    loss = replace(recipe.loss, name="pgd", steps=1) if recipe.loss.name == "fast" else recipe.loss
+    short = replace(
+        recipe,
+        epochs=sum(kinds),
+        frozen_epochs=int(kinds[0]),
+        validation_images=0,
+        loss=loss,
+        select=SelectConfig(),
+    )
     with tempfile.TemporaryDirectory() as folder:
         model = train(replace(run, train=short), sample, folder, progress=False)
         rates = pd.read_csv(Path(folder) / "curves.csv")["images_per_second"].tolist()

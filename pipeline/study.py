@@ -45,7 +45,7 @@ def run_study(
         outcomes[part] = run_comparison(comparison, Path(out) / part, say=say, progress=progress)
         after(part)
     for part, comparison in config.comparisons().items():
-        if config.judged.attacks and comparison.measure_on == "test":
+        if config.judged.attacks and comparison.measure_on == "test":  # pilots have seen no test image
             say(f"== judging {part}")
             _judge(comparison, config.judged, Path(out) / part, progress)
             after(part)

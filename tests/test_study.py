@@ -10,7 +10,7 @@ import yaml
 
 from warplca.configs import InputError, StudyConfig, from_dict, load_config, preset_names
 from warplca.data import load_dataset
-from warplca.eval import ResultsStore
+from warplca.eval import ResultsStore, evaluate
 from warplca.models import build_classifier
 from warplca.pipeline.cost import cost_lines, estimate_costs
 
@@ -72,6 +72,8 @@ def test_mistakes_name_the_part():
         study(parts={})
     with pytest.raises(InputError, match="unknown part 'standart' in the study; did you mean 'standard'"):
         study().only(["standart"])
+    with pytest.raises(InputError, match="test: the key 'parts' is missing"):
+        from_dict(StudyConfig, {"common": {}}, where="test")
     with pytest.raises(InputError, match="measuring on them, need validation images"):
         study(parts={"pilots": {"measure_on": "validation", "train": {"validation_images": 0}}})
 
@@ -85,10 +87,15 @@ def test_every_arm_of_every_preset_can_be_built(name):
                 build_classifier(model)
 
 
+def test_cost_of_fast_adversarial_training_is_told_too_and_that_of_held_out_images():
+    part = {"train": {"loss": {"name": "fast"}}, "measure_on": "validation", "plan": {"attacks": []}}
+    costs = estimate_costs(study(parts={"fast": part}).comparisons()["fast"])
+    assert all(cost.training > 0.0 and cost.attacks == 0.0 for cost in costs)
+
+
 def test_cost_is_told_for_every_arm_and_grows_with_the_work():
     comparison = study().comparisons()["standard"]
-    training, test = load_dataset("cifar10-subset", "train"), load_dataset("cifar10-subset", "test")
-    costs = estimate_costs(comparison, training, test)
+    costs = estimate_costs(comparison)
     assert [cost.arm for cost in costs] == ["warp-lca", "none"]
     assert all(min(cost.training, cost.images, cost.attacks) > 0.0 for cost in costs)
     assert costs[0].total > costs[1].total
@@ -138,6 +145,21 @@ def test_the_command_leaves_tables_verdicts_and_costs_and_does_nothing_twice(
     assert command.main() == 0
     assert {path: path.stat().st_mtime_ns for path in runs.glob("*/*/checkpoint/*")} == stamps
     assert (out / "tiny.md").read_text() == text
+
+
+def test_tables_wait_for_the_baseline_of_a_part_that_is_still_measured(tmp_path, command, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    part = study().comparisons()["standard"]
+    (tmp_path / "standard").mkdir()
+    model = build_classifier(part.run("warp-lca", 0).model).eval()
+    store = tmp_path / "standard" / "results.sqlite"
+    evaluate(
+        model, load_dataset("cifar10-subset", "test"), "clean", results=store, name="warp-lca", progress=False
+    )
+    arguments = ["--data", "cifar10-subset", "--tables", "--runs", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["study.py", str(tmp_path / "tiny.yaml"), *arguments])
+    assert command.main() == 0
+    assert "## standard\n\nNo results yet." in (tmp_path / "tiny.md").read_text()
 
 
 def test_tables_name_what_has_not_been_run(tmp_path, command, monkeypatch):

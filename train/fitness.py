@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -54,5 +55,7 @@ def identity(about: dict[str, Any]) -> dict[str, Any]:
 
 def completed(saved: dict[str, Any]) -> dict[str, Any]:
     """Return a saved identity with the settings that its version did not know yet at their defaults."""
-    defaults = identity({"config": asdict(RunConfig()), "dataset": None, "images": None})
+    defaults = identity(
+        {"config": json.loads(json.dumps(asdict(RunConfig()))), "dataset": None, "images": None}
+    )
     return merge(defaults, saved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 
@@ -77,6 +78,10 @@ class PreparedImages(Dataset):
 
     def stream(self, first: int, last: int, workers: int) -> Iterator[Tensor]:
         """Yield the steps from ``first`` to before ``last``; the images do not depend on ``workers``."""
+        if (
+            multiprocessing.current_process().daemon
+        ):  # one of several runs at once, which may have no processes
+            workers = 0
         loader = DataLoader(
             self,
             batch_size=None,

@@ -66,7 +66,7 @@ class Stepper:
             group.setdefault("peak", group["lr"])
             group["lr"] = group["peak"] * factor
         process = self.accelerator.process_index
-        # For dropout, stochastic depth and the starts of attacks; processes draw differently.
+        # For dropout, stochastic depth, spread lambda and the starts of attacks; processes draw differently.
         keys = (self.recipe.seed, DROPOUT, step) + ((process,) if process else ())
         torch.manual_seed(mixed_seed(*keys))
         with memory_explained(self.recipe, step):
