@@ -13,6 +13,7 @@ OPTIONAL = {
         ("Performance of the solver", "performance.md"),
         ("Studies", "results/README.md"),
         ("The study", "results/study.md"),
+        ("The study's tables", "results/study-small.md"),
         ("Pilots", "results/pilots.md"),
         ("Scaling", "scaling.md"),
     ),
