@@ -110,11 +110,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
 def _evaluate(commands: argparse._SubParsersAction) -> None:
     text = "measure a checkpoint: clean, corrupted, attacked; finished cells are not measured again"
     parser = commands.add_parser("evaluate", help=text, description=text)
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="folder that `warplca train` wrote, or a shipped classifier's name",
-    )
+    parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
     parser.add_argument(
         "--data", default="cifar10-subset", help=f"test images: {DATA_HELP} (default: %(default)s)"
     )
@@ -158,11 +154,7 @@ def _compare(commands: argparse._SubParsersAction) -> None:
 def _export(commands: argparse._SubParsersAction) -> None:
     text = "export a checkpoint, checked against PyTorch on real images"
     parser = commands.add_parser("export", help=text, description=text)
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="folder that `warplca train` wrote, or a shipped classifier's name",
-    )
+    parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
     parser.add_argument(
         "--format",
         choices=FORMATS,

@@ -57,7 +57,7 @@ class AugmentConfig:
         width: AugMix's number of chains.
         operations: RandAugment's operations on an image.
         workers: Processes that read images from disk and apply the policy ahead of the training loop; 0 does so within
-            the step.
+            the step, as do runs that are trained several at once. The images are the same.
     """
 
     lam_spread: float = 1.0

@@ -45,7 +45,7 @@ class StudyConfig:
         return {name: self._comparison(name) for name in self.parts}
 
     def _comparison(self, name: str) -> ComparisonConfig:
-        part = self.parts[name] or {}
+        part = self.parts[name]
         values = merge(self.common, part, {"data": self.data})
         if "arms" in part:
             values["arms"] = part["arms"]

@@ -78,10 +78,8 @@ class PreparedImages(Dataset):
 
     def stream(self, first: int, last: int, workers: int) -> Iterator[Tensor]:
         """Yield the steps from ``first`` to before ``last``; the images do not depend on ``workers``."""
-        if (
-            multiprocessing.current_process().daemon
-        ):  # one of several runs at once, which may have no processes
-            workers = 0
+        if multiprocessing.current_process().daemon:
+            workers = 0  # one of several runs at once may have no processes of its own
         loader = DataLoader(
             self,
             batch_size=None,
