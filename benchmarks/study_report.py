@@ -15,7 +15,13 @@ from warplca.configs import ComparisonConfig, StudyConfig
 from warplca.eval import Comparison, ResultsStore, compare
 from warplca.eval.aggregate import category_means, severity_means
 from warplca.eval.compare import SEEDS_FOR_METHODS
-from warplca.eval.wording import difference_sentences, figures_of, interval_text, scope_sentence
+from warplca.eval.wording import (
+    difference_sentences,
+    figures_of,
+    interval_text,
+    scope_sentence,
+    trust_sentences,
+)
 from warplca.pipeline.comparison import run_folder
 from warplca.pipeline.study import VERDICTS
 
@@ -66,6 +72,7 @@ def _part(
     for rows in _fair_rows(frame, config.baseline):
         for baseline in dict.fromkeys((config.baseline, *({"none"} & set(rows["model"])))):
             yield _differences(compare(rows, baseline=baseline))
+    yield _trust(found)
     yield from _verdicts(folder)
     yield _costs(config, folder)
     figure = out / f"{name}-{part}.png"
@@ -126,6 +133,12 @@ def _differences(found: Comparison) -> str:
     arms = ", ".join(str(arm) for arm in found.summary["model"] if arm != found.baseline)
     lines = [f"**Against {found.baseline}** ({arms}). {scope_sentence(found)}", ""]
     return "\n".join([*lines, *(f"- {sentence}" for sentence in sentences), ""])
+
+
+def _trust(found: Comparison) -> str:
+    """Whether the figures under attack can be trusted, in the words of the verdicts."""
+    sentences = [f"- {sentence}" for sentence in trust_sentences(found)]
+    return "\n".join(["Can the figures under attack be trusted?", "", *sentences, ""]) if sentences else ""
 
 
 def _verdicts(folder: Path) -> Iterator[str]:
