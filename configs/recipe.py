@@ -49,6 +49,9 @@ class AugmentConfig:
     Attributes:
         lam_spread: Each image's lam in an LCA front-end is multiplied by a factor drawn log-uniformly from 1 to this;
             1 switches it off. With ``model.adaptive_lam`` the classifier then knows the codes of noisy images.
+        smallest_area: Each image is cut out at random, at least this share of its area (0.08 is usual on ImageNet) and
+            between 3:4 and 4:3 in shape, and scaled to the size of the set; 1 switches it off. Images on disk are
+            cut out of the whole picture. Usual without shifts, ``train.crop_padding: 0``.
         noise: Largest standard deviation of Gaussian noise, in pixels of [0, 1]; each noisy image draws its
             own between 0 and this. 0 switches it off.
         noise_share: Share of the images that get noise.
@@ -56,11 +59,12 @@ class AugmentConfig:
         severity: AugMix's severity, or RandAugment's magnitude in thirtieths.
         width: AugMix's number of chains.
         operations: RandAugment's operations on an image.
-        workers: Processes that read images from disk and apply the policy ahead of the training loop; 0 does so within
-            the step, as do runs that are trained several at once. The images are the same.
+        workers: Processes that read images from disk, cut them out and apply the policy ahead of the training loop;
+            0 does so within the step, as do runs that are trained several at once. The images are the same.
     """
 
     lam_spread: float = 1.0
+    smallest_area: float = 1.0
     noise: float = 0.0
     noise_share: float = 0.5
     policy: Literal["none", "augmix", "randaugment"] = "none"
@@ -72,6 +76,10 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if not 1.0 <= self.lam_spread < float("inf"):
             raise InputError(f"augment.lam_spread is {self.lam_spread}; give 1 (off) or more.")
+        if not 0.0 < self.smallest_area <= 1.0:
+            raise InputError(
+                f"augment.smallest_area is {self.smallest_area}; give a share above 0, or 1 (off)."
+            )
         if not self.noise >= 0.0:
             raise InputError(f"augment.noise is {self.noise}; give 0 or more.")
         _share("augment.noise_share", self.noise_share)

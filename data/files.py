@@ -59,6 +59,15 @@ class FileImages:
         """Return the images at these positions, still unread."""
         return FileImages([self.files[position] for position in positions.tolist()], self.shape[1:3])
 
+    def whole(self, positions: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+        """Read several images in full and at their own size, each (h, w, 3).
+
+        Raises:
+            InputError: If a file cannot be read as an image.
+        """
+        with ThreadPoolExecutor(THREADS) as threads:
+            return list(threads.map(read_image, [self.files[position] for position in positions]))
+
     def identity(self) -> bytes:
         """Return what tells this choice of images from another: names of files and folders, and their lengths."""
         names = ("/".join(Path(file).parts[-2:]) for file in self.files)

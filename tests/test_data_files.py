@@ -12,6 +12,8 @@ from warplca.data.files import FileImages
 from warplca.eval import evaluate
 from warplca.train import train
 from warplca.train.order import StepOrder
+from warplca.train.policy import cut_out
+from warplca.train.seeds import CUT, mixed_seed
 from warplca.train.source import BatchSource
 
 
@@ -78,6 +80,27 @@ def test_batches_are_those_of_memory(folder, loss, policy, workers):
         assert all(torch.equal(a, b) for a, b in zip(mine.batch.views, other.batch.views, strict=True))
     plain = [torch.cat(list(source.plain_batches())) for source in sources]
     assert torch.equal(*plain)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("loss", ["standard", "jsd"])
+def test_random_cuts_are_made_in_the_whole_picture(tmp_path, workers, loss):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 23, 61, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        (tmp_path / "train" / f"class{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "train" / f"class{number % 2}" / f"{number}.png")
+    on_disk = load_dataset(f"files:16:{tmp_path}", "train")
+    policy = "augmix" if loss == "jsd" else "none"
+    augment = {"smallest_area": 0.1, "workers": workers, "policy": policy}
+    recipe = config(loss={"name": loss}, augment=augment, crop_padding=0, flip=False, batch_size=6).train
+    (share,) = BatchSource(on_disk, recipe, StepOrder(6, 6, 0), torch.device("cpu")).shares(0, 1)
+    originals = on_disk.images.whole(StepOrder(6, 6, 0).chosen(0).numpy())
+    expected = [
+        cut_out(image, (16, 16), 0.1, mixed_seed(0, CUT, 0, row)) for row, image in enumerate(originals)
+    ]
+    cut = (share.batch.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(cut, np.stack(expected))
+    assert len(share.batch.views) == (2 if loss == "jsd" else 0)
 
 
 def test_training_and_evaluation_agree_with_those_of_memory(folder, tmp_path):

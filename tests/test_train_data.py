@@ -5,10 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from stripes import config, stripes
 
 from warplca.train.augment import Placement, draw_noise, place
 from warplca.train.order import StepOrder
+from warplca.train.policy import cut_out
 from warplca.train.source import BatchSource
 
 CPU = torch.device("cpu")
@@ -55,6 +57,8 @@ AUGMENTS = [
     {"noise": 0.2, "noise_share": 0.5},
     {"policy": "augmix"},
     {"policy": "randaugment", "severity": 9},
+    {"smallest_area": 0.2},
+    {"smallest_area": 0.2, "policy": "augmix"},
 ]
 
 
@@ -79,6 +83,47 @@ def test_workers_make_the_same_images(policy):
     without = shares(config(augment={"policy": policy}).train)
     with_two = shares(config(augment={"policy": policy, "workers": 2}).train)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(without, with_two, strict=True))
+
+
+@given(st.integers(5, 60), st.integers(5, 60), st.floats(0.05, 1.0), st.integers(0, 999))
+@settings(max_examples=60, deadline=None)
+def test_a_random_cut_is_a_part_of_the_image_in_the_stated_size_and_shape(height, width, area, seed):
+    rows, columns = np.mgrid[:height, :width] * 4  # a pixel tells where it was
+    image = np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)
+    cut = cut_out(image, (31, 29), area, seed).astype(float) / 4.0
+    assert cut.shape == (31, 29, 3)
+    assert np.array_equal(cut_out(image, (31, 29), area, seed), cut_out(image, (31, 29), area, seed))
+    # Positions grow linearly inside; the slope is the length of the cut over the length of the result.
+    lengths = [
+        np.ptp(cut[6:-6, 14, 0]) / 18 * 31,
+        np.ptp(cut[15, 6:-6, 1]) / 16 * 29,
+    ]
+    slack = 1.5
+    assert lengths[0] <= height + slack
+    assert lengths[1] <= width + slack
+    rounding = (height + width) / 2 * slack
+    shape = min(1.0, 0.75 * min(height, width) / max(height, width))  # of what fits where no draw fits
+    assert lengths[0] * lengths[1] >= min(area, shape) * height * width - rounding
+
+
+def test_random_cuts_have_the_stated_areas_and_shapes(monkeypatch):
+    boxes = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, *args, box: boxes.append(box) or resize(self, *args, box=box)
+    )
+    image = np.zeros((300, 300, 3), np.uint8)
+    for seed in range(400):
+        cut_out(image, (8, 8), 0.08, seed)
+    left, top, right, bottom = np.array(boxes).T
+    widths, heights = right - left, bottom - top
+    areas = widths * heights / 300**2
+    assert min(left.min(), top.min()) >= 0
+    assert max(right.max(), bottom.max()) <= 300
+    assert 0.075 < areas.min() < 0.12
+    assert 0.4 < areas.mean() < 0.56  # uniform from 0.08 to 1, a few of the largest do not fit
+    assert 0.74 < (widths / heights).min() < 0.8
+    assert 1.25 < (widths / heights).max() < 1.35
 
 
 @pytest.mark.parametrize("policy", ["augmix", "randaugment"])

@@ -1,22 +1,25 @@
-"""Images that are made one by one: read from disk, AugMix, RandAugment; ahead of training where workers are given."""
+"""Images made one by one: read, cut out at random, AugMix, RandAugment; ahead of training where workers are given."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..configs.recipe import AugmentConfig
 from ..data.files import FileImages
 from .order import StepOrder
-from .seeds import POLICY, mixed_seed
+from .seeds import CUT, POLICY, mixed_seed
 
 Policy = Callable[[Tensor], Tensor]
+SHAPES = (3.0 / 4.0, 4.0 / 3.0)  # of random cuts, width to height (Szegedy et al., CVPR 2015)
 
 
 def make_policy(config: AugmentConfig) -> Policy:
@@ -33,12 +36,43 @@ def make_policy(config: AugmentConfig) -> Policy:
     return v2.RandAugment(num_ops=config.operations, magnitude=config.severity)
 
 
+def cut_out(image: np.ndarray, size: tuple[int, int], smallest_area: float, seed: int) -> np.ndarray:
+    """Cut a random part out of an image and scale it; the part depends on the image's size and ``seed`` only.
+
+    Args:
+        image: (h, w, 3), uint8, of any size.
+        size: Height and width of the result.
+        smallest_area: Smallest share of the area, above 0 to 1.
+        seed: Of this image in this step.
+
+    Returns:
+        (height, width, 3), uint8, bicubic.
+    """
+    from torchvision.transforms.v2 import RandomResizedCrop
+
+    height, width = size
+    draw = RandomResizedCrop(size, scale=(smallest_area, 1.0), ratio=SHAPES)
+    with _seeded(seed):
+        part = draw.make_params([torch.empty((3, *image.shape[:2]), device="meta")])
+    box = (part["left"], part["top"], part["left"] + part["width"], part["top"] + part["height"])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """torchvision draws from the global generators; leave torch's as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
+
+
 class PreparedImages(Dataset):
     """The views of a process's share of every step: item ``step`` is (N, views, C, H, W), uint8.
 
     Args:
         images: (N, H, W, C), uint8, in memory or on disk.
-        config: The policy, which may be "none".
+        config: Random cuts, which may be off, and the policy, which may be "none".
         order: Which images a step takes.
         plain: Whether the first view is the image itself.
         views: Further views, augmented by the policy.
@@ -56,11 +90,12 @@ class PreparedImages(Dataset):
         seed: int,
     ) -> None:
         self.images, self.order, self.plain, self.views, self.seed = images, order, plain, views, seed
+        self.smallest_area = config.smallest_area
         self.policy = make_policy(config) if views else None
 
     def __getitem__(self, step: int) -> Tensor:
         chosen, rows = self.order.share(step)
-        images = torch.from_numpy(self.images[chosen.numpy()]).permute(0, 3, 1, 2).contiguous()
+        images = torch.from_numpy(self._cut(chosen.numpy(), rows, step)).permute(0, 3, 1, 2).contiguous()
         made = [images] if self.plain else []
         for view in range(self.views):
             numbered = zip(images, range(rows.start, rows.stop), strict=True)
@@ -70,10 +105,22 @@ class PreparedImages(Dataset):
             made.append(torch.stack(seeded))
         return torch.stack(made, dim=1)
 
+    def _cut(self, chosen: np.ndarray, rows: slice, step: int) -> np.ndarray:
+        """Return images (N, H, W, C), cut out at random where that is asked for."""
+        if self.smallest_area == 1.0:
+            return self.images[chosen]
+        stored, size = self.images, self.images.shape[1:3]
+        originals = stored.whole(chosen) if isinstance(stored, FileImages) else stored[chosen]
+        seeds = (mixed_seed(self.seed, CUT, step, row) for row in range(rows.start, rows.stop))
+        return np.stack(
+            [
+                cut_out(image, size, self.smallest_area, seed)
+                for image, seed in zip(originals, seeds, strict=True)
+            ]
+        )
+
     def _view(self, image: Tensor, seed: int) -> Tensor:
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
+        with _seeded(seed):
             return self.policy(image)  # type: ignore[misc]  # there is one where there are views
 
     def stream(self, first: int, last: int, workers: int) -> Iterator[Tensor]:

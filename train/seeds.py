@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-DROPOUT, ORDER, PLACEMENT, POLICY, NOISE = 1, 2, 3, 4, 5
+DROPOUT, ORDER, PLACEMENT, POLICY, NOISE, CUT = 1, 2, 3, 4, 5, 6
 """Purposes, so that streams of one step differ."""
 
 

@@ -30,7 +30,8 @@ class Share(NamedTuple):
 class BatchSource:
     """CIFAR-size sets live in memory as uint8 and are augmented in one go, without worker processes.
 
-    Images on disk, and those of a policy, are made one by one, by ``augment.workers`` processes ahead of their step.
+    Images on disk, and those of a random cut or a policy, are made one by one, by ``augment.workers`` processes
+    ahead of their step.
 
     Args:
         dataset: Training images, held-out ones already cut off.
@@ -44,15 +45,15 @@ class BatchSource:
     ) -> None:
         self.recipe, self.order, self.device = recipe, order, device
         self.stored, self.images = dataset.images, torch.empty(0)
-        on_disk = isinstance(self.stored, FileImages)
+        cut = isinstance(self.stored, FileImages) or recipe.augment.smallest_area < 1.0
         if isinstance(self.stored, np.ndarray):
             self.images = torch.from_numpy(self.stored.copy()).permute(0, 3, 1, 2).contiguous().to(device)
         self.labels = torch.from_numpy(dataset.labels.copy()).to(device)
         self._seconds = 0.0
         self._prepared: PreparedImages | None = None
         views = 0 if recipe.augment.policy == "none" else 2 if recipe.loss.name == "jsd" else 1
-        plain = on_disk and views != 1
-        if views or on_disk:
+        plain = cut and views != 1
+        if views or cut:
             self._prepared = PreparedImages(
                 dataset.images, recipe.augment, order, plain=plain, views=views, seed=recipe.seed
             )
