@@ -1,4 +1,4 @@
-"""The study's figure: accuracy over severity in each category of corruption, and over epsilon."""
+"""The study's figure: accuracy over severity in each category of corruption (or corruption), and over epsilon."""
 
 from __future__ import annotations
 
@@ -12,30 +12,38 @@ from warplca.eval.aggregate import category
 from warplca.eval.palette import ModelStyle, model_styles
 from warplca.eval.tables import WORST_CASE, epsilon_lines, epsilon_of
 
+MOST_INSIDE = 6
+"""Arms whose legend still leaves room for the curves within a panel."""
+
 
 def draw(path: Path, found: Comparison) -> bool:
     """Write the figure as PNG; False where there is nothing to draw."""
     from matplotlib.figure import Figure
 
     cells = found.cells[found.cells["kind"] == "corruption"]
-    cells = cells.assign(category=[category(str(name)) for name in cells["condition"]])
-    categories = list(dict.fromkeys(cells["category"]))
+    cells = cells.assign(panel=[category(str(name)) for name in cells["condition"]])
+    if cells["panel"].nunique() == 1:
+        cells = cells.assign(panel=cells["condition"])
+    panels_of_cells = list(dict.fromkeys(cells["panel"]))
     attacks = _attack_lines(found)
     styles = model_styles(found.summary["model"])
-    count = len(categories) + len(attacks)
+    count = len(panels_of_cells) + len(attacks)
     if not count:
         return False
     figure = Figure(figsize=(3.2 * count, 3.4), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
-    for axis, name in zip(panels, categories, strict=False):
-        _severities(axis, found, cells[cells["category"] == name], styles)
+    for axis, name in zip(panels, panels_of_cells, strict=False):
+        _severities(axis, found, cells[cells["panel"] == name], styles)
         axis.set(title=name, xlabel="severity (0: clean)")
-    for axis, (norm, lines) in zip(panels[len(categories) :], attacks.items(), strict=True):
+    for axis, (norm, lines) in zip(panels[len(panels_of_cells) :], attacks.items(), strict=True):
         for line in lines:
             _line(axis, line.x, line.y, line.low, line.high, line.model, styles[line.model])
         axis.set(title=f"{norm} attacks", xlabel="epsilon")
     panels[0].set_ylabel("correct, %")
-    panels[0].legend(fontsize=8)
+    if len(styles) > MOST_INSIDE:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    else:
+        panels[0].legend(fontsize=8)
     for axis in panels:
         axis.grid(alpha=0.3)
     save_figure(figure, path)

@@ -113,12 +113,17 @@ def _accuracies(found: Comparison) -> str:
 
 
 def _by_kind(found: Comparison) -> str:
-    """Means over seeds of each category and severity, in %."""
+    """Means over seeds of each category and severity, in %; of each cell where there are only extra corruptions."""
     corrupted = found.cells[found.cells["kind"] == "corruption"]
     severities = severity_means(corrupted).rename(columns=lambda severity: f"severity {severity}")
-    if severities.empty:  # only extra corruptions, whose mean stands above
-        return ""
     kinds = [category_means(corrupted), severities]
+    if severities.empty:
+        names = [
+            f"{name} {level}"
+            for name, level in zip(corrupted["condition"], corrupted["severity"], strict=True)
+        ]
+        networks = ["model", "model_seed"]
+        kinds = [corrupted.assign(cell=names).pivot(index=networks, columns="cell", values="accuracy")]
     means = 100 * pd.concat(kinds, axis=1).groupby("model", sort=False).mean()
     body = [
         [model, *(f"{value:.1f}" for value in row)]
