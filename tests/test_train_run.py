@@ -18,7 +18,7 @@ from warplca.train import Interrupted, StandardLoss, train
 from warplca.train import loop as loop_module
 from warplca.train.fitness import identity
 from warplca.train.losses import LossResult
-from warplca.train.meter import Meter
+from warplca.train.meter import Meter, means
 from warplca.train.processes import make_accelerator
 
 
@@ -312,3 +312,17 @@ def test_bfloat16_learns(tmp_path, loss):
     run = config("warp-lca", precision="bf16", loss={"name": loss, "threat": "linf 0.01", "steps": 2})
     train(run, stripes(), tmp_path, progress=False)
     assert pd.read_csv(tmp_path / "curves.csv")["train_loss"].is_monotonic_decreasing
+
+
+def test_images_a_second_are_those_of_all_processes_together():
+    meters = []
+    for main in (True, False):
+        accelerator = types.SimpleNamespace(device=torch.device("cpu"), num_processes=1, is_main_process=main)
+        meter = Meter(accelerator, {}, 0)
+        meter.ticked -= 2.0
+        meter.add({"loss": torch.tensor(1.0), "images": 30, "correct": 3})
+        meter.add_seconds(1.0)
+        meters.append(meter.read())
+    together = means({name: meters[0][name] + meters[1][name] for name in meters[0]})  # as reduce adds them
+    assert together["images_per_second"] == pytest.approx(60 / 2.0, rel=0.05)
+    assert together["data_share"] == pytest.approx(0.5, rel=0.05)

@@ -40,10 +40,14 @@ class Meter:
         self.ticked = time.monotonic()
 
     def add_seconds(self, of_data: float) -> None:
-        """Count the time since the clock was started or this was last called, and the part that the data took."""
+        """Count the time since the clock was started or this was last called, and the part that the data took.
+
+        The main process's clock counts: the images are those of all processes, which run at the same time.
+        """
         now = time.monotonic()
         for name, value in (("seconds", now - self.ticked), ("data_seconds", of_data)):
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            counted = value if self.accelerator.is_main_process else 0.0
+            self.sums[name] = self.sums.get(name, 0.0) + counted
         self.ticked = now
 
     def add(self, figures: dict[str, Tensor | float]) -> None:
