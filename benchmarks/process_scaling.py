@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 
 def throughput(args: argparse.Namespace, processes: int, folder: Path) -> float:
@@ -27,7 +28,8 @@ def throughput(args: argparse.Namespace, processes: int, folder: Path) -> float:
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        mistakes = [line for line in done.stderr.splitlines() if line.startswith("warplca:")]
+        sys.exit(mistakes[0] if mistakes else done.stderr)
     return float(pd.read_csv(folder / "curves.csv")["images_per_second"].iloc[-1])
 
 
@@ -45,10 +47,10 @@ def main() -> None:
     args = parser.parse_args()
     best = dict.fromkeys(args.processes, 0.0)
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(args.rounds):
-            for processes in args.processes:
-                rate = throughput(args, processes, Path(folder) / f"{number}-{processes}")
-                best[processes] = max(best[processes], rate)
+        runs = [(number, processes) for number in range(args.rounds) for processes in args.processes]
+        for number, processes in tqdm(runs, unit="run"):
+            rate = throughput(args, processes, Path(folder) / f"{number}-{processes}")
+            best[processes] = max(best[processes], rate)
     first = args.processes[0]
     for processes, rate in best.items():
         ratio = rate / best[first]

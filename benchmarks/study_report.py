@@ -124,7 +124,7 @@ def _by_kind(found: Comparison) -> str:
         ]
         networks = ["model", "model_seed"]
         kinds = [corrupted.assign(cell=names).pivot(index=networks, columns="cell", values="accuracy")]
-    means = 100 * pd.concat(kinds, axis=1).groupby("model", sort=False).mean()
+    means = 100 * pd.concat(kinds, axis=1).groupby("model").mean().reindex(list(found.summary["model"]))
     body = [
         [model, *(f"{value:.1f}" for value in row)]
         for model, row in zip(means.index, means.to_numpy(), strict=True)
@@ -147,7 +147,7 @@ def _trust(found: Comparison) -> str:
 
 
 def _verdicts(folder: Path) -> Iterator[str]:
-    """What the suites say of the networks of the first seed."""
+    """What the attacks that judge, suites among them, say of the networks of the first seed."""
     path = folder / VERDICTS
     if not path.exists():
         return
@@ -155,11 +155,18 @@ def _verdicts(folder: Path) -> Iterator[str]:
         rows = store.to_frame()
     rows = rows[rows["kind"] == "attack"]
     body = [
-        [row["model"], row["threat"], f"{100 * row['accuracy']:.1f}", row["images"], row["verdict"]]
+        [
+            row["model"],
+            row["condition"],
+            row["threat"],
+            f"{100 * row['accuracy']:.1f}",
+            row["images"],
+            row["verdict"],
+        ]
         for row in rows.to_dict("records")
     ]
-    yield "Suites of attacks with adaptive ones and checks for gradient masking, first seed:\n"
-    yield table(["arm", "threat", "correct, %", "images", "verdict"], body)
+    yield "First seed, all on the same images; suites have adaptive attacks and checks for gradient masking:\n"
+    yield table(["arm", "attack", "threat", "correct, %", "images", "verdict"], body)
 
 
 def _costs(config: ComparisonConfig, folder: Path) -> str:

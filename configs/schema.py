@@ -113,7 +113,8 @@ class ComparisonConfig:
         plan: What is measured.
         measure_on: "test" images, or the "validation" images held out of the training images: for pilots, whose
             outcome decides something.
-        selection: What is measured on the validation images, to choose the arm to export.
+        selection: What is measured on the validation images, to choose the arm to export; where ``plan`` is measured
+            on them, that is what chooses.
     """
 
     arms: dict[str, dict[str, Any]]

@@ -79,7 +79,7 @@ def run_comparison(
     )
     with ResultsStore(out / "results.sqlite") as store:
         comparison = compare(store, baseline=config.baseline)
-        chosen = _choose(config, validation, models, out, progress)
+        chosen = _choose(config, store, validation, models, out, progress)
         seconds = time.monotonic() - started
         report = _write_report(config, store, models, test, out, chosen, seconds)
     first_seed = config.seeds[0]
@@ -141,6 +141,7 @@ def validation_images(config: ComparisonConfig, training: ImageDataset) -> Image
 
 def _choose(
     config: ComparisonConfig,
+    measured: ResultsStore,
     validation: ImageDataset,
     models: dict[tuple[str, int], Classifier],
     out: Path,
@@ -150,13 +151,23 @@ def _choose(
     if not len(validation):
         return config.baseline
     seed = config.seeds[0]
-    scores = {}
-    with ResultsStore(out / "selection.sqlite") as store:
-        for arm in config.arms:
-            frame = evaluate(
-                models[arm, seed], validation, config.selection, results=store, name=arm, progress=progress
-            )
-            scores[arm] = float(frame["accuracy"].to_numpy().mean())
+    if config.measure_on == "validation":  # the plan has measured them
+        frame = measured.to_frame()
+        frames = {arm: frame[(frame["model"] == arm) & (frame["model_seed"] == seed)] for arm in config.arms}
+    else:
+        with ResultsStore(out / "selection.sqlite") as store:
+            frames = {
+                arm: evaluate(
+                    models[arm, seed],
+                    validation,
+                    config.selection,
+                    results=store,
+                    name=arm,
+                    progress=progress,
+                )
+                for arm in config.arms
+            }
+    scores = {arm: float(found["accuracy"].to_numpy().mean()) for arm, found in frames.items()}
     return max(scores, key=lambda arm: scores[arm])
 
 

@@ -82,7 +82,7 @@ def test_a_stopped_process_leaves_no_other_behind_and_loses_nothing(tmp_path, nu
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    epochs = 15
+    epochs = 40  # many seconds: enough for a busy machine to send the signal in time
     command = [sys.executable, str(script), str(stopped), str(epochs)]
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "OMP_NUM_THREADS": "1"}
     with open(tmp_path / "log", "wb") as log:

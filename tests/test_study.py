@@ -41,7 +41,11 @@ STUDY = {
     },
     "parts": {
         "standard": {"seeds": [0, 1]},
-        "pilots": {"measure_on": "validation", "arms": {"none": {}}, "plan": {"attacks": []}},
+        "pilots": {
+            "measure_on": "validation",
+            "arms": {"none": {}, "conv": {"model": {"frontend": "conv"}}},
+            "plan": {"attacks": []},
+        },
     },
 }
 
@@ -57,7 +61,7 @@ def test_rounds_give_every_part_one_seed_before_any_gets_two():
 
 def test_a_part_s_arms_replace_the_common_ones_and_its_other_keys_are_laid_over_them():
     parts = study(data="x.npz").comparisons()
-    assert list(parts["pilots"].arms) == ["none"]
+    assert list(parts["pilots"].arms) == ["none", "conv"]
     assert parts["pilots"].plan.attacks == ()
     assert parts["pilots"].plan.severities == (3, 5)
     assert {comparison.data for comparison in parts.values()} == {"x.npz"}
@@ -139,6 +143,12 @@ def test_the_command_leaves_tables_verdicts_and_costs_and_does_nothing_twice(
     with ResultsStore(runs / "standard" / "verdicts.sqlite", read_only=True) as store:
         assert set(store.to_frame()["model"]) == {"warp-lca", "none"}
     assert not (runs / "pilots" / "verdicts.sqlite").exists()
+    assert (runs / "standard" / "selection.sqlite").exists()
+    assert not (runs / "pilots" / "selection.sqlite").exists()  # the plan has measured the held-out images
+    with ResultsStore(runs / "pilots" / "results.sqlite", read_only=True) as store:
+        scores = store.to_frame().groupby("model")["accuracy"].mean()
+    exported = json.loads((runs / "pilots" / "best" / "config.json").read_text())
+    assert exported["warplca"]["training"]["arm"] == scores.idxmax()
     costs = json.loads((runs / "standard" / "warp-lca-0" / "costs.json").read_text())
     assert 0.0 < costs["active"] < 1.0
     stamps = {path: path.stat().st_mtime_ns for path in runs.glob("*/*/checkpoint/*")}

@@ -60,10 +60,9 @@ def cut_out(image: np.ndarray, size: tuple[int, int], smallest_area: float, seed
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """torchvision draws from the global generators; leave torch's as it was."""
+    """torchvision draws from torch's global generator; leave it as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
         yield
 
 

@@ -45,15 +45,15 @@ class BatchSource:
     ) -> None:
         self.recipe, self.order, self.device = recipe, order, device
         self.stored, self.images = dataset.images, torch.empty(0)
-        cut = isinstance(self.stored, FileImages) or recipe.augment.smallest_area < 1.0
+        one_by_one = isinstance(self.stored, FileImages) or recipe.augment.smallest_area < 1.0
         if isinstance(self.stored, np.ndarray):
             self.images = torch.from_numpy(self.stored.copy()).permute(0, 3, 1, 2).contiguous().to(device)
         self.labels = torch.from_numpy(dataset.labels.copy()).to(device)
         self._seconds = 0.0
         self._prepared: PreparedImages | None = None
         views = 0 if recipe.augment.policy == "none" else 2 if recipe.loss.name == "jsd" else 1
-        plain = cut and views != 1
-        if views or cut:
+        plain = one_by_one and views != 1
+        if views or one_by_one:
             self._prepared = PreparedImages(
                 dataset.images, recipe.augment, order, plain=plain, views=views, seed=recipe.seed
             )
