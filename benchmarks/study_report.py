@@ -153,7 +153,7 @@ def _verdicts(folder: Path) -> Iterator[str]:
         return
     with ResultsStore(path, read_only=True) as store:
         rows = store.to_frame()
-    rows = rows[rows["kind"] == "attack"]
+    rows = rows[rows["kind"] == "attack"].sort_values(["threat", "model", "condition"])
     body = [
         [
             row["model"],
