@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .trust import bounds_sentence
+from .trust import bounds_sentence, suite_rows
 
 if TYPE_CHECKING:
     from .compare import Comparison
@@ -18,6 +18,7 @@ SIGNIFICANT = 0.05
 NO_DIFFERENCE = "no significant difference"
 JUDGEMENTS = ("better", "worse", NO_DIFFERENCE)
 _WORST_CELLS = 3
+_UNTRUSTED = "Not every figure under attack has been found trustworthy: stronger attacks may undo these differences."
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -168,7 +169,21 @@ def lead(comparison: Comparison) -> str:
         if better
         else f"No model is significantly better than {baseline!r}."
     )
-    return f"{first} Significantly worse: {worse}." if worse else first
+    sentences = [first, f"Significantly worse: {worse}." if worse else "", _attack_caveat(comparison)]
+    return " ".join(filter(None, sentences))
+
+
+def _attack_caveat(comparison: Comparison) -> str:
+    """Warns of significant differences under attack where not every model's figure has a suite's verdict "trusted"."""
+    models = list(comparison.summary["model"])
+    tests = pd.concat([headline_tests(comparison, model) for model in models])
+    labels = tests[tests["p_holm"] < SIGNIFICANT]["label"]
+    suites = suite_rows(comparison.cells)
+    for threat in (label.removeprefix("worst ") for label in labels if label.startswith("worst ")):
+        judged = suites[suites["threat"] == threat]
+        if set(judged["model"]) != set(models) or set(judged["verdict"]) != {"trusted"}:
+            return _UNTRUSTED
+    return ""
 
 
 def _significant(comparison: Comparison, word: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -210,6 +211,22 @@ def test_equal_models_get_no_flattery(store: ResultsStore) -> None:
     assert lead(worse).startswith(
         "No model is significantly better than 'warp-lca'. Significantly worse: 'none'"
     )
+
+
+def test_a_lead_under_attacks_that_nothing_has_judged_is_no_robustness() -> None:
+    store = ResultsStore()
+    for model, correct in (("conv", 20), ("lca", 90)):
+        save(store, model, Condition("clean", "clean"), 150)
+        save(store, model, Condition("attack", "fgsm", threat="linf 4/255"), correct)
+    found = compare(store, baseline="conv")
+    caveat = " Not every figure under attack has been found trustworthy: stronger attacks may undo these differences."
+    claim = "Significantly better than 'conv': 'lca' under the strongest attack run at linf 4/255."
+    assert lead(found) == claim + caveat
+    verdicts = {"verdict": "trusted", "condition": "suite:quick"}
+    assert lead(replace(found, cells=found.cells.assign(**verdicts))) == claim
+    doubted = found.cells.assign(**verdicts)
+    doubted.loc[doubted["model"] == "lca", "verdict"] = "not trusted because the loss is flat."
+    assert lead(replace(found, cells=doubted)) == claim + caveat
 
 
 def test_lines_and_maps_carry_the_numbers(store: ResultsStore) -> None:
