@@ -18,7 +18,9 @@ SIGNIFICANT = 0.05
 NO_DIFFERENCE = "no significant difference"
 JUDGEMENTS = ("better", "worse", NO_DIFFERENCE)
 _WORST_CELLS = 3
-_UNTRUSTED = "Not every figure under attack has been found trustworthy: stronger attacks may undo these differences."
+_UNTRUSTED = (
+    "Not every figure under attack has been found trustworthy: stronger attacks may undo these differences."
+)
 
 
 def comparison_text(comparison: Comparison) -> str:
