@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/fit_noise_rule.py --data cifar10.npz [--frontend cifar10-64x9s2] [--images 100]
 
-The rule, lambda = sqrt(lam^2 + (strength * noise)^2), is the one of the highest PSNR of WARP-LCA's reconstruction, mean
-over training images and white noise of sigma 2 to 75 of 255. The test images are not looked at. `warplca denoise`
+The rule, lambda = sqrt(lam^2 + (strength * noise)^2), is the one of the highest PSNR of what `warplca denoise` gives,
+mean over training images and white noise of sigma 2 to 75 of 255. The test images are not looked at. That command
 and adaptive lambda use it.
 """
 
@@ -17,6 +17,7 @@ from lambda_choice import fitted_rule, followed, tried
 from noises import gaussian
 
 from warplca.frontend import WarpLCA
+from warplca.frontend.cycle_spinning import CycleSpinning
 from warplca.frontend.noise_rule import save_noise_rule
 from warplca.pipeline.denoise import ITERATIONS
 
@@ -32,10 +33,9 @@ def main() -> None:
     logging.getLogger("warplca").setLevel(logging.ERROR)  # other lambda than primed for, on purpose
     clean = some_images(arguments.data, "train", arguments.images, arguments.seed)
 
-    def layer_at(lam: float) -> WarpLCA:
+    def layer_at(lam: float) -> CycleSpinning:
         layer = WarpLCA.from_pretrained(arguments.frontend, lam=lam, output="reconstruction")
-        layer.iterations = ITERATIONS
-        return layer
+        return CycleSpinning(layer, ITERATIONS)
 
     trials = [
         tried(layer_at, gaussian(clean, sigma, arguments.seed), clean, arguments.work, f"sigma {sigma:g}")

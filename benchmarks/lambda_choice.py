@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import fingerprint, kept, psnr
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from warplca.frontend import LCA, noise_level, raised_lam, standardise
+from warplca.frontend import noise_level, raised_lam, standardise
 from warplca.frontend.noise_rule import NoiseRule
 
 LAMS = tuple(float(0.06 * 2 ** (i / 2)) for i in range(12))  # 0.06 to 2.7
 BATCH = 25
-LayerAt = Callable[[float], LCA]
+LayerAt = Callable[[float], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trial:
 
 
 @torch.no_grad()
-def restored(layer: LCA, images: Tensor) -> Tensor:
+def restored(layer: nn.Module, images: Tensor) -> Tensor:
     """Reconstructions of images; the layer has output="reconstruction"."""
     return torch.cat([layer(batch) for batch in images.split(BATCH)])
 
@@ -45,7 +45,7 @@ def tried(layer_at: LayerAt, noisy: Tensor, clean: Tensor, work: Path, name: str
     for lam in tqdm(LAMS, desc=f"lambda for {name}", dynamic_ncols=True):
         layer = layer_at(lam)
 
-        def compute(layer: LCA = layer) -> dict[str, np.ndarray]:
+        def compute(layer: nn.Module = layer) -> dict[str, np.ndarray]:
             return {"psnr": psnr(restored(layer, noisy), clean).numpy()}
 
         rows.append(kept(work, fingerprint("denoise", layer, noisy, clean), compute)["psnr"])

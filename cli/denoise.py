@@ -35,4 +35,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--lam", type=float, default=None, help="threshold; by default chosen from the estimated noise"
     )
     parser.add_argument("--frontend", default=None, help="primed front-end, a name or a folder")
-    parser.add_argument("--iterations", type=int, default=30, help="cycles (default: %(default)s)")
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        default=30,
+        help="cycles in all, shared among the shifts of the atoms' grid (default: %(default)s)",
+    )

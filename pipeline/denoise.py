@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..configs.errors import InputError
 from ..frontend import WarpLCA, noise_level
+from ..frontend.cycle_spinning import CycleSpinning
 from ..frontend.noise_rule import load_noise_rule
 from .photograph import read_photograph, write_photograph
 
@@ -60,7 +61,7 @@ def denoise(
         pixels: (C, H, W) in [0, 1], C 1 or the front-end's number of channels.
         frontend: Name of a shipped front-end, or a folder.
         lam: Threshold value in units of the standardised image.
-        iterations: Cycles.
+        iterations: Cycles in all, shared among the shifts of the atoms' grid (see :class:`CycleSpinning`).
         tile: Side in pixels above which an image is worked on in tiles that overlap.
         progress: Whether to show a progress bar over tiles.
 
@@ -68,7 +69,7 @@ def denoise(
         InputError: If the image has another number of channels, or is too small to estimate its noise.
     """
     layer = _layer(frontend, lam, iterations, gray=pixels.shape[0] == 1)
-    channels = layer.dictionary.weight.shape[1]
+    channels = layer.layer.dictionary.weight.shape[1]
     if pixels.ndim != 3 or pixels.shape[0] not in (1, channels):
         raise InputError(f"the image has shape {tuple(pixels.shape)}; expected (1 or {channels}, H, W).")
     estimable = min(pixels.shape[1:]) >= 3
@@ -144,20 +145,22 @@ def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     return targets
 
 
-def _layer(frontend: str | Path, lam: float | None, iterations: int, *, gray: bool) -> WarpLCA:
+def _layer(frontend: str | Path, lam: float | None, iterations: int, *, gray: bool) -> CycleSpinning:
     if lam is None:
         rule = load_noise_rule(frontend)
         options = {"lam": rule.lam, "adaptive_lam": rule.strength * (math.sqrt(3.0) if gray else 1.0)}
     else:
         options = {"lam": lam}
     layer = WarpLCA.from_pretrained(frontend, output="reconstruction", **options)
-    layer.iterations = iterations
-    return layer
+    return CycleSpinning(layer, iterations)
 
 
-def _in_tiles(layer: WarpLCA, images: Tensor, tile: int, progress: bool) -> tuple[Tensor, list[float]]:
+def _in_tiles(
+    spinning: CycleSpinning, images: Tensor, tile: int, progress: bool
+) -> tuple[Tensor, list[float]]:
     """Reconstruct (1, C, H, W) tile by tile, blended where they overlap; return the lambdas as well."""
-    kernel, stride = layer.dictionary.weight.shape[-1], layer.dictionary.stride
+    dictionary = spinning.layer.dictionary
+    kernel, stride = dictionary.weight.shape[-1], dictionary.stride
     height, width = images.shape[2:]
     images = F.pad(images, (0, max(kernel - width, 0), 0, max(kernel - height, 0)), mode="replicate")
     spans = [_spans(length, tile, stride) for length in images.shape[2:]]
@@ -166,11 +169,11 @@ def _in_tiles(layer: WarpLCA, images: Tensor, tile: int, progress: bool) -> tupl
     for rows, columns in tqdm(
         places, desc="tiles", disable=not progress or len(places) == 1, dynamic_ncols=True
     ):
-        encoding = layer.encode(images[:, :, rows, columns])
+        restored, lam = spinning.restore(images[:, :, rows, columns])
         weight = _ramp(rows, images.shape[2])[:, None] * _ramp(columns, images.shape[3])
-        total[:, :, rows, columns] += weight * encoding.output
+        total[:, :, rows, columns] += weight * restored
         weights[:, :, rows, columns] += weight
-        lams.append(float(encoding.lam))
+        lams.append(float(lam))
     return (total / weights)[:, :, :height, :width], lams
 
 
