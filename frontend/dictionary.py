@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ..configs.errors import InputError
 from .operator import ConvOperator
+from .preconditioner import Preconditioner, preconditioner
 from .spectrum import spectral_bound
 
 
@@ -22,11 +25,22 @@ class ConvDictionary(nn.Module):
         features: M, the number of atoms.
         kernel_size: k, odd or even.
         stride: 1 to k.
+        preconditioned: Whether the operator holds a preconditioner; it follows the atoms as L does, and is not saved.
     """
 
     lipschitz: Tensor
+    precondition_matrix: Tensor
+    precondition_lipschitz: Tensor
 
-    def __init__(self, in_channels: int, features: int, kernel_size: int, stride: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        features: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        preconditioned: bool = False,
+    ) -> None:
         super().__init__()
         for name, value in (
             ("in_channels", in_channels),
@@ -41,8 +55,14 @@ class ConvDictionary(nn.Module):
                 "else some pixels belong to no atom."
             )
         self.stride = stride
+        self.preconditioned = preconditioned
         self.weight = nn.Parameter(torch.randn(features, in_channels, kernel_size, kernel_size))
         self.register_buffer("lipschitz", torch.ones(()))
+        if preconditioned:
+            self.register_buffer(
+                "precondition_matrix", torch.zeros(features, features, 1, 1), persistent=False
+            )
+            self.register_buffer("precondition_lipschitz", torch.ones(()), persistent=False)
         self.refresh()
 
     @property
@@ -66,12 +86,25 @@ class ConvDictionary(nn.Module):
                 "replace it (for instance by random values) before use."
             )
         self.lipschitz.copy_(spectral_bound(self.atoms, self.stride))
+        self._precondition()
+
+    def _precondition(self) -> None:
+        if self.preconditioned:
+            made = preconditioner(self.atoms, self.stride)
+            self.precondition_matrix.copy_(made.matrix)
+            self.precondition_lipschitz.copy_(made.lipschitz)
 
     def operator(self) -> ConvOperator:
         """Return Phi and Phi^T for the present atoms, ready for many iterations."""
         if self.training and self.weight.requires_grad and torch.is_grad_enabled():
             self.lipschitz.copy_(spectral_bound(self.atoms, self.stride))
-        return ConvOperator.from_atoms(self.atoms, self.stride, self.lipschitz.clone())
+            self._precondition()
+        conditioning = None
+        if self.preconditioned:
+            conditioning = Preconditioner(
+                self.precondition_matrix.clone(), self.precondition_lipschitz.clone()
+            )
+        return ConvOperator.from_atoms(self.atoms, self.stride, self.lipschitz.clone(), conditioning)
 
     def analyse(self, images: Tensor) -> Tensor:
         """Phi^T x: images (N, C, H, W) -> drive (N, M, ceil(H/s), ceil(W/s))."""
@@ -101,6 +134,10 @@ class ConvDictionary(nn.Module):
             self.refresh()
         super().train(mode)
         return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._precondition()
 
     def extra_repr(self) -> str:
         """Describe the dictionary in ``print(module)``."""

@@ -59,6 +59,8 @@ def guarded_step(
     step_size: Number,
     momentum: Number,
     accepted: Accepted | None,
+    *,
+    preconditioned: bool = False,
 ) -> tuple[Tensor, Tensor, Accepted]:
     """Judge the state, then take the step from it or from the last accepted one.
 
@@ -73,6 +75,7 @@ def guarded_step(
         step_size: eta, a number or a scalar tensor.
         momentum: mu, likewise.
         accepted: What the step before returned; None at the first, where ``state`` must beat the state zero.
+        preconditioned: Whether the step goes through the operator's preconditioner.
 
     Returns:
         The next state, the accepted state, and what is known of the latter.
@@ -88,7 +91,7 @@ def guarded_step(
     factor = accepted.factor
     bad = ~(energy <= slack * accepted.lowest)  # NaN is bad
     if slack > 1.0:  # at safe steps an energy that rises is the dynamics' own way
-        bad &= (factor * step_size * operator.lipschitz > 1.0).flatten()
+        bad &= (factor * step_size * operator.bound(preconditioned=preconditioned) > 1.0).flatten()
     # Looking is worth it on a CPU only: elsewhere it would wait for the device.
     if bad.device.type != "cpu" or torch.compiler.is_compiling() or bool(bad.any()):
         back = bad[:, None, None, None]
@@ -98,7 +101,8 @@ def guarded_step(
         energy = torch.where(bad, accepted.lowest, energy)
         factor = torch.where(back, shorter * factor, factor)
     accepted = Accepted(code, residual, torch.minimum(accepted.lowest, energy), factor)
-    return _advance(operator, accepted, state, before, step_size, momentum), state, accepted
+    following = _advance(operator, accepted, state, before, step_size, momentum, preconditioned)
+    return following, state, accepted
 
 
 def _advance(
@@ -108,11 +112,15 @@ def _advance(
     before: Tensor,
     step_size: Number,
     momentum: Number,
+    preconditioned: bool,
 ) -> Tensor:
-    safe = 1.0 / operator.lipschitz
+    safe = 1.0 / operator.bound(preconditioned=preconditioned)
     step = torch.where(
         accepted.factor < 1.0, torch.maximum(accepted.factor * step_size, safe), safe.new_ones(()) * step_size
     )
+    if preconditioned:
+        change = operator.precondition(operator.analyse(accepted.residual).add(accepted.code).sub(state))
+        return state + step * change + momentum * (state - before)
     if torch.is_grad_enabled():
         drive = operator.analyse(accepted.residual) + accepted.code
         return torch.lerp(state, drive, step) + momentum * (state - before)

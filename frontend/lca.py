@@ -73,6 +73,8 @@ class LCA(nn.Module):
             about 1e-3 the gradient is not to be trusted.
     """
 
+    _preconditioned = False
+
     def __init__(
         self,
         in_channels: int = 3,
@@ -100,7 +102,9 @@ class LCA(nn.Module):
             raise InputError(f"adaptive_lam is {adaptive_lam}; give 0 (off) or a number above 0.")
         if output not in OUTPUTS:
             raise unknown_name("output", output, OUTPUTS)
-        self.dictionary = ConvDictionary(in_channels, features, kernel_size, stride)
+        self.dictionary = ConvDictionary(
+            in_channels, features, kernel_size, stride, preconditioned=self._preconditioned
+        )
         self.threshold = get_threshold(threshold)
         if learn_lam and not self.threshold.differentiable_in_lam:
             raise InputError(

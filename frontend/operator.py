@@ -17,7 +17,9 @@ import torch.nn.functional as F
 import torch.nn.grad
 from torch import Tensor
 
+from ..configs.errors import InputError
 from . import functional
+from .preconditioner import Preconditioner
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class ConvOperator:
         lipschitz: L >= ||Phi^T Phi||_2, a scalar tensor without gradient.
         convolution_dtype: What the convolutions compute in, for instance bfloat16; their results come back in
             the dtype of the input. None: autocast's dtype where it is on, else the input's own.
+        preconditioner: P for these atoms, where the dictionary was asked for one.
     """
 
     atoms: Tensor
@@ -38,11 +41,15 @@ class ConvOperator:
     kernel: Tensor
     lipschitz: Tensor
     convolution_dtype: torch.dtype | None = None
+    preconditioner: Preconditioner | None = None
 
     @classmethod
-    def from_atoms(cls, atoms: Tensor, stride: int, lipschitz: Tensor) -> ConvOperator:
+    def from_atoms(
+        cls, atoms: Tensor, stride: int, lipschitz: Tensor, preconditioner: Preconditioner | None = None
+    ) -> ConvOperator:
         """Prepare the operator; the kernel for the synthesis is made once."""
-        return cls(atoms, stride, functional.synthesis_kernel(atoms.detach(), stride), lipschitz)
+        kernel = functional.synthesis_kernel(atoms.detach(), stride)
+        return cls(atoms, stride, kernel, lipschitz, preconditioner=preconditioner)
 
     def analyse(self, images: Tensor) -> Tensor:
         """Phi^T x: (N, C, H, W) -> (N, M, ceil(H/s), ceil(W/s))."""
@@ -51,6 +58,26 @@ class ConvOperator:
     def synthesise(self, code: Tensor, size: tuple[int, int]) -> Tensor:
         """Phi a: (N, M, ceil(H/s), ceil(W/s)) -> (N, C, H, W)."""
         return self._in_dtype(partial(self._synthesise, size=size), code)
+
+    def precondition(self, values: Tensor) -> Tensor:
+        """P v: (N, M, h, w) -> the same shape.
+
+        Raises:
+            InputError: If the dictionary was not asked for a preconditioner.
+        """
+        if self.preconditioner is None:
+            raise InputError(
+                "this dictionary has no preconditioner; build it with preconditioned=True, as WarpLCA does."
+            )
+        dtype = self.dtype_for(values)
+        with torch.autocast(values.device.type, enabled=False):
+            return F.conv2d(values.to(dtype), self.preconditioner.matrix.to(dtype)).to(values.dtype)
+
+    def bound(self, *, preconditioned: bool) -> Tensor:
+        """What steps are measured by: L, or the same of the preconditioned dynamics."""
+        if preconditioned and self.preconditioner is not None:
+            return self.preconditioner.lipschitz
+        return self.lipschitz
 
     def detached(self) -> ConvOperator:
         """Return the same maps without gradient to the atoms."""

@@ -15,10 +15,10 @@ from .warp import WarpLCA
 REACH = (
     16.0  # of the steps, in units of (1 + mu) / L: active units of a sparse code have a tenth of L or less
 )
-STEPS = (2.0, 4.0, 8.0, 12.0, 16.0)  # eta L
-MOMENTA = (0.4, 0.55, 0.7)
-ANNEALINGS = (1.25, 1.5)  # hardly felt at a few cycles, but longer runs need it
-TAIL_MOMENTA = (0.5, 0.7, 0.85)
+STEPS = (2.0, 4.0, 8.0, 12.0, 16.0, 20.0)  # eta L
+MOMENTA = (0.25, 0.4, 0.55, 0.7)
+ANNEALINGS = (1.25, 1.4, 1.6)  # hardly felt at a few cycles, but longer runs need it
+TAIL_MOMENTA = (0.4, 0.55, 0.7, 0.85)
 
 
 @torch.no_grad()
@@ -35,20 +35,21 @@ def search_schedule(layer: WarpLCA, images: Tensor) -> None:
     x = layer.standardise(images).images
     operator = layer.dictionary.operator().detached()
     start = layer.initial_state(x)
-    steps.reach = REACH
     convex = layer.threshold.alpha == 1.0
     annealings = (1.0,) if convex else ANNEALINGS  # a convex cost has but one minimum
 
-    def with_cycles(step: float, momentum: float, annealing: float) -> float:
+    def with_cycles(preconditioned: bool, step: float, momentum: float, annealing: float) -> float:
+        steps.preconditioned, steps.annealing = preconditioned, annealing
         steps.fill(0, step, momentum)
-        steps.annealing = annealing
         return _energy(layer, operator, x, start, layer.iterations)
 
     def with_tail(step: float, momentum: float) -> float:
         steps.tail_step, steps.tail_momentum = step, momentum
         return _energy(layer, operator, x, start, 3 * layer.iterations)
 
-    best = min(itertools.product(STEPS, MOMENTA, annealings), key=lambda choice: with_cycles(*choice))
+    steps.reach = REACH
+    choices = itertools.product((False, True), STEPS, MOMENTA, annealings)
+    best = min(choices, key=lambda choice: with_cycles(*choice))
     with_cycles(*best)
     with_tail(*min(itertools.product(STEPS, TAIL_MOMENTA), key=lambda choice: with_tail(*choice)))
 

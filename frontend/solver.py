@@ -34,11 +34,13 @@ class Schedule:
         momentum: (T,) mu of every iteration, 0 <= mu < 1.
         guarded: Whether steps that raise an image's energy by much are taken back; see ``guard``. Steps beyond
             2 (1 + mu) / L need it.
+        preconditioned: Whether steps go through the operator's preconditioner; only guarded ones can.
     """
 
     step_size: Tensor
     momentum: Tensor
     guarded: bool = False
+    preconditioned: bool = False
 
     @classmethod
     def constant(cls, iterations: int, step_size: Tensor, momentum: float) -> Schedule:
@@ -180,7 +182,16 @@ def solve(
             level = lam if thresholds is None else thresholds[i]
             if schedule.guarded:
                 state, before, accepted = guarded_step(
-                    operator, images, threshold, lam, level, state, before, *values[i], accepted
+                    operator,
+                    images,
+                    threshold,
+                    lam,
+                    level,
+                    state,
+                    before,
+                    *values[i],
+                    accepted,
+                    preconditioned=schedule.preconditioned,
                 )
             else:
                 code = threshold(state, level)

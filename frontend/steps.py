@@ -31,6 +31,7 @@ class LearnedSteps(nn.Module):
         tail_momentum: Their mu.
         annealing: The threshold value of a run of ``cycles`` falls from this multiple of lam; 1 for none.
         cycles: Number of cycles that was primed for.
+        preconditioned: Whether steps go through the dictionary's preconditioner; L is then that of those dynamics.
     """
 
     def __init__(self, iterations: int, momentum: float) -> None:
@@ -39,6 +40,7 @@ class LearnedSteps(nn.Module):
         self.step_raw = nn.Parameter(torch.zeros(iterations))
         self.reach, self.annealing, self.cycles = CLASSICAL, 1.0, iterations
         self.tail_step, self.tail_momentum = 1.0, momentum
+        self.preconditioned = False
         self.fill(0, 1.0, momentum)
 
     @property
@@ -55,10 +57,10 @@ class LearnedSteps(nn.Module):
         self.step_raw[first:] = math.log(share / (1.0 - share))
 
     def forward(self, lipschitz: Tensor) -> Schedule:
-        """Return the schedule for a dictionary with spectral bound ``lipschitz``."""
+        """Return the schedule for dynamics with spectral bound ``lipschitz``."""
         momentum = torch.sigmoid(self.momentum_raw)
         step = self.reach * (1.0 + momentum) * 0.99 * torch.sigmoid(self.step_raw) / lipschitz
-        return Schedule(step, momentum, self.guarded)
+        return Schedule(step, momentum, self.guarded, self.guarded and self.preconditioned)
 
     def tail(self, lipschitz: Tensor, iterations: int) -> Schedule:
         """Return the schedule of cycles beyond the learned ones."""
@@ -77,22 +79,31 @@ class LearnedSteps(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the steps in ``print(module)``."""
+        conditioned = "preconditioned=True, " if self.preconditioned else ""
         return (
-            f"reach={self.reach!r}, annealing={self.annealing!r}, tail_step={self.tail_step!r}, "
+            f"{conditioned}reach={self.reach!r}, annealing={self.annealing!r}, tail_step={self.tail_step!r}, "
             f"tail_momentum={self.tail_momentum!r}, cycles={self.cycles}"
         )
 
     def get_extra_state(self) -> Tensor:
         """Return the plain numbers as a tensor, to be saved with the weights."""
         return torch.tensor(
-            [self.reach, self.tail_step, self.tail_momentum, self.annealing, float(self.cycles)],
+            [
+                self.reach,
+                self.tail_step,
+                self.tail_momentum,
+                self.annealing,
+                float(self.cycles),
+                float(self.preconditioned),
+            ],
             dtype=torch.float64,
         )
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take back what ``get_extra_state`` gave."""
-        self.reach, self.tail_step, self.tail_momentum, self.annealing, cycles = state.tolist()
+        self.reach, self.tail_step, self.tail_momentum, self.annealing, cycles, *newer = state.tolist()
         self.cycles = int(cycles)
+        self.preconditioned = any(newer)  # weights from before there was a preconditioner have five numbers
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any

@@ -65,6 +65,7 @@ def solve_until(
                 step_size,
                 momentum,
                 accepted,
+                preconditioned=schedule.preconditioned,
             )
         else:
             code = threshold(state, level)

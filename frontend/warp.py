@@ -32,6 +32,8 @@ class WarpLCA(LCA):
         predictor_depth: Number of its residual blocks.
     """
 
+    _preconditioned = True
+
     def __init__(
         self,
         in_channels: int = 3,
@@ -75,10 +77,11 @@ class WarpLCA(LCA):
         """Return the learned steps, followed by the plain ones where there are more cycles."""
         if self.steps is None:
             return super().schedule(operator, iterations)
-        learned = self.steps(operator.lipschitz)
+        bound = operator.bound(preconditioned=self.steps.preconditioned)
+        learned = self.steps(bound)
         further = max(iterations - len(learned), 0)
         tail = (
-            self.steps.tail(operator.lipschitz, further)
+            self.steps.tail(bound, further)
             if learned.guarded
             else super().schedule(operator, further)
         )
@@ -86,6 +89,7 @@ class WarpLCA(LCA):
             torch.cat([learned.step_size, tail.step_size])[:iterations],
             torch.cat([learned.momentum, tail.momentum])[:iterations],
             learned.guarded,
+            learned.preconditioned,
         )
 
     def thresholds(self, iterations: int, lam: Tensor | float) -> list[Tensor | float] | None:
