@@ -1,4 +1,4 @@
-"""Run timm's train.py on images in memory: ``timm_in_memory.py CHECKOUT/train.py IMAGES --model ... --data-dir unused``.
+"""Run timm's train.py on images in memory: ``timm_in_memory.py CHECKOUT/train.py IMAGES --model NAME ...``.
 
 timm's script reads images from files; ours keeps sets of this size in memory. This gives it the embedded images as
 decoded pictures, so that both only train. Its models are those of timm and warplca.

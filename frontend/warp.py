@@ -80,11 +80,7 @@ class WarpLCA(LCA):
         bound = operator.bound(preconditioned=self.steps.preconditioned)
         learned = self.steps(bound)
         further = max(iterations - len(learned), 0)
-        tail = (
-            self.steps.tail(bound, further)
-            if learned.guarded
-            else super().schedule(operator, further)
-        )
+        tail = self.steps.tail(bound, further) if learned.guarded else super().schedule(operator, further)
         return Schedule(
             torch.cat([learned.step_size, tail.step_size])[:iterations],
             torch.cat([learned.momentum, tail.momentum])[:iterations],
