@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..configs.errors import InputError, unknown_name
+from .checks import check_cycles, check_lam, check_state
 from .dictionary import ConvDictionary
 from .encoding import GRADIENT_MODES, OUTPUTS, Encoding, GradientMode, Output
-from .functional import state_size
 from .implicit import implicit_code
 from .noise import noise_level, raised_lam
 from .operator import ConvOperator
@@ -96,12 +96,12 @@ class LCA(nn.Module):
         checkpoint_every: int | None = None,
     ) -> None:
         super().__init__()
-        if not (lam > 0.0 and math.isfinite(lam)):
-            raise InputError(f"lam is {lam}; give a number above 0.")
-        if not (adaptive_lam >= 0.0 and math.isfinite(adaptive_lam)):
-            raise InputError(f"adaptive_lam is {adaptive_lam}; give 0 (off) or a number above 0.")
+        check_lam(lam, adaptive_lam)
+        check_cycles(iterations, momentum, checkpoint_every)
         if output not in OUTPUTS:
             raise unknown_name("output", output, OUTPUTS)
+        if accelerated and (momentum or step_size is not None):
+            raise InputError("accelerated=True chooses momentum and step_size itself; leave them out.")
         self.dictionary = ConvDictionary(
             in_channels, features, kernel_size, stride, preconditioned=self._preconditioned
         )
@@ -124,14 +124,6 @@ class LCA(nn.Module):
         self.convolution_dtype = convolution_dtype
         self.checkpoint_every = checkpoint_every
         self.adjoint_residual: Tensor | None = None
-        if accelerated and (momentum or step_size is not None):
-            raise InputError("accelerated=True chooses momentum and step_size itself; leave them out.")
-        if checkpoint_every is not None and checkpoint_every < 1:
-            raise InputError(f"checkpoint_every is {checkpoint_every}; give 1 or more, or leave it out.")
-        if iterations < 0:
-            raise InputError(f"iterations is {iterations}; give 0 or more.")
-        if not 0.0 <= momentum < 1.0:
-            raise InputError(f"momentum is {momentum}; give a number from 0 to below 1.")
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **overrides: Any) -> Self:
@@ -180,8 +172,7 @@ class LCA(nn.Module):
     def lam(self, value: float) -> None:
         if self.lam_raw is not None:
             raise InputError("lam is learned; it cannot be set as well.")
-        if not (value > 0.0 and math.isfinite(value)):
-            raise InputError(f"lam is {value}; give a number above 0.")
+        check_lam(value)
         self._lam = float(value)
 
     def image_lam(self, standardised: Tensor) -> Tensor | float:
@@ -296,7 +287,8 @@ class LCA(nn.Module):
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
         lam = self.image_lam(standardised)
         state = self.initial_state(standardised, lam) if state is None else state
-        self._check_state(state, standardised)
+        if state is not None:
+            check_state(state, standardised, self.dictionary)
         problem = operator, standardised, self.threshold, lam
         schedule, thresholds = self.schedule(operator, cycles), self.thresholds(cycles, lam)
         energies: list[Tensor] | None = [] if trace else None
@@ -314,14 +306,6 @@ class LCA(nn.Module):
             )
         check_overflow(operator, final)
         return self.threshold(final, lam), statistics(*problem, final, used, energies)
-
-    def _check_state(self, state: Tensor | None, images: Tensor) -> None:
-        size = state_size((images.shape[2], images.shape[3]), self.dictionary.stride)
-        expected = (len(images), len(self.dictionary.weight), *size)
-        if state is not None and tuple(state.shape) != expected:
-            raise InputError(
-                f"the state has shape {tuple(state.shape)}; expected {expected} for these images."
-            )
 
     def extra_repr(self) -> str:
         """Name every setting: results of models that print differently are kept apart."""
