@@ -1,8 +1,11 @@
 """Several processes, on one machine and on two simulated ones, do what one process does."""
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pandas as pd
 import pytest
@@ -39,11 +42,11 @@ def launch(tmp_path):
     common = ["train", "--config", str(tmp_path / "small.yaml"), "--data", str(data)]
     main = ["-m", "warplca.cli.main"]
 
-    def start(out, *overrides, torchrun=()):
+    def start(out, *overrides, torchrun=(), host=()):
         launcher = (
             [sys.executable, "-m", "torch.distributed.run", *torchrun] if torchrun else [sys.executable]
         )
-        command = [*launcher, *main, *common, "--out", str(tmp_path / out), *overrides]
+        command = [*host, *launcher, *main, *common, "--out", str(tmp_path / out), *overrides]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start
@@ -87,24 +90,46 @@ def test_two_processes_give_the_curve_of_one(launch, tmp_path, frontend):
     assert finish(launch("two", *overrides))[0] == 0
 
 
+@pytest.fixture
+def namespaces():
+    """Commands that run another on either of two hosts, network namespaces joined by a virtual cable."""
+    names = [f"warplca-{os.getpid()}-{number}" for number in (1, 2)]
+    cable = [f"w{os.getpid()}-{number}" for number in (1, 2)]
+
+    def ip(*words):
+        return subprocess.run(["ip", *words], capture_output=True, check=False).returncode == 0
+
+    if shutil.which("ip") is None or not ip("netns", "add", names[0]):
+        pytest.skip("network namespaces are not allowed here")
+    with ExitStack() as undo:
+        undo.callback(ip, "netns", "del", names[0])
+        assert ip("netns", "add", names[1])
+        undo.callback(ip, "netns", "del", names[1])
+        assert ip("link", "add", cable[0], "type", "veth", "peer", "name", cable[1])
+        for number, (name, end) in enumerate(zip(names, cable, strict=True), start=1):
+            assert ip("link", "set", end, "netns", name)
+            assert ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", end)
+            assert ip("-n", name, "link", "set", end, "up")
+            assert ip("-n", name, "link", "set", "lo", "up")
+        yield [
+            ["ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME={end}"]
+            for name, end in zip(names, cable, strict=True)
+        ]
+
+
 @pytest.mark.slow
-def test_two_machines_give_the_curve_of_one(launch, tmp_path):
-    """Two launchers that know each other only by address and port, as on two hosts."""
+@pytest.mark.parametrize("network", ["one machine", "two namespaces"])
+def test_two_hosts_give_the_curve_of_one(launch, tmp_path, network, request):
+    """Two launchers that know each other only by address and port."""
+    hosts, address, port = [[], []], "127.0.0.1", free_port()
+    if network == "two namespaces":
+        hosts, address = request.getfixturevalue("namespaces"), "10.77.0.1"
     overrides = ("model.frontend=lca", "train.accumulation=2")
     assert finish(launch("one", *overrides))[0] == 0
-    address = (
-        "--nnodes",
-        "2",
-        "--nproc-per-node",
-        "1",
-        "--master-addr",
-        "127.0.0.1",
-        "--master-port",
-        free_port(),
-    )
-    first = launch("two", *overrides, torchrun=(*address, "--node-rank", "0"))
+    nodes = ("--nnodes", "2", "--nproc-per-node", "1", "--master-addr", address, "--master-port", port)
+    first = launch("two", *overrides, torchrun=(*nodes, "--node-rank", "0"), host=hosts[0])
     # The second host has no access to the first one's folder.
-    second = launch("elsewhere", *overrides, torchrun=(*address, "--node-rank", "1"))
+    second = launch("elsewhere", *overrides, torchrun=(*nodes, "--node-rank", "1"), host=hosts[1])
     results = [finish(process) for process in (first, second)]
     assert [code for code, _, _ in results] == [0, 0], results
     assert not (tmp_path / "elsewhere").exists()
