@@ -106,7 +106,7 @@ def settings(args: argparse.Namespace, frontend: str | None, **recipe: object) -
         }
     epochs = 1000
     train = {"epochs": epochs, "frozen_epochs": epochs, "batch_size": args.batch_size, "learning_rate": 0.01}
-    return {"model": model, "train": {**train, "clip_norm": 0.0, **recipe}}
+    return {"model": model, "train": {**train, "clip_norm": 0.0, "label_smoothing": 0.0, **recipe}}
 
 
 def take_turns(steps: dict[str, Step], seconds: float) -> dict[str, list[float]]:

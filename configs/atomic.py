@@ -25,6 +25,7 @@ def file_written_whole(path: Path) -> Iterator[Path]:
         os.close(handle)
         try:
             yield Path(name)
+            _on_disk(Path(name))
             os.chmod(name, 0o644)
             os.replace(name, path)
         finally:
@@ -44,6 +45,9 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         old = temporary.with_suffix(".old")
         try:
             yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _on_disk(file)
             temporary.chmod(0o755)
             if path.exists():
                 path.rename(old)
@@ -55,6 +59,12 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _on_disk(file: Path) -> None:
+    """Wait until the contents are on the disk: a rename may get there before them when the power fails."""
+    with file.open("rb+") as handle:
+        os.fsync(handle.fileno())
 
 
 @contextmanager

@@ -141,8 +141,8 @@ class SelectConfig:
         by: What is best: "accuracy" on clean images, or "robust" accuracy under PGD-10 of the loss's threat.
         patience: Stop after so many epochs without a better one; 0 never stops.
         robust_images: Held-out images that are attacked after each epoch.
-        largest_drop: Stop "fast" training when robust accuracy falls this far below its best: catastrophic
-            overfitting (Wong, Rice and Kolter, ICLR 2020).
+        largest_drop: Stop "fast" training when robust accuracy falls this far below its best, or to a quarter of it:
+            catastrophic overfitting (Wong, Rice and Kolter, ICLR 2020).
     """
 
     keep: Literal["last", "best"] = "last"
@@ -163,7 +163,7 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the training images, frozen ones included.
-        frozen_epochs: First epochs in which the LCA front-end is kept as it is.
+        frozen_epochs: First epochs in which the LCA front-end is kept as it is; null for all of them.
         batch_size: Images a step, over all processes together.
         learning_rate: Peak rate of SGD with Nesterov momentum.
         frontend_rate: Factor on the rate for the front-end's weights.
@@ -193,7 +193,7 @@ class TrainConfig:
     """
 
     epochs: int = 10
-    frozen_epochs: int = 0
+    frozen_epochs: int | None = 0
     batch_size: int = 128
     learning_rate: float = 0.1
     frontend_rate: float = 0.1
@@ -224,8 +224,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep_states", "accumulation", "log_steps"):
             _at_least(name, getattr(self, name), 1)
-        if not 0 <= self.frozen_epochs <= self.epochs:
-            raise InputError(f"frozen_epochs is {self.frozen_epochs}; give 0 to epochs ({self.epochs}).")
+        if not 0 <= self.epochs_frozen <= self.epochs:
+            raise InputError(
+                f"frozen_epochs is {self.frozen_epochs}; give 0 to epochs ({self.epochs}), or null for all of them."
+            )
         if not self.learning_rate > 0.0:
             raise InputError(f"learning_rate is {self.learning_rate}; give a number above 0.")
         if not 0.0 <= self.warmup < 1.0:
@@ -246,6 +248,11 @@ class TrainConfig:
             )
         if self.loss.name == "jsd" and self.augment.policy == "none":
             raise InputError('the loss "jsd" compares augmented views; set train.augment.policy: augmix.')
+
+    @property
+    def epochs_frozen(self) -> int:
+        """Number of epochs in which the front-end is kept as it is."""
+        return self.epochs if self.frozen_epochs is None else self.frozen_epochs
 
     @property
     def needs_validation(self) -> bool:

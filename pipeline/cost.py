@@ -76,7 +76,7 @@ def _training(run: RunConfig, dataset: ImageDataset) -> tuple[Classifier, float]
     """Train for a few batches with the front-end frozen, and a few with it learning; scale up to the recipe."""
     recipe = run.train
     sample = dataset.subset(range(min(SAMPLE_BATCHES * recipe.batch_size, len(dataset))))
-    frozen = recipe.frozen_epochs
+    frozen = recipe.epochs_frozen
     kinds = [frozen > 0, frozen < recipe.epochs]
     # "fast" watches held-out images and needs some; choosing the best epoch costs nothing worth telling.
     loss = replace(recipe.loss, name="pgd", steps=1) if recipe.loss.name == "fast" else recipe.loss

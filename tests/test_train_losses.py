@@ -231,6 +231,34 @@ def test_attacks_leave_running_statistics_alone():
         assert model.training
 
 
+@pytest.mark.parametrize("loss", [TradesLoss, MartLoss])
+def test_losses_with_attacks_move_running_statistics_by_their_own_passes_alone(loss):
+    model = create_classifier("resnet10_slim", "conv", features=8).train()
+    attack = InnerAttack(threat=ThreatModel("linf", 0.1), steps=3, step_size=0.05)
+    loss(attack=attack)(model, Batch(torch.rand(4, 3, 16, 16), torch.arange(4)))
+    assert int(model.backbone.bn1.num_batches_tracked) == 2  # the image and its attacked version
+
+
+def test_the_divergence_of_trades_is_climbed_on_the_function_it_starts_from():
+    model = create_classifier(
+        "resnet10_slim", "conv", features=8, backbone_options={"drop_rate": 0.5}
+    ).train()
+    images = torch.rand(4, 3, 16, 16)
+    attack = InnerAttack(threat=ThreatModel("linf", 0.1), steps=1, step_size=0.05)
+    ascent = TradesLoss(attack=attack)._divergence_ascent(model, images)
+    with still(model):
+        torch.testing.assert_close(ascent(images), torch.zeros(()), atol=1e-5, rtol=0)
+
+
+def test_timms_functional_dropout_keeps_still_too():
+    model = create_classifier("resnet10_slim", None, backbone_options={"drop_rate": 0.5}).train()
+    images = torch.rand(4, 3, 16, 16)
+    assert not torch.equal(model(images), model(images))
+    with still(model):
+        assert torch.equal(model(images), model(images))
+    assert all(part.training for part in model.modules())
+
+
 def test_wrong_threats_are_explained():
     with pytest.raises(
         InputError, match="train.loss.threat is 'l1 12'; adversarial training here takes linf or l2"

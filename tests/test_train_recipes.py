@@ -29,7 +29,7 @@ def test_every_backbone_has_its_four_arms(backbone):
         run = load_config(RunConfig, f"{arm}+{backbone}", "train")
         assert run.model.frontend == (None if arm == "none" else arm)
         assert run.model.backbone == backbone.replace("-", "_")
-        assert run.train.frozen_epochs < run.train.epochs
+        assert run.train.epochs_frozen < run.train.epochs
 
 
 def test_recipes_and_schedules_lay_over_any_arm_and_keep_the_rest():
@@ -43,6 +43,27 @@ def test_recipes_and_schedules_lay_over_any_arm_and_keep_the_rest():
     assert (run.train.loss.name, run.train.loss.threat, run.train.loss.beta) == ("trades", "l2 0.5", 3)
     assert run.train.loss.steps == 10  # from its base
     assert run.train.average.kind == "ema"
+
+
+def test_steps_of_attacks_follow_the_radius_whatever_is_combined():
+    def attack(presets, *changes):
+        return build_loss(load_config(RunConfig, presets, "train", list(changes)).train).attack
+
+    for recipe in ("pgd-linf", "trades", "mart"):
+        assert attack(f"warp-lca+{recipe}").step_size == pytest.approx(2 / 255)
+        assert attack(f"warp-lca+{recipe}", "train.loss.threat=l2 0.5").step_size == pytest.approx(0.125)
+    assert attack("conv+pgd-linf+fast").step_size == pytest.approx(10 / 255)
+
+
+def test_a_frozen_front_end_is_frozen_for_as_long_as_training_takes():
+    for presets in ("warp-lca+frozen+wrn-16-4", "warp-lca+wrn-16-4+frozen"):
+        run = load_config(RunConfig, presets, "train")
+        assert run.train.epochs_frozen == run.train.epochs == 60
+    assert recipe(epochs=7, frozen_epochs=None).epochs_frozen == 7
+    with pytest.raises(
+        InputError, match=r"frozen_epochs is 9; give 0 to epochs \(7\), or null for all of them"
+    ):
+        recipe(epochs=7, frozen_epochs=9)
 
 
 def test_a_file_may_begin_with_its_base(tmp_path):
@@ -141,12 +162,14 @@ def recipe(**values) -> TrainConfig:
     return from_dict(TrainConfig, {"validation_images": 8, **values}, where="test")
 
 
-def test_the_best_epoch_is_the_first_of_the_highest():
+def test_the_best_epoch_is_the_most_accurate_and_then_the_first_of_the_highest():
     robust = recipe(select={"keep": "best", "by": "robust"})
     clean = recipe(select={"keep": "best"})
     rows = curves([0.1, 0.4, 0.4, 0.2], [0.5, 0.6, 0.6, 0.9])
     assert best_epoch(rows, robust) == 1
     assert best_epoch(rows, clean) == 3
+    unprotected = curves([0.0, 0.0, 0.0], [0.5, 0.8, 0.8])
+    assert best_epoch(unprotected, robust) == 1
 
 
 def test_patience_counts_epochs_without_a_better_one():
@@ -161,6 +184,8 @@ def test_catastrophic_overfitting_is_a_fall_beyond_the_limit():
     assert not overfitted(curves([0.1, 0.4, 0.25]), fast)
     assert overfitted(curves([0.1, 0.45, 0.2]), fast)
     assert not overfitted(curves([0.1, 0.45, 0.2]), recipe(select={"by": "robust"}))
+    assert overfitted(curves([0.1, 0.18, 0.04]), fast)  # less than 0.2, but nearly all of it
+    assert not overfitted(curves([0.01, 0.04, 0.0]), fast)
     assert "fell from 45.0% in epoch 2 to 0.0%; the weights of epoch 2 are kept" in stop_reason(
         curves([0.1, 0.45, 0.0]), fast
     )

@@ -4,7 +4,6 @@ import errno
 import json
 import logging
 import os
-import sys
 import types
 
 import pandas as pd
@@ -173,6 +172,55 @@ def test_a_full_disk_costs_a_warning_in_between_and_an_error_at_the_end(tmp_path
     assert same_weights(train(run, stripes(), tmp_path / "full", progress=False), whole)
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_curves_that_cannot_be_written_stop_only_the_last_epoch(tmp_path, monkeypatch, caplog, times):
+    from warplca.train import record
+
+    write, left = record.file_written_whole, [times]
+
+    def limited(path):
+        if path.name == record.CURVES_FILE and left[0]:
+            left[0] -= 1
+            raise InputError("cannot write it: No space left on device.")
+        return write(path)
+
+    monkeypatch.setattr(record, "file_written_whole", limited)
+    run = config("conv", epochs=3)
+    if times == 3:
+        with pytest.raises(InputError, match="No space left"):
+            train(run, stripes(), tmp_path, progress=False)
+    train(run, stripes(), tmp_path, progress=False)
+    assert caplog.text.count("No space left on device. Training goes on; the next epoch writes them all") == 2
+    assert len(pd.read_csv(tmp_path / "curves.csv")) == 3
+
+
+@pytest.mark.parametrize(("accumulation", "processes", "largest"), [(1, 1, 16), (4, 1, 4), (2, 3, 3)])
+def test_validation_takes_no_more_images_at_once_than_a_part_of_a_step(accumulation, processes, largest):
+    from warplca.train.validate import Validator
+
+    recipe = config("conv", accumulation=accumulation).train
+    accelerator = types.SimpleNamespace(
+        device=torch.device("cpu"), num_processes=processes, process_index=0, reduce=lambda value, how: value
+    )
+    sizes = []
+
+    def model(images):
+        sizes.append(len(images))
+        return torch.zeros(len(images), 2)
+
+    Validator(stripes(40), recipe, accelerator)(model)
+    assert max(sizes) == largest
+    assert sum(sizes) == -(-40 // processes)
+
+
+def test_memory_that_no_smaller_part_can_save_asks_for_a_smaller_model():
+    from warplca.train.memory import memory_explained
+
+    recipe = config("conv", accumulation=16).train
+    with pytest.raises(InputError, match="take a smaller model"), memory_explained(recipe, 0):
+        raise MemoryError
+
+
 def test_a_real_full_disk_leaves_the_older_states(tmp_path):
     """A file-size limit stands in for the full disk: the write fails half-way, as there."""
     resource = pytest.importorskip("resource")
@@ -216,36 +264,24 @@ def test_the_folder_tells_configuration_versions_revision_and_sessions(tmp_path)
     assert about["images"] == 80
     assert [session["from_step"] for session in about["sessions"]] == [0, 4]
     session = about["sessions"][0]
-    assert session["packages"]["torch"] == torch.__version__.split("+")[0] or session["packages"]["torch"]
+    assert session["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert {"revision", "python", "platform", "started", "processes", "device"} <= set(session)
     rows = pd.read_csv(tmp_path / "curves.csv")
     assert {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", *TIMES} <= set(rows)
     assert rows["data_share"].between(0.0, 1.0).all()
 
 
-def test_tensorboard_is_written_where_it_is_installed(tmp_path, monkeypatch):
-    written = []
+def test_tensorboard_shows_every_epoch_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    class Writer:
-        def __init__(self, folder):
-            self.folder = folder
-
-        def add_scalar(self, name, value, epoch):
-            written.append((name, epoch))
-
-        def flush(self):
-            pass
-
-        def close(self):
-            written.append("closed")
-
-    module = types.ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "tensorboard" else None)
-    train(config("conv", epochs=2), stripes(), tmp_path, progress=False)
-    assert ("val_accuracy", 2) in written
-    assert written[-1] == "closed"
+    with pytest.raises(Interrupted):  # in the second epoch; a kill may lose more than that
+        train(config("conv"), stripes(), tmp_path, progress=False, stop_after=8)
+    train(config("conv"), stripes(), tmp_path, progress=False)
+    shown = EventAccumulator(str(tmp_path / "tensorboard"))
+    shown.Reload()
+    accuracy = pd.read_csv(tmp_path / "curves.csv")["val_accuracy"]
+    assert [event.step for event in shown.Scalars("val_accuracy")] == [1, 2, 3]
+    assert [event.value for event in shown.Scalars("val_accuracy")] == pytest.approx(accuracy.tolist())
 
 
 class CountingReads(TorchDispatchMode):
@@ -326,3 +362,18 @@ def test_images_a_second_are_those_of_all_processes_together():
     together = means({name: meters[0][name] + meters[1][name] for name in meters[0]})  # as reduce adds them
     assert together["images_per_second"] == pytest.approx(60 / 2.0, rel=0.05)
     assert together["data_share"] == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frontend", ["warp-lca", "conv"])
+def test_compiled_training_gives_the_same_curve(tmp_path, frontend):
+    recipe = {"epochs": 2, "frozen_epochs": 1, "learning_rate": 0.02}
+    torch.compiler.reset()
+    plain = train(config(frontend, **recipe), stripes(), tmp_path / "plain", progress=False)
+    compiled = train(
+        config(frontend, compile=True, **recipe), stripes(), tmp_path / "compiled", progress=False
+    )
+    curves = [pd.read_csv(tmp_path / run / "curves.csv").drop(columns=TIMES) for run in ("plain", "compiled")]
+    pd.testing.assert_frame_equal(*curves, check_exact=False, rtol=0, atol=1e-3)
+    for name, value in plain.state_dict().items():
+        assert (value - compiled.state_dict()[name]).abs().max() < 1e-3, name

@@ -50,9 +50,9 @@ class WeightAverage:
             images: Batches of training images in [0, 1], for batch norm's statistics after SWA.
         """
         model: Classifier = self.averaged.module  # type: ignore[assignment]
+        refresh_dictionaries(model)  # batch norm is to see the codes of the averaged atoms
         if self.config.kind == "swa" and any(isinstance(part, _BatchNorm) for part in model.modules()):
             update_bn(images, model)
-        refresh_dictionaries(model)
         return model.eval()
 
 

@@ -19,6 +19,7 @@ from ..models import Classifier, build_classifier, save_checkpoint
 from .average import WeightAverage
 from .fitness import check_data, identity
 from .interrupt import Interrupted, stop_requested
+from .memory import memory_explained
 from .meter import Meter, means
 from .optim import make_optimiser
 from .order import StepOrder
@@ -133,7 +134,8 @@ class TrainingRun:
         where = self._resume()
         unfinished = where.step < self.total_steps and not stop_reason(where.curves, self.recipe)
         if unfinished:
-            record = RunRecord(self.out, self.about, self.accelerator, step=where.step)
+            done = len(where.curves)
+            record = RunRecord(self.out, self.about, self.accelerator, step=where.step, epochs=done)
             try:
                 where = self._run(where, record, stop_after)
             finally:
@@ -176,8 +178,11 @@ class TrainingRun:
                 ends = step % self.steps_per_epoch == 0
                 if ends or step % self.recipe.log_steps == 0:
                     self._show(bar, meter.read(), step)
-                if ends and self._end_epoch(meter, curves, record):
-                    break
+                if ends:
+                    with memory_explained(self.recipe, step - 1):
+                        finished = self._end_epoch(meter, curves, record)
+                    if finished:
+                        break
                 due = time.monotonic() - saved > 60.0 * self.recipe.save_minutes
                 stopping, saving = self._agree(stop.is_set() or step == stop_after, due, step)
                 if (stopping or saving) and step < self.total_steps:
@@ -212,7 +217,7 @@ class TrainingRun:
         else:
             curves.append(row)
         meter.start_epoch()
-        record.curves(curves)
+        record.curves(curves, last=len(curves) == self.recipe.epochs)
         reason = stop_reason(curves, self.recipe)
         if reason and self.accelerator.is_main_process:
             logger.warning("training stopped after epoch %d: %s", len(curves), reason)

@@ -31,8 +31,14 @@ def memory_explained(recipe: TrainConfig, step: int) -> Iterator[None]:
 
 
 def _explanation(recipe: TrainConfig, step: int) -> InputError:
+    parts = min(2 * recipe.accumulation, recipe.batch_size)
+    advice = (
+        f"raise train.accumulation to {parts} (the same step in smaller parts, each with its own statistics in batch "
+        "norm), or lower train.batch_size; where this folder has saved states, choose another one with it."
+        if parts > recipe.accumulation
+        else "take a smaller model, or fewer cycles of its front-end."
+    )
     return InputError(
         f"out of memory at step {step + 1}: train.batch_size {recipe.batch_size} in {recipe.accumulation} part(s) does "
-        f"not fit; raise train.accumulation to {2 * recipe.accumulation} (the same step in smaller parts), or lower "
-        "train.batch_size."
+        f"not fit; {advice}"
     )

@@ -92,13 +92,18 @@ def still(model: nn.Module) -> Iterator[None]:
     """Put batch norm, dropout and stochastic depth in evaluation mode for the block.
 
     The rest stays in training mode: evaluation mode would check pixel ranges, and wait for the device to do so.
+    timm's networks drop features by a ``drop_rate`` of their own, without a module for it.
     """
     kinds = (_BatchNorm, _DropoutNd, DropPath)
-    parts = [part for part in model.modules() if isinstance(part, kinds) and part.training]
+    parts = [
+        part
+        for part in model.modules()
+        if part.training and (isinstance(part, kinds) or getattr(part, "drop_rate", 0.0))
+    ]
     try:
         for part in parts:
-            part.eval()
+            part.training = False  # of this module alone, not of those inside it
         yield
     finally:
         for part in parts:
-            part.train()
+            part.training = True

@@ -139,4 +139,5 @@ class PreparedImages(Dataset):
 
 def _leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Launchers send it to the whole group: a worker that died of it would take the parent along before it has saved.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

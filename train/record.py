@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -14,10 +15,13 @@ from typing import Any
 
 import accelerate
 import pandas as pd
+import torch
 
 from .. import __version__
+from ..configs import InputError
 from ..configs.atomic import file_written_whole
 
+logger = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 CURVES_FILE = "curves.csv"
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "safetensors", "foolbox")
@@ -31,10 +35,17 @@ class RunRecord:
         about: Configuration and data, as plain values.
         accelerator: For the device and the processes.
         step: Where this session begins.
+        epochs: How many epochs are in the curves by then.
     """
 
     def __init__(
-        self, out: Path, about: dict[str, Any], accelerator: accelerate.Accelerator, *, step: int
+        self,
+        out: Path,
+        about: dict[str, Any],
+        accelerator: accelerate.Accelerator,
+        *,
+        step: int,
+        epochs: int = 0,
     ) -> None:
         self.out, self.active = out, accelerator.is_main_process
         self.board: Any = None
@@ -51,14 +62,24 @@ class RunRecord:
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(out / "tensorboard"))
+            # What a session that was cut off showed beyond this point is shown anew.
+            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=epochs + 1)
 
-    def curves(self, rows: Sequence[dict[str, float]]) -> None:
-        """Write the curves anew, one row an epoch, and show the last one in TensorBoard."""
+    def curves(self, rows: Sequence[dict[str, float]], *, last: bool = True) -> None:
+        """Write the curves anew, one row an epoch, and show the last one in TensorBoard.
+
+        Raises:
+            InputError: If they cannot be written after the last epoch; before it there is a warning instead.
+        """
         if not self.active:
             return
-        with file_written_whole(self.out / CURVES_FILE) as target:
-            pd.DataFrame(rows).to_csv(target, index=False)
+        try:
+            with file_written_whole(self.out / CURVES_FILE) as target:
+                pd.DataFrame(rows).to_csv(target, index=False)
+        except InputError as error:
+            if last:
+                raise
+            logger.warning("%s Training goes on; the next epoch writes them all.", error)
         if self.board is not None:
             for name, value in rows[-1].items():
                 self.board.add_scalar(name, value, int(rows[-1]["epoch"]))
@@ -88,8 +109,12 @@ def environment() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "warplca": __version__,
+        "gpu": gpu,
+        "cuda": torch.version.cuda,
+        "threads": torch.get_num_threads(),
         "revision": revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),

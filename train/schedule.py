@@ -26,7 +26,7 @@ class FrontendSchedule:
         self.layer = model.frontend if isinstance(model.frontend, LCA) else None
         self.anneal = recipe.anneal
         self.lam_spread = recipe.augment.lam_spread
-        self.frozen_steps = recipe.frozen_epochs * steps_per_epoch
+        self.frozen_steps = recipe.epochs_frozen * steps_per_epoch
         self.span = recipe.anneal.share * total_steps
         self.lam, self.iterations = 0.0, 0
         if self.layer is None:

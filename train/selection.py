@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..configs import TrainConfig
 
 Curves = Sequence[dict[str, float]]
+LEAST_TO_LOSE = 0.05  # of a robust accuracy; below it a fall may be chance
 
 
 def keeps_best(recipe: TrainConfig) -> bool:
@@ -15,10 +16,13 @@ def keeps_best(recipe: TrainConfig) -> bool:
 
 
 def best_epoch(curves: Curves, recipe: TrainConfig) -> int:
-    """Return the position of the best epoch, the first of equals (Rice, Wong and Kolter, ICML 2020)."""
+    """Return the position of the best epoch (Rice, Wong and Kolter, ICML 2020).
+
+    Of equally robust ones it is the most accurate, then the first.
+    """
     robust = recipe.select.by == "robust" or recipe.loss.name == "fast"
     key = "val_robust" if robust else "val_accuracy"
-    return max(range(len(curves)), key=lambda epoch: curves[epoch][key])
+    return max(range(len(curves)), key=lambda epoch: (curves[epoch][key], curves[epoch]["val_accuracy"]))
 
 
 def hands_over_best(curves: Curves, recipe: TrainConfig) -> bool:
@@ -27,11 +31,12 @@ def hands_over_best(curves: Curves, recipe: TrainConfig) -> bool:
 
 
 def overfitted(curves: Curves, recipe: TrainConfig) -> bool:
-    """Tell catastrophic overfitting: fast training's robust accuracy fell far below its best."""
+    """Tell catastrophic overfitting: fast training's robust accuracy fell far below its best, or to a quarter of it."""
     if recipe.loss.name != "fast" or not curves:
         return False
-    best = curves[best_epoch(curves, recipe)]["val_robust"]
-    return curves[-1]["val_robust"] < best - recipe.select.largest_drop
+    best, last = curves[best_epoch(curves, recipe)]["val_robust"], curves[-1]["val_robust"]
+    collapsed = best >= LEAST_TO_LOSE and last <= best / 4
+    return collapsed or last < best - recipe.select.largest_drop
 
 
 def stop_reason(curves: Curves, recipe: TrainConfig) -> str:

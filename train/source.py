@@ -21,10 +21,11 @@ from .seeds import NOISE, PLACEMENT, generator, mixed_seed
 
 
 class Share(NamedTuple):
-    """This process's part of a step: the batch, and the weight of its mean loss."""
+    """This process's part of a step: the batch, the weight of its mean loss, and the smallest part of any process."""
 
     batch: Batch
     weight: float
+    smallest: int
 
 
 class BatchSource:
@@ -94,7 +95,8 @@ class BatchSource:
         if recipe.augment.noise:
             views = (views + self._noise(step, count, rows, views)).clamp(0.0, 1.0)
         first, *others = views.unbind(1)
-        return Share(Batch(first, self.labels[chosen], tuple(others)), self.order.weight(step))
+        smallest = max(count // self.order.processes, 1)
+        return Share(Batch(first, self.labels[chosen], tuple(others)), self.order.weight(step), smallest)
 
     def _images(self, chosen: Tensor, augmented: Tensor | None) -> Tensor:
         """Return (n, views, C, H, W): the image, its policy's version, or for "jsd" the image and its versions."""

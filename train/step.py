@@ -79,7 +79,8 @@ class Stepper:
 
     def _accumulate(self, share: Share) -> dict[str, Tensor | float]:
         """Add up the gradients of the batch's parts; only the last one waits for other processes."""
-        parts = _parts(share.batch, self.recipe.accumulation)
+        # As many parts in every process, whose synchronised batch norms wait for one another.
+        parts = _parts(share.batch, min(self.recipe.accumulation, share.smallest))
         images = len(share.batch.labels)
         figures: dict[str, Tensor | float] = {}
         for number, part in enumerate(parts):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .losses import Batch, LossResult, StandardLoss
-from .perturb import InnerAttack, cross_entropy_ascent
+from .perturb import InnerAttack, cross_entropy_ascent, still
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class TradesLoss(StandardLoss):
         return logits.float(), told
 
     def _divergence_ascent(self, model: nn.Module, images: Tensor):
-        with torch.no_grad():
+        with torch.no_grad(), still(model):  # the same function that the attack climbs on
             target = model(images).float()
         return lambda candidates: kl_divergence(target, model(candidates).float()).sum()
 

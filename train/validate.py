@@ -79,7 +79,8 @@ class Validator:
 
     def _batches(self, dataset: ImageDataset) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's batches."""
-        size = self.recipe.batch_size
+        parts = self.recipe.accumulation * self.accelerator.num_processes
+        size = -(-self.recipe.batch_size // parts)  # what fits in a step fits here
         mine = range(len(dataset))[self.accelerator.process_index :: self.accelerator.num_processes]
         for start in range(0, len(mine), size):
             yield dataset.tensors(mine[start : start + size], self.accelerator.device)
