@@ -1,5 +1,6 @@
 """Training: learns, resumes bit for bit, explains mistakes."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -53,20 +54,25 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     )
 
 
-def test_sigterm_saves_the_state_and_the_same_command_continues(tmp_path):
+@pytest.mark.parametrize(
+    "workers",
+    [(), ("train.augment.policy=augmix", "train.augment.workers=2")],
+    ids=["alone", "group with workers"],
+)
+def test_sigterm_saves_the_state_and_the_same_command_continues(tmp_path, workers):
     data = tmp_path / "stripes.npz"
     save_npz(data, stripes(), stripes(8, seed=1))
     command = [
         sys.executable, "-m", "warplca.cli.main", "train", "--config", "conv", "--data", str(data),
         "--out", str(tmp_path / "run"), "train.epochs=40", "train.batch_size=16", "train.validation_images=16",
-        "model.num_classes=2",
+        "model.num_classes=2", *workers,
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     seen = ""
     while "loss" not in seen and process.poll() is None:
         seen += process.stderr.read(1)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as launchers and schedulers do
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on from there" in rest
