@@ -34,15 +34,24 @@ def small(arm="warp-lca", **options):
     return model
 
 
+def primed(model):
+    """Give a WARP-LCA the steps of primed ones: long, guarded, preconditioned."""
+    steps = model.frontend.steps
+    steps.reach, steps.preconditioned, steps.annealing = 16.0, True, 1.4
+    steps.fill(0, 12.0, 0.4)
+    return model
+
+
 @pytest.fixture(scope="module")
 def images():
     return load_dataset("cifar10-subset", "test").tensors(range(60))[0]
 
 
-def test_onnx_agrees_at_any_batch_and_says_what_it_is(tmp_path, images):
+@pytest.mark.parametrize("steps", [lambda model: model, primed], ids=["classical", "primed"])
+def test_onnx_agrees_at_any_batch_and_says_what_it_is(tmp_path, images, steps):
     import onnxruntime
 
-    model = small(threshold="hard")
+    model = steps(small(threshold="hard"))
     check = export_onnx(model, tmp_path / "m.onnx", images)
     assert check.within_tolerance >= 0.99
     assert check.same_prediction == 1.0
@@ -64,7 +73,7 @@ def test_onnx_agrees_at_any_batch_and_says_what_it_is(tmp_path, images):
 
 def test_the_onnx_graph_itself_is_exact_in_float64(tmp_path, images):
     """onnxruntime has no float64 convolution; ONNX's own reference implementation has."""
-    model = small(threshold="hard", features=4, iterations=2).double()
+    model = primed(small(threshold="hard", features=4, iterations=2)).double()
     x = images[:2, :, :16, :16].double()
     OnnxBackend().write(export.Deployed(model), x, tmp_path / "m.onnx", {})
     logits, active = ReferenceEvaluator(str(tmp_path / "m.onnx")).run(None, {"images": x.numpy()})
@@ -73,9 +82,11 @@ def test_the_onnx_graph_itself_is_exact_in_float64(tmp_path, images):
     np.testing.assert_allclose(active, expected[1].detach().numpy(), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("arm", [None, "conv", "lca", "warp-lca"])
+@pytest.mark.parametrize("arm", [None, "conv", "lca", "warp-lca", "warp-lca, primed"])
 def test_a_program_agrees_in_float32_and_in_float64(tmp_path, images, arm):
+    arm, long_steps = ("warp-lca", True) if arm == "warp-lca, primed" else (arm, False)
     model = small(arm, adaptive_lam=0.5) if arm in ("lca", "warp-lca") else small(arm)
+    model = primed(model) if long_steps else model
     check = export_program(model, tmp_path / "m.pt2", images)
     assert check.within_tolerance >= 0.99
     assert check.flips == check.outliers
