@@ -3,7 +3,7 @@
     python benchmarks/study.py study-small --data cifar10.npz           # tells its cost, then runs; hours
     python benchmarks/study.py study-small --data cifar10.npz --cost    # only tells its cost
     python benchmarks/study.py study-small --data cifar10.npz --tables  # only writes the tables anew
-    python benchmarks/study.py my-study.yaml --data torchvision:DIR common.plan.attack_images=200
+    python benchmarks/study.py my-study.yaml common.plan.attack_images=200 --data torchvision:DIR
 
 Stopped or killed, the same command goes on. The folder of runs holds everything: checkpoints, every prediction, an HTML
 report for each part.
@@ -53,7 +53,9 @@ def tell_cost(config: StudyConfig) -> None:
 
 def main() -> int:
     """Run the study that the command line names."""
-    args = options().parse_args()
+    args = options().parse_intermixed_args()
+    args.overrides += [part for part in args.parts or () if "=" in part]
+    args.parts = [part for part in args.parts or () if "=" not in part]
     try:
         config = replace(load_config(StudyConfig, args.study, "study", args.overrides), data=args.data)
         name = Path(args.study).stem

@@ -17,6 +17,7 @@ from warplca.eval.aggregate import category_means, severity_means
 from warplca.eval.compare import SEEDS_FOR_METHODS
 from warplca.eval.wording import (
     difference_sentences,
+    difference_text,
     figures_of,
     interval_text,
     scope_sentence,
@@ -29,25 +30,37 @@ HEADLINE = ("clean", "corruption mean", "extra mean")
 
 
 def write_study(name: str, config: StudyConfig, runs: Path, out: Path) -> Path:
-    """Write ``NAME.md`` and a figure of each part; parts without results yet are named as such.
+    """Write ``NAME.md`` and a figure of each part.
+
+    A part of which these runs hold nothing keeps what the text said of it before, or is named as without results.
 
     Returns:
         The path of the text.
     """
+    path = out / f"{name}.md"
+    before = _sections(path)
     sections = []
     for part, comparison in config.comparisons().items():
         folder = runs / part
         rows = _rows(comparison, folder)
         text = (
-            "No results yet.\n"
+            before.get(part, "No results yet.\n")
             if rows is None
             else "\n".join(_part(name, part, comparison, rows, folder, out))
         )
         sections.append(f"## {part}\n\n{text}")
     head = f"# The study {name}: figures\n\nMade by `python benchmarks/study.py {name} --data cifar10.npz`.\n"
-    path = out / f"{name}.md"
     write(path, "\n".join([head, *sections]))
     return path
+
+
+def _sections(path: Path) -> dict[str, str]:
+    """What the text says of each part now."""
+    if not path.exists():
+        return {}
+    _, *parts = path.read_text(encoding="utf-8").split("\n## ")
+    split = (part.split("\n\n", 1) for part in parts)
+    return {title: text.rstrip("\n") + "\n" for title, text in split}
 
 
 def _rows(config: ComparisonConfig, folder: Path) -> pd.DataFrame | None:
@@ -135,9 +148,19 @@ def _by_kind(found: Comparison) -> str:
 def _differences(found: Comparison) -> str:
     """The tests against the baseline in words."""
     sentences = [sentence for _, sentence in difference_sentences(found)]
+    sentences += _by_image(found) if found.about_methods else []
     arms = ", ".join(str(arm) for arm in found.summary["model"] if arm != found.baseline)
     lines = [f"**Against {found.baseline}** ({arms}). {scope_sentence(found)}", ""]
     return "\n".join([*lines, *(f"- {sentence}" for sentence in sentences), ""])
+
+
+def _by_image(found: Comparison) -> list[str]:
+    """The same differences paired image by image, which speak of these networks and not of the methods."""
+    wanted = found.tests["label"].isin(figures_of(found.summary)) & (found.tests["level"] == "headline")
+    return [
+        f"{model}, paired by image, these networks alone: {'; '.join(map(difference_text, rows.to_dict('records')))}."
+        for model, rows in found.tests[wanted].groupby("model", sort=False)
+    ]
 
 
 def _trust(found: Comparison) -> str:
@@ -187,5 +210,5 @@ def _costs(config: ComparisonConfig, folder: Path) -> str:
         ]
         for cost in costs
     ]
-    head = ["arm", "parameters", "MACs an image", "training", "classifying an image", "active units"]
+    head = ["arm", "parameters", "MACs an image", "training", "classifying an image (CPU)", "active units"]
     return table(head, body)

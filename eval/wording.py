@@ -60,9 +60,13 @@ def figures_of(summary: pd.DataFrame) -> list[str]:
 
 
 def headline_figures(summary: pd.DataFrame) -> list[str]:
-    """The accuracies that a first look needs: without the means of single categories."""
+    """The accuracies that a first look needs: without the means of single categories.
+
+    The mean over the extra corruptions is one where they stand alone, as on held-out images.
+    """
     figures = figures_of(summary)
-    return [name for name in figures if name in ("clean", "corruption mean") or name.startswith("worst ")]
+    first = ("clean", "corruption mean") if "corruption mean" in figures else ("clean", "extra mean")
+    return [name for name in figures if name in first or name.startswith("worst ")]
 
 
 def interval_text(row: Mapping[Any, Any], figure: str) -> str:
@@ -201,7 +205,7 @@ def _significant(comparison: Comparison, word: str) -> str:
 def _figure_words(figure: str) -> str:
     if figure == "clean":
         return "On clean images"
-    if figure == "corruption mean":
+    if figure in ("corruption mean", "extra mean"):
         return "Under corruption"
     return f"Under the strongest attack run at {figure.removeprefix('worst ')}"
 
@@ -211,7 +215,8 @@ def scope_sentence(comparison: Comparison) -> str:
     if comparison.about_methods:
         return (
             f"Each method was trained with at least {comparison.seeds} seeds: intervals and tests of these "
-            "figures are Student's t over the seeds. p-values are Holm-adjusted."
+            "figures are Student's t over the seeds (Welch's, not paired). Counts of single cells rest on permutation "
+            "tests by image and speak of these networks alone. p-values are Holm-adjusted."
         )
     return (
         f"With {comparison.seeds} training seed{'s' if comparison.seeds > 1 else ''} per model this compares "

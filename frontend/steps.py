@@ -87,23 +87,16 @@ class LearnedSteps(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Return the plain numbers as a tensor, to be saved with the weights."""
-        return torch.tensor(
-            [
-                self.reach,
-                self.tail_step,
-                self.tail_momentum,
-                self.annealing,
-                float(self.cycles),
-                float(self.preconditioned),
-            ],
-            dtype=torch.float64,
-        )
+        numbers = [self.reach, self.tail_step, self.tail_momentum, self.annealing, float(self.cycles)]
+        if self.preconditioned:  # without it, weights stay what they were before there was a preconditioner
+            numbers.append(1.0)
+        return torch.tensor(numbers, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take back what ``get_extra_state`` gave."""
         self.reach, self.tail_step, self.tail_momentum, self.annealing, cycles, *newer = state.tolist()
         self.cycles = int(cycles)
-        self.preconditioned = any(newer)  # weights from before there was a preconditioner have five numbers
+        self.preconditioned = any(newer)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any

@@ -169,9 +169,13 @@ def load_weights(model: Classifier, path: Path) -> None:
             f"{path} cannot be read ({error}): it is truncated or no safetensors file."
         ) from error
     own = model.state_dict()
-    # Plain numbers saved beside the weights: modules supply them where an older checkpoint holds none.
+    # Plain numbers saved beside the weights: modules supply those that an older checkpoint does not hold.
     differing = sorted(name for name in own.keys() ^ state.keys() if not name.endswith("_extra_state"))
-    differing += [name for name in own if name in state and own[name].shape != state[name].shape]
+    differing += [
+        name
+        for name in own
+        if name in state and own[name].shape != state[name].shape and not name.endswith("_extra_state")
+    ]
     if differing:
         raise InputError(
             f"{path} belongs to another architecture: {len(differing)} tensors differ from {model.config.backbone!r} "
