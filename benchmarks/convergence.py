@@ -192,7 +192,7 @@ def figures(
         "energy_over_plain_2000_at_30": interval(primed[PRIMED.index(30)] / reference[-1].mean()),
         "equal_psnr": density,
         "milliseconds_per_image": times,
-        "predictor_in_cycles": (times[WARP][0] - times[PLAIN][0]) / times[WARP][1],
+        "predictor_in_cycles": (times[WARP][0] - times[PLAIN][0]) / times[PLAIN][1],
         "lca-pytorch": race,
     }
 

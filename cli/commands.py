@@ -87,7 +87,7 @@ def compare(args: Namespace) -> int:
 
     if not Path(args.results).exists():
         raise InputError(f"there is no results store {args.results}; `warplca evaluate` writes one.")
-    with ResultsStore(args.results) as store:
+    with ResultsStore(args.results, read_only=True) as store:
         print(run(store, baseline=args.baseline, dataset=args.dataset).to_text())
         if args.report:
             from ..eval.report import write_report

@@ -21,7 +21,7 @@ def denoise(args: Namespace) -> int:
     # It would say of each image that its lambda is not the one of priming, which is how this command works.
     logging.getLogger("warplca.frontend.pretrained").setLevel(logging.ERROR)
     options = {"frontend": args.frontend or FRONTEND, "lam": args.lam, "iterations": args.iterations}
-    denoise_files(args.images, args.out, **options, say=print)
+    denoise_files(args.images, args.out, **options, overwrite=args.overwrite, say=print)
     return 0
 
 
@@ -34,6 +34,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--lam", type=float, default=None, help="threshold; by default chosen from the estimated noise"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     parser.add_argument("--frontend", default=None, help="primed front-end, a name or a folder")
     parser.add_argument(
         "--iterations",

@@ -33,18 +33,21 @@ class Accepted(NamedTuple):
         residual: x - Phi T(u), (N, C, H, W).
         lowest: Lowest energy of an accepted state so far, (N,).
         factor: Factor on the step size, (N, 1, 1, 1), 1 or a power of ``SHORTER``.
+        long: Whether the step from that state was longer than 1 / L, so that where it led is to be judged, (N,).
     """
 
     code: Tensor
     residual: Tensor
     lowest: Tensor
     factor: Tensor
+    long: Tensor
 
 
 def cold(images: Tensor, state: Tensor) -> Accepted:
     """Return what is known of the state zero: the initial state is held against it."""
+    everyone = images.new_ones(images.shape[0])
     return Accepted(
-        torch.zeros_like(state), images, _half_square(images), images.new_ones(images.shape[0], 1, 1, 1)
+        torch.zeros_like(state), images, _half_square(images), everyone[:, None, None, None], everyone > 0.0
     )
 
 
@@ -90,8 +93,7 @@ def guarded_step(
         shorter, slack, last = SHORTER, SLACK, before
     factor = accepted.factor
     bad = ~(energy <= slack * accepted.lowest)  # NaN is bad
-    if slack > 1.0:  # at safe steps an energy that rises is the dynamics' own way
-        bad &= (factor * step_size * operator.bound(preconditioned=preconditioned) > 1.0).flatten()
+    bad &= accepted.long  # after a safe step an energy that rises is the dynamics' own way
     # Looking is worth it on a CPU only: elsewhere it would wait for the device.
     if bad.device.type != "cpu" or torch.compiler.is_compiling() or bool(bad.any()):
         back = bad[:, None, None, None]
@@ -100,7 +102,8 @@ def guarded_step(
         residual = torch.where(back, accepted.residual, residual)
         energy = torch.where(bad, accepted.lowest, energy)
         factor = torch.where(back, shorter * factor, factor)
-    accepted = Accepted(code, residual, torch.minimum(accepted.lowest, energy), factor)
+    long = (factor * step_size * operator.bound(preconditioned=preconditioned) > 1.0).flatten()
+    accepted = Accepted(code, residual, torch.minimum(accepted.lowest, energy), factor, long)
     following = _advance(operator, accepted, state, before, step_size, momentum, preconditioned)
     return following, state, accepted
 

@@ -23,14 +23,13 @@ from .solver import (
     SolveStatistics,
     accelerated_schedule,
     accelerated_thresholds,
-    annealing_span,
     check_overflow,
     plain_schedule,
     solve,
     statistics,
 )
 from .standardise import Standardised, check_finite, standardise
-from .stopping import solve_until
+from .stopping import falling, solve_until
 from .threshold import THRESHOLDS, Threshold, get_threshold
 
 
@@ -300,7 +299,7 @@ class LCA(nn.Module):
                 "trace=True with a tolerance: images stop at different cycles; leave one of them out."
             )
         else:
-            earliest = annealing_span(cycles) if self.accelerated else 0
+            earliest = falling(thresholds)
             final, used = solve_until(
                 *problem, schedule, tolerance=tolerance, state=state, thresholds=thresholds, earliest=earliest
             )

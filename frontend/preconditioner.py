@@ -25,7 +25,9 @@ class Preconditioner(NamedTuple):
 
     Attributes:
         matrix: P, (M, M, 1, 1), symmetric and positive definite; no gradient.
-        lipschitz: Scalar bound on the norm of P^(1/2) Phi^T Phi P^(1/2); steps below 2 (1 + mu) over it are stable.
+        lipschitz: Scalar bound L_P on the norm of P^(1/2) Phi^T Phi P^(1/2). Where every unit is active, steps below
+            2 (1 + mu) / L_P are stable. Where only some are, P mixes them with the others and there is no such bound:
+            1 / L_P with mu up to 0.85 was stable on random active sets, with 0.9 not always. Hence the guard.
     """
 
     matrix: Tensor

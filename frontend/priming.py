@@ -77,7 +77,9 @@ def stages(
         stage.targets.progress = progress
         yield stage
     if plan.unrolled_steps or plan.search_images:
-        yield UnrolledStage(layer, images, plan, plan.unrolled_steps)
+        last = UnrolledStage(layer, images, plan, plan.unrolled_steps)
+        last.progress = progress
+        yield last
 
 
 def progress_bar(stage: Stage, done: int, progress: bool) -> tqdm:

@@ -6,6 +6,7 @@ import itertools
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .metrics import energy
 from .operator import ConvOperator
@@ -22,12 +23,13 @@ TAIL_MOMENTA = (0.4, 0.55, 0.7, 0.85)
 
 
 @torch.no_grad()
-def search_schedule(layer: WarpLCA, images: Tensor) -> None:
+def search_schedule(layer: WarpLCA, images: Tensor, *, progress: bool = False) -> None:
     """Give a layer the best constant schedule of a grid, and the best tail at three times its cycles.
 
     Args:
         layer: Its predictor has learned settled states; its steps and annealing are replaced.
         images: (N, C, H, W), pixels in [0, 1]; training images, never test images.
+        progress: Whether to show a progress bar.
     """
     steps = layer.steps
     if steps is None:
@@ -48,10 +50,17 @@ def search_schedule(layer: WarpLCA, images: Tensor) -> None:
         return _energy(layer, operator, x, start, 3 * layer.iterations)
 
     steps.reach = REACH
-    choices = itertools.product((False, True), STEPS, MOMENTA, annealings)
-    best = min(choices, key=lambda choice: with_cycles(*choice))
-    with_cycles(*best)
-    with_tail(*min(itertools.product(STEPS, TAIL_MOMENTA), key=lambda choice: with_tail(*choice)))
+    choices = list(itertools.product((False, True), STEPS, MOMENTA, annealings))
+    tails = list(itertools.product(STEPS, TAIL_MOMENTA))
+    with tqdm(
+        total=len(choices) + 3 * len(tails),
+        desc="priming: schedule",
+        disable=not progress,
+        dynamic_ncols=True,
+    ) as bar:
+        best = min(choices, key=lambda choice: (with_cycles(*choice), bar.update())[0])
+        with_cycles(*best)
+        with_tail(*min(tails, key=lambda choice: (with_tail(*choice), bar.update(3))[0]))
 
 
 def _energy(layer: WarpLCA, operator: ConvOperator, x: Tensor, start: Tensor | None, cycles: int) -> float:

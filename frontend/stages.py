@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..configs.errors import InputError
 from .lca import LCA
 from .metrics import energy
 from .operator import ConvOperator
@@ -54,6 +55,16 @@ class PrimingPlan:
     learning_rate: float = 5e-4
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 1 if name in ("batch_size", "solve_cycles") else 0
+            if name != "learning_rate" and value < least:
+                raise InputError(f"{name} of the priming plan is {value}; give {least} or more.")
+        if not self.learning_rate > 0.0:
+            raise InputError(
+                f"learning_rate of the priming plan is {self.learning_rate}; give a number above 0."
+            )
+
 
 class Stage(ABC):
     """One stage.
@@ -65,6 +76,7 @@ class Stage(ABC):
 
     Attributes:
         steps: Number of steps.
+        progress: Whether work before the first step shows a bar.
         optimiser: Of the weights that the stage moves.
     """
 
@@ -74,6 +86,7 @@ class Stage(ABC):
 
     def __init__(self, layer: WarpLCA, images: Tensor, plan: PrimingPlan, steps: int) -> None:
         self.layer, self.images, self.plan, self.steps = layer, images, plan, steps
+        self.progress = False
         self.optimiser = self.make_optimiser()
         self.peaks = [group["lr"] for group in self.optimiser.param_groups]
 
@@ -94,6 +107,11 @@ class Stage(ABC):
         for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         loss = self.loss(step)
+        if not math.isfinite(float(loss.detach())):
+            raise InputError(
+                f"the loss of the priming stage {self.name!r} is not finite at step {step + 1}; lower the plan's "
+                "learning_rate, or check the images. The state saved before stays."
+            )
         self.optimiser.zero_grad()
         loss.backward()
         for group in self.optimiser.param_groups:  # on its own: few numbers must not drown in many weights
@@ -167,6 +185,10 @@ class StatesStage(Stage):
         predicted = self.layer.predictor(self.layer.standardise(self.images[chosen]).images)
         return (predicted - targets).square().mean() / self.targets.variance
 
+    def begin(self) -> None:
+        """Settle the states, unless they lie there already."""
+        _ = self.targets.states
+
     def _settle(self, images: Tensor) -> Tensor:
         return settled_states(self.layer, images, self.plan.solve_cycles)
 
@@ -183,7 +205,7 @@ class UnrolledStage(Stage):
     def begin(self) -> None:
         """Search the schedule from which training starts."""
         if self.plan.search_images:
-            search_schedule(self.layer, self.images[: self.plan.search_images])
+            search_schedule(self.layer, self.images[: self.plan.search_images], progress=self.progress)
 
     def make_optimiser(self) -> torch.optim.Optimizer:
         """AdamW without decay; the few step sizes and momenta take ten times the rate."""

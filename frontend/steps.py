@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .solver import Schedule, annealed_thresholds
 
 CLASSICAL = 2.0  # eta < 2 (1 + mu) / L is stable whatever the code
+CALM = 0.85  # largest mu of preconditioned steps; see Preconditioner
 LARGEST_POWER = 2.25  # longer runs anneal from higher, up to this power of the factor
 
 
@@ -59,6 +60,8 @@ class LearnedSteps(nn.Module):
     def forward(self, lipschitz: Tensor) -> Schedule:
         """Return the schedule for dynamics with spectral bound ``lipschitz``."""
         momentum = torch.sigmoid(self.momentum_raw)
+        if self.preconditioned:
+            momentum = momentum.clamp(max=CALM)
         step = self.reach * (1.0 + momentum) * 0.99 * torch.sigmoid(self.step_raw) / lipschitz
         return Schedule(step, momentum, self.guarded, self.guarded and self.preconditioned)
 

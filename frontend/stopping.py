@@ -84,6 +84,14 @@ def solve_until(
     return final, used
 
 
+def falling(thresholds: list[Tensor | float] | None) -> int:
+    """Return the number of iterations whose threshold value is not yet the last one."""
+    if not thresholds:
+        return 0
+    last = thresholds[-1]
+    return sum(bool((torch.as_tensor(value) != torch.as_tensor(last)).any()) for value in thresholds)
+
+
 def _norm(values: Tensor) -> Tensor:
     """Euclidean norm per image, (N,)."""
     return values.flatten(1).norm(dim=1)

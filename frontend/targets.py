@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -21,6 +22,10 @@ class SettledStates:
         images: (N, C, H, W).
         batch_size: Images solved at a time.
         folder: Where each batch of states is written once it is solved; None keeps them in memory alone.
+
+    Attributes:
+        progress: Whether settling shows a bar.
+        check_stop: Called before each batch; may raise, to stop between batches.
     """
 
     def __init__(
@@ -29,6 +34,7 @@ class SettledStates:
         self.settle, self.images, self.batch_size, self.folder = settle, images, batch_size, folder
         self._states: Tensor | None = None
         self.progress = True
+        self.check_stop: Callable[[], None] = lambda: None
 
     def __call__(self, chosen: Tensor) -> Tensor:
         """Return the states of the images with these numbers, in single precision."""
@@ -49,11 +55,14 @@ class SettledStates:
         return self._states
 
     def _batch(self, index: int, images: Tensor) -> Tensor:
+        self.check_stop()
         if self.folder is None:
             return self.settle(images).half()
         file = self.folder / f"{index:05d}.safetensors"
-        if not file.exists():
+        try:
+            return load_file(file)["states"].to(images.device)
+        except (OSError, SafetensorError):  # not there yet, or damaged
             states = self.settle(images).half().cpu().contiguous()
-            with file_written_whole(file) as target:
-                save_file({"states": states}, target)
-        return load_file(file)["states"].to(images.device)
+        with file_written_whole(file) as target:
+            save_file({"states": states}, target)
+        return states.to(images.device)

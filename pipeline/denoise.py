@@ -90,6 +90,7 @@ def denoise_files(
     frontend: str | Path = FRONTEND,
     lam: float | None = None,
     iterations: int = ITERATIONS,
+    overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """Denoise PNG and JPEG files; each becomes ``out/NAME.png``, written whole or not at all.
@@ -100,13 +101,14 @@ def denoise_files(
         frontend: As for :func:`denoise`.
         lam: As for :func:`denoise`.
         iterations: As for :func:`denoise`.
+        overwrite: Whether files that are there already are replaced.
         say: Called with one line for each image.
 
     Raises:
         InputError: If an image cannot be read, or an input or another output would be overwritten; images that
             were finished before stay.
     """
-    targets = _targets([Path(image) for image in images], Path(out))
+    targets = _targets([Path(image) for image in images], Path(out), overwrite)
     for source, target in targets.items():
         start = time.perf_counter()
         photograph = read_photograph(source)
@@ -127,7 +129,7 @@ def denoise_files(
     return list(targets.values())
 
 
-def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+def _targets(images: Sequence[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
     """Where each image goes; refuse to overwrite before anything is done."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder to write to.")
@@ -141,6 +143,8 @@ def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
             raise InputError(f"{target} would overwrite an input; give another folder than {out}.")
         if target in targets.values():
             raise InputError(f"two images would become {target}; denoise them into different folders.")
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} is there already; choose another folder, or give --overwrite.")
         targets[image] = target
     return targets
 

@@ -48,7 +48,8 @@ def read_photograph(path: Path) -> Photograph:
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
-            if getattr(file, "n_frames", 1) > 1:
+            # A JPEG of several pictures (MPO, as phones write it) begins with the one that is shown.
+            if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
                 raise InputError(f"{path} is an animation of {file.n_frames} frames; give single images.")  # type: ignore[attr-defined]
             note = "read with 8 of its 16 bits a channel" if _is_deep_colour(path, file.mode) else ""
             profile = file.info.get("icc_profile")
@@ -59,8 +60,11 @@ def read_photograph(path: Path) -> Photograph:
         raise InputError(f"{path} is neither a PNG nor a JPEG image.") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
+    clear = "transparency" in image.info  # one colour or palette entry stands for it
     if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+        image = image.convert("RGBA" if clear else "RGB")
+    elif clear and image.mode in ("1", "L", "RGB"):
+        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
     if image.mode not in MODES:
         raise InputError(f"{path} has pixels of kind {image.mode!r}; convert it to gray or RGB first.")
     return _taken_apart(image.convert(MODES[image.mode]), profile, note)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..configs import InputError
@@ -16,9 +19,9 @@ from ..data import load_dataset
 from ..frontend import PrimingPlan, WarpLCA, measure, save_frontend
 from ..frontend.pretrained import load_frontend
 from ..frontend.priming import progress_bar, split, stages
-from ..frontend.stages import Stage
+from ..frontend.stages import Stage, StatesStage
 from ..train.interrupt import Interrupted, stop_requested
-from .prime_state import load_stage, save_stage
+from .prime_state import claim_folder, load_stage, save_stage
 
 SAVE_SECONDS = 60.0
 
@@ -81,32 +84,68 @@ def prime_frontend(
 
     Raises:
         Interrupted: If it was asked to stop; the state is saved.
-        InputError: On too few images, or on the state of a job with another configuration.
+        InputError: On too few images, on the state of a job with another configuration, or if ``out`` holds anything
+            but a front-end of this very job, which is then not primed again.
     """
+    out = Path(out).resolve()
     dataset = load_dataset(data, "train")
     if config.images:
         if config.images > len(dataset):
             raise InputError(f"images is {config.images}; {dataset.name} has {len(dataset)} training images.")
-        dataset = dataset.subset(range(config.images))
+        dataset = dataset.subset(_spread(dataset.labels, config.images))
+    identity = json.loads(
+        json.dumps({**asdict(config), "dataset": dataset.fingerprint, "images": len(dataset)})
+    )
+    finished = finished_facts(out, identity)
+    if finished is not None:
+        return finished
     torch.manual_seed(config.plan.seed)
     layer = WarpLCA(**asdict(config.layer))
     if config.start:
         load_frontend(layer, config.start)
-    images, _ = dataset.tensors()
+    images, _ = dataset.tensors(_spread(dataset.labels, len(dataset)))
     held_out, rest = split(layer, images, config.plan)
-    out = Path(out)
     folder = out.with_name(out.name + ".priming")
-    identity = {**asdict(config), "dataset": dataset.fingerprint, "images": len(dataset)}
-    job = PrimingJob(folder, json.loads(json.dumps(identity)), progress, stop_after)
+    job = PrimingJob(folder, identity, progress, stop_after)
     layer.train()
     for stage in stages(layer, rest, config.plan, folder=folder / "targets", progress=progress):
         job.complete(stage)
     layer.eval()
     facts = measure(layer, held_out)
     card = frontend_card(config, f"{dataset.name}, {len(dataset)} training images, without labels", facts)
-    save_frontend(layer, out, card=card, facts={"data": dataset.name, "images": len(dataset), **facts})
+    told = {"data": dataset.name, "images": len(dataset), **facts, "job": identity}
+    save_frontend(layer, out, card=card, facts=told)
     shutil.rmtree(folder, ignore_errors=True)
     return facts
+
+
+def finished_facts(out: Path, identity: dict[str, Any]) -> dict[str, float] | None:
+    """Return what was measured when this very job ended; None where there is nothing yet.
+
+    Raises:
+        InputError: If the place holds something else, which priming would replace.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        facts = json.loads((out / "config.json").read_text(encoding="utf-8"))["facts"]
+        same = facts["job"] == identity
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise InputError(
+            f"{out} holds something else than this priming job's front-end; choose another output folder, or delete "
+            "that one."
+        )
+    return {name: value for name, value in facts.items() if isinstance(value, float)}
+
+
+def _spread(labels: np.ndarray, count: int) -> list[int]:
+    """The first images; in a seeded random order where they come class by class, as folders do."""
+    order = np.arange(len(labels))
+    if (np.diff(labels) >= 0).all():
+        order = np.random.default_rng(0).permutation(order)
+    return order[:count].tolist()
 
 
 class PrimingJob:
@@ -124,15 +163,27 @@ class PrimingJob:
     ) -> None:
         self.folder, self.identity, self.progress = folder, identity, progress
         self.steps_left = stop_after
+        claim_folder(folder, identity)
 
     def complete(self, stage: Stage) -> None:
         """Do a stage's steps from wherever it stands."""
         file = self.folder / f"{stage.number}-{stage.name}.safetensors"
         step = load_stage(file, stage, self.identity) if file.exists() else 0
-        if step == 0:
-            stage.begin()
+        with stop_requested() as stop:
+            if isinstance(stage, StatesStage) and step < stage.steps:
+                stage.targets.check_stop = partial(self._stop_settling, stop)
+                stage.begin()
+            elif step == 0:
+                stage.begin()
+            self._advance(stage, step, file, stop)
+
+    def _stop_settling(self, stop: threading.Event) -> None:
+        if stop.is_set():
+            raise Interrupted(f"stopped while states settle; those that have are saved in {self.folder}")
+
+    def _advance(self, stage: Stage, step: int, file: Path, stop: threading.Event) -> None:
         saved = time.monotonic()
-        with stop_requested() as stop, progress_bar(stage, step, self.progress) as bar:
+        with progress_bar(stage, step, self.progress) as bar:
             while step < stage.steps:
                 loss = stage.advance(step)
                 step += 1

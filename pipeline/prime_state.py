@@ -14,6 +14,35 @@ from ..configs import InputError
 from ..configs.atomic import file_written_whole
 from ..frontend.stages import Stage
 
+JOB = "job.json"
+
+
+def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
+    """Write whose states a folder holds, before the first of them.
+
+    Raises:
+        InputError: If it belongs to another job.
+    """
+    file = folder / JOB
+    if not file.exists():
+        with file_written_whole(file) as target:
+            target.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        return
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read; delete the folder {folder} to start anew.") from error
+    _refuse_another(folder, kept, identity)
+
+
+def _refuse_another(folder: Path, kept: dict[str, Any], identity: dict[str, Any]) -> None:
+    if kept != identity:
+        changed = [key for key in identity if kept.get(key) != identity[key]]
+        raise InputError(
+            f"{folder} holds a priming job with another configuration (different: {', '.join(changed)}); choose "
+            "another output folder, or delete that one."
+        )
+
 
 def save_stage(file: Path, stage: Stage, step: int, identity: dict[str, Any]) -> None:
     """Write all that continuing needs, whole or not at all; random numbers follow from the step."""
@@ -41,12 +70,7 @@ def load_stage(file: Path, stage: Stage, identity: dict[str, Any]) -> int:
         raise InputError(
             f"the saved state {file} cannot be read; delete the folder {file.parent} to start anew."
         ) from error
-    if about["job"] != identity:
-        changed = [key for key in identity if about["job"].get(key) != identity[key]]
-        raise InputError(
-            f"{file.parent} holds a priming job with another configuration (different: {', '.join(changed)}); choose "
-            "another output folder, or delete that one."
-        )
+    _refuse_another(file.parent, about["job"], identity)
     stage.layer.load_state_dict(
         {name.removeprefix("layer."): value for name, value in tensors.items() if name.startswith("layer.")}
     )

@@ -174,9 +174,12 @@ def test_frontend_without_a_rule_asks_for_lambda(capsys, tmp_path: Path, noisy: 
     assert "lambda 0.7" in run(capsys, *arguments, "--lam", 0.7)
     save_noise_rule(tmp_path / "own", NoiseRule(0.2, 0.5))
     assert load_noise_rule(tmp_path / "own") == NoiseRule(0.2, 0.5)
-    assert "lambda 0." in run(capsys, *arguments)
+    assert "in.png is there already; choose another folder, or give --overwrite" in refused(
+        capsys, *arguments
+    )
+    assert "lambda 0." in run(capsys, *arguments, "--overwrite")
     (tmp_path / "own" / "noise_rule.json").write_text("{}")
-    assert "fit it again" in refused(capsys, *arguments)
+    assert "fit it again" in refused(capsys, *arguments, "--overwrite")
 
 
 def test_lambda_follows_the_rule(photograph: np.ndarray, noisy: np.ndarray) -> None:
@@ -236,3 +239,21 @@ def test_reading_keeps_every_value(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.png")
     read = read_photograph(tmp_path / "a.png").pixels
     assert np.array_equal((read.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8), values)
+
+
+def test_pictures_with_a_clear_colour_and_jpegs_of_two_pictures(
+    capsys, tmp_path: Path, noisy: np.ndarray
+) -> None:
+    image = Image.fromarray(noisy[:20, :24])
+    clear = tuple(int(value) for value in noisy[3, 5])
+    image.save(tmp_path / "clear.png", transparency=clear)
+    image.save(tmp_path / "two.jpg", format="MPO", save_all=True, append_images=[image.rotate(180)])
+    run(capsys, tmp_path / "clear.png", tmp_path / "two.jpg", "--out", tmp_path / "out")
+    with Image.open(tmp_path / "out" / "clear.png") as found:
+        assert found.mode == "RGBA"
+        opacity = np.asarray(found)[..., 3]
+    assert opacity[3, 5] == 0
+    assert opacity.mean() > 250
+    with Image.open(tmp_path / "out" / "two.png") as found:
+        restored = np.asarray(found).astype(float)
+    assert np.abs(restored - noisy[:20, :24]).mean() < np.abs(restored - noisy[:20, :24][::-1, ::-1]).mean()

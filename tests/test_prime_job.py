@@ -1,5 +1,8 @@
 """Priming as a job: it goes on where it stopped, to the same weights, and only if it is the same job."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -70,3 +73,89 @@ def test_priming_can_start_from_a_primed_front_end(whole, tmp_path):
     prime_frontend(again, DATA, tmp_path / "second", progress=False)
     assert same_weights(whole, tmp_path / "second")
     assert "Started from the front-end" in (tmp_path / "second" / "README.md").read_text()
+
+
+def test_a_finished_job_is_not_done_again_and_nothing_else_is_replaced(whole, tmp_path):
+    written = (whole / "model.safetensors").stat().st_mtime_ns
+    facts = prime_frontend(CONFIG, DATA, whole, progress=False)
+    assert facts["warp_energy"] > 0.0
+    assert (whole / "model.safetensors").stat().st_mtime_ns == written
+    other = PrimeConfig(layer=LAYER, plan=PLAN, images=91)
+    (tmp_path / "thesis.txt").write_text("all of it")
+    for config, folder in ((other, whole), (CONFIG, tmp_path)):
+        with pytest.raises(InputError, match="holds something else than this priming job's front-end"):
+            prime_frontend(config, DATA, folder, progress=False)
+    assert (tmp_path / "thesis.txt").read_text() == "all of it"
+
+
+def test_states_that_settled_are_kept_and_damaged_ones_are_settled_again(whole, tmp_path):
+    with pytest.raises(Interrupted):
+        prime_frontend(CONFIG, DATA, tmp_path / "parts", progress=False, stop_after=4)
+    targets = sorted((tmp_path / "parts.priming" / "targets").iterdir())
+    assert len(targets) == 3
+    targets[1].write_bytes(targets[1].read_bytes()[:50])
+    prime_frontend(CONFIG, DATA, tmp_path / "parts", progress=False)
+    assert same_weights(whole, tmp_path / "parts")
+
+
+def test_a_job_asked_to_stop_while_states_settle_stops_between_batches(whole, tmp_path, monkeypatch):
+    import os
+    import signal
+
+    from warplca.frontend import stages
+
+    settle = stages.settled_states
+
+    def interrupting(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return settle(*arguments)
+
+    monkeypatch.setattr(stages, "settled_states", interrupting)
+    with pytest.raises(Interrupted, match="stopped while states settle"):
+        prime_frontend(CONFIG, DATA, tmp_path / "parts", progress=False)
+    assert len(list((tmp_path / "parts.priming" / "targets").iterdir())) == 1
+    monkeypatch.undo()
+    prime_frontend(CONFIG, DATA, tmp_path / "parts", progress=False)
+    assert same_weights(whole, tmp_path / "parts")
+
+
+def test_states_of_another_job_are_refused_before_its_first_step(whole, tmp_path):
+    plan = replace(PLAN, dictionary_steps=0)
+    with pytest.raises(Interrupted):
+        prime_frontend(PrimeConfig(LAYER, plan, 90), DATA, tmp_path / "mine", progress=False, stop_after=1)
+    for file in (tmp_path / "mine.priming").glob("*.safetensors"):
+        file.unlink()  # as if killed before it was written
+    other = PrimeConfig(LAYER, replace(plan, solve_cycles=20), 90)
+    with pytest.raises(InputError, match="another configuration .different: plan"):
+        prime_frontend(other, DATA, tmp_path / "mine", progress=False)
+
+
+def test_images_that_come_class_by_class_are_mixed():
+    from warplca.pipeline.prime import _spread
+
+    assert _spread(np.array([3, 1, 2, 0]), 3) == [0, 1, 2]
+    mixed = _spread(np.repeat(np.arange(4), 25), 40)
+    assert len(set(mixed)) == 40
+    assert len({number // 25 for number in mixed}) == 4
+
+
+def test_plans_out_of_range_are_refused():
+    with pytest.raises(InputError, match="batch_size of the priming plan is 0; give 1 or more"):
+        PrimingPlan(batch_size=0)
+    with pytest.raises(InputError, match="predictor_steps of the priming plan is -1; give 0 or more"):
+        PrimingPlan(predictor_steps=-1)
+    with pytest.raises(InputError, match="learning_rate of the priming plan is 0.0; give a number above 0"):
+        PrimingPlan(learning_rate=0.0)
+
+
+def test_a_loss_that_is_not_finite_is_neither_taken_nor_saved(tmp_path, monkeypatch):
+    from warplca.frontend import stages
+
+    monkeypatch.setattr(
+        stages, "smooth_energy", lambda images, *rest: images.flatten(1).sum(1) * float("nan")
+    )
+    with pytest.raises(
+        InputError, match="stage 'unrolled' is not finite at step 1; lower the plan's learning_rate"
+    ):
+        prime_frontend(CONFIG, DATA, tmp_path / "mine", progress=False)
+    assert not (tmp_path / "mine.priming" / "3-unrolled.safetensors").exists()
