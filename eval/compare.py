@@ -148,7 +148,9 @@ def aggregates(outcomes: Outcomes) -> list[Aggregate]:
     found = [Aggregate("clean", (cell,), "headline") for cell in outcomes.select(kind="clean")]
     if standard:
         found.append(Aggregate("corruption mean", tuple(standard), "headline"))
-    found += [Aggregate(f"{name} mean", tuple(cells), "category") for name, cells in by_category.items()]
+    for name, cells in by_category.items():
+        alone = name == "extra" and not standard  # then it is what the comparison is about
+        found.append(Aggregate(f"{name} mean", tuple(cells), "headline" if alone else "category"))
     for threat in outcomes.threats:
         cells = tuple(outcomes.select(kind="attack", threat=threat))
         found.append(Aggregate(f"worst {threat}", cells, "headline", worst=True))
