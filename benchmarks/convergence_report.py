@@ -39,7 +39,7 @@ def report(
         "",
         curves(solvers, found, times),
         f"The predictor takes {times[WARP][0] - times[PLAIN][0]:.2f} ms an image, as long as "
-        f"{facts['predictor_in_cycles']:.1f} cycles.",
+        f"{facts['predictor_in_cycles']:.1f} cycles of plain LCA; iterations are counted without it, times with it.",
         "",
         "## Which iteration of plain LCA it equals",
         "",

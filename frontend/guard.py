@@ -121,13 +121,16 @@ def _advance(
     step = torch.where(
         accepted.factor < 1.0, torch.maximum(accepted.factor * step_size, safe), safe.new_ones(()) * step_size
     )
-    if preconditioned:
-        change = operator.precondition(operator.analyse(accepted.residual).add(accepted.code).sub(state))
-        return state + step * change + momentum * (state - before)
     if torch.is_grad_enabled():
         drive = operator.analyse(accepted.residual) + accepted.code
+        if preconditioned:
+            return state + step * operator.precondition(drive - state) + momentum * (state - before)
         return torch.lerp(state, drive, step) + momentum * (state - before)
     # As in dynamics.step_without_gradient: few passes over memory, into the memory that the analysis returned.
+    if preconditioned:
+        change = operator.analyse(accepted.residual).add_(accepted.code).sub_(state)
+        following = operator.precondition(change).mul_(step)
+        return following.add_(state * (1.0 + momentum)).sub_(momentum * before)
     following = operator.analyse(step * accepted.residual)
     following.addcmul_(state, 1.0 + momentum - step).addcmul_(accepted.code, step)
     return following.sub_(momentum * before)
