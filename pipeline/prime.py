@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -127,12 +128,10 @@ def finished_facts(out: Path, identity: dict[str, Any]) -> dict[str, float] | No
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    try:
-        facts = json.loads((out / "config.json").read_text(encoding="utf-8"))["facts"]
-        same = facts["job"] == identity
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
+    facts: dict[str, Any] = {}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        facts = dict(json.loads((out / "config.json").read_text(encoding="utf-8"))["facts"])
+    if facts.get("job") != identity:
         raise InputError(
             f"{out} holds something else than this priming job's front-end; choose another output folder, or delete "
             "that one."

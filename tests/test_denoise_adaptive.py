@@ -105,7 +105,7 @@ def test_each_image_is_coded_with_its_own_lam(images: Tensor) -> None:
         torch.testing.assert_close(fixed(images[i : i + 1]), encoding.code[i : i + 1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("accelerated", "tolerance"), [(False, 2e-2), (True, 5e-2)])
+@pytest.mark.parametrize(("accelerated", "tolerance"), [(False, 2e-2), (True, 7e-2)])
 def test_solve_agrees_with_encode_and_stops_images_alone(
     images: Tensor, accelerated: bool, tolerance: float
 ) -> None:
