@@ -43,6 +43,14 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line; changes may stand anywhere on it, after ``--parts`` as well."""
+    args = options().parse_intermixed_args(arguments)
+    args.overrides += [part for part in args.parts or () if "=" in part]
+    args.parts = [part for part in args.parts or () if "=" not in part]
+    return args
+
+
 def tell_cost(config: StudyConfig) -> None:
     """Print what each part costs on this machine."""
     for part, comparison in config.comparisons().items():
@@ -53,9 +61,7 @@ def tell_cost(config: StudyConfig) -> None:
 
 def main() -> int:
     """Run the study that the command line names."""
-    args = options().parse_intermixed_args()
-    args.overrides += [part for part in args.parts or () if "=" in part]
-    args.parts = [part for part in args.parts or () if "=" not in part]
+    args = parse(sys.argv[1:])
     try:
         config = replace(load_config(StudyConfig, args.study, "study", args.overrides), data=args.data)
         name = Path(args.study).stem

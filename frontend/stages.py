@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,6 +90,9 @@ class Stage(ABC):
         self.progress = False
         self.optimiser = self.make_optimiser()
         self.peaks = [group["lr"] for group in self.optimiser.param_groups]
+
+    def prepare(self, check_stop: Callable[[], None]) -> None:  # noqa: B027 - most stages need nothing
+        """Compute what steps look at; ``check_stop`` is called now and then, and may raise."""
 
     def begin(self) -> None:  # noqa: B027 - most stages need nothing
         """Prepare the layer, once, before the first step."""
@@ -185,8 +189,9 @@ class StatesStage(Stage):
         predicted = self.layer.predictor(self.layer.standardise(self.images[chosen]).images)
         return (predicted - targets).square().mean() / self.targets.variance
 
-    def begin(self) -> None:
+    def prepare(self, check_stop: Callable[[], None]) -> None:
         """Settle the states, unless they lie there already."""
+        self.targets.check_stop = check_stop
         _ = self.targets.states
 
     def _settle(self, images: Tensor) -> Tensor:

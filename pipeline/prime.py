@@ -20,7 +20,7 @@ from ..data import load_dataset
 from ..frontend import PrimingPlan, WarpLCA, measure, save_frontend
 from ..frontend.pretrained import load_frontend
 from ..frontend.priming import progress_bar, split, stages
-from ..frontend.stages import Stage, StatesStage
+from ..frontend.stages import Stage
 from ..train.interrupt import Interrupted, stop_requested
 from .prime_state import claim_folder, load_stage, save_stage
 
@@ -169,10 +169,9 @@ class PrimingJob:
         file = self.folder / f"{stage.number}-{stage.name}.safetensors"
         step = load_stage(file, stage, self.identity) if file.exists() else 0
         with stop_requested() as stop:
-            if isinstance(stage, StatesStage) and step < stage.steps:
-                stage.targets.check_stop = partial(self._stop_settling, stop)
-                stage.begin()
-            elif step == 0:
+            if step < stage.steps:
+                stage.prepare(partial(self._stop_settling, stop))
+            if step == 0:
                 stage.begin()
             self._advance(stage, step, file, stop)
 

@@ -196,3 +196,26 @@ def test_a_mistake_ends_in_one_sentence(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["study.py", "study-smal", "--data", "x.npz"])
     assert command.main() == 2
     assert capsys.readouterr().err.startswith("error: unknown study preset 'study-smal'")
+
+
+def test_changes_may_stand_anywhere_on_the_command_line(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    parse = importlib.import_module("study").parse
+    for line in (
+        "s.yaml a=1 b=2 --data D --parts x y",
+        "s.yaml --data D --parts x a=1 y b=2",
+        "s.yaml --data D a=1 b=2",
+    ):
+        args = parse(line.split())
+        assert (args.study, args.data, sorted(args.overrides)) == ("s.yaml", "D", ["a=1", "b=2"])
+        assert args.parts == (["x", "y"] if "--parts" in line else [])
+
+
+def test_a_part_without_runs_keeps_what_was_written_of_it(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    write_study = importlib.import_module("study_report").write_study
+    text = write_study("mine", study(), tmp_path / "runs", tmp_path).read_text()
+    assert text.count("No results yet.") == 2
+    kept = text.replace("## pilots\n\nNo results yet.", "## pilots\n\nThree networks.\n\n| a | b |")
+    (tmp_path / "mine.md").write_text(kept)
+    assert write_study("mine", study(), tmp_path / "runs", tmp_path).read_text() == kept

@@ -268,3 +268,34 @@ def test_a_learned_lam_is_not_annealed():
     hard = create_classifier("resnet10_slim", "lca", features=4, kernel_size=3)
     with pytest.raises(InputError, match="lam is -1; give a number above 0"):
         hard.frontend.lam = -1
+
+
+def test_batch_norm_after_swa_sees_the_averaged_atoms(tmp_path, monkeypatch):
+    from warplca.train import average
+
+    seen = []
+    monkeypatch.setattr(
+        average, "update_bn", lambda images, model: seen.append(model.frontend.dictionary.lipschitz.clone())
+    )
+    run = config("warp-lca", epochs=2, average={"kind": "swa", "start": 0.2})
+    model = train(run, stripes(), tmp_path, progress=False)
+    assert torch.equal(seen[-1], model.frontend.dictionary.lipschitz)
+
+
+def test_every_process_cuts_its_share_into_as_many_parts():
+    from warplca.train.losses import Batch
+    from warplca.train.order import StepOrder
+    from warplca.train.step import _parts
+
+    for count, processes, accumulation in itertools.product(range(1, 12), (1, 2, 3), (1, 2, 4)):
+        orders = [StepOrder(count, 16, 0, process=p, processes=processes) for p in range(processes)]
+        smallest = max(count // processes, 1)
+        cut = [
+            len(
+                _parts(
+                    Batch(torch.zeros(len(chosen), 1), torch.zeros(len(chosen))), min(accumulation, smallest)
+                )
+            )
+            for chosen, _ in (order.share(0) for order in orders)
+        ]
+        assert len(set(cut)) == 1

@@ -217,8 +217,8 @@ class TrainingRun:
         else:
             curves.append(row)
         meter.start_epoch()
-        record.curves(curves, last=len(curves) == self.recipe.epochs)
         reason = stop_reason(curves, self.recipe)
+        record.curves(curves, last=bool(reason) or len(curves) == self.recipe.epochs)
         if reason and self.accelerator.is_main_process:
             logger.warning("training stopped after epoch %d: %s", len(curves), reason)
         return bool(reason)
