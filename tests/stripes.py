@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from warplca.configs import RunConfig, from_dict
 from warplca.data import ImageDataset
@@ -34,3 +37,14 @@ def config(
     }  # fmt: skip
     train = {"epochs": 3, "batch_size": 16, "learning_rate": 0.1, "validation_images": 16, **recipe}
     return from_dict(RunConfig, {"model": model, "train": train}, where="test")
+
+
+def states(out: Path) -> list[str]:
+    """Names of a run's saved states, in order."""
+    return sorted(path.name for path in (out / "states").iterdir())
+
+
+def same_weights(left: nn.Module, right: nn.Module) -> bool:
+    """Whether two models hold the same tensors, bit for bit."""
+    pairs = zip(left.state_dict().values(), right.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
