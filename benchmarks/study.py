@@ -20,7 +20,7 @@ from pathlib import Path
 from study_report import write_study
 
 from warplca.configs import InputError, StudyConfig, load_config
-from warplca.pipeline.cost import cost_lines, estimate_costs
+from warplca.pipeline.cost import cost_line, estimate_costs
 from warplca.pipeline.study import run_study
 from warplca.train import Interrupted
 
@@ -54,9 +54,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def tell_cost(config: StudyConfig) -> None:
     """Print what each part costs on this machine."""
     for part, comparison in config.comparisons().items():
-        print(f"cost of {part}, one run after the other:")
-        for line in cost_lines(estimate_costs(comparison), len(comparison.seeds)):
-            print(f"  {line}")
+        print(f"cost of {part}, one run after the other:", flush=True)
+        for cost in estimate_costs(comparison):
+            print(f"  {cost_line(cost, len(comparison.seeds))}", flush=True)
 
 
 def main() -> int:

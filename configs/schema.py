@@ -35,6 +35,8 @@ class ModelConfig:
         gradient_mode: "unroll", "implicit" or "detach".
         learn_lam: Whether lam is trained (soft or smooth threshold only).
         adaptive_lam: Raise lam with the noise estimated from each image, by this much per unit; 0 switches it off.
+        equalise: Bring the spectrum of the images that "conv" or the backbone sees (reconstructions behind an LCA) to
+            the usual one: 0 (off) to 1 (fully).
         frontend_weights: Name of a shipped primed front-end, or a folder with one; None starts at random.
         predictor_width: Channels inside WARP-LCA's predictor; null takes those of frontend_weights, or 64.
         predictor_depth: Residual blocks of the predictor; null takes those of frontend_weights, or 3.
@@ -60,6 +62,7 @@ class ModelConfig:
     gradient_mode: Literal["unroll", "implicit", "detach"] = "unroll"
     learn_lam: bool = False
     adaptive_lam: float = 0.0
+    equalise: float = 0.0
     frontend_weights: str | None = None
     predictor_width: int | None = None
     predictor_depth: int | None = None
@@ -75,6 +78,10 @@ class ModelConfig:
             )
         if self.stem == "wide" and self.frontend is not None and self.output == "code":
             raise InputError('stem is "wide" behind a code, which has its channels already; take stem: auto.')
+        if self.equalise and self.frontend in ("lca", "warp-lca") and self.output == "code":
+            raise InputError(
+                "equalise is for images, and the backbone sees a code; set output: reconstruction."
+            )
         if self.stem_stride is not None and self.stem_stride < 1:
             raise InputError(f"stem_stride is {self.stem_stride}; give 1 or more, or null.")
         if self.num_classes < 2:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig, from_dict
 from ..frontend import LCA, Encoding, WarpLCA, active_fraction, standardise
+from ..frontend.equaliser import Equaliser
 from ..frontend.pretrained import load_frontend, predictor_size
 from .backbones import create_backbone
 from .conv import ConvFrontend
@@ -51,6 +52,7 @@ class Classifier(TimmAPI, HubAPI):
     ) -> None:
         super().__init__()
         self.frontend = frontend
+        self.equaliser = Equaliser(config.equalise) if config.equalise else None
         # Channels last: the same sums, up to a fifth faster in a backbone's convolutions and norms.
         self.backbone = backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.config = config
@@ -121,10 +123,14 @@ class Classifier(TimmAPI, HubAPI):
             hands_on_code = self.frontend.output == "code"
             return encoding.output if hands_on_code else self._normalise(encoding.output), encoding
         if self.frontend is not None:
-            return self.frontend(images), None
+            return self.frontend(self._equalise(images)), None
         return self._normalise(images), None
 
+    def _equalise(self, images: Tensor) -> Tensor:
+        return images if self.equaliser is None else self.equaliser(images)
+
     def _normalise(self, images: Tensor) -> Tensor:
+        images = self._equalise(images)
         if self.fixed_normalisation:
             return (images - self.mean) / self.std
         return standardise(images).images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,18 +46,19 @@ class Cost:
         return self.training + self.images + self.attacks
 
 
-def estimate_costs(config: ComparisonConfig) -> list[Cost]:
-    """Measure each arm for some seconds and scale up; neither ``selection`` nor what is judged is counted.
+def estimate_costs(config: ComparisonConfig) -> Iterator[Cost]:
+    """Measure each arm for some batches and scale up; neither ``selection`` nor what is judged is counted.
 
     Args:
         config: The comparison.
 
-    Returns:
-        The cost of one seed of each arm.
+    Yields:
+        The cost of one seed of each arm, as soon as it is known.
     """
     training = training_images(config)
     test = measured_images(config, training)
-    return [_cost(arm, config.run(arm, config.seeds[0]), config.plan, training, test) for arm in config.arms]
+    for arm in config.arms:
+        yield _cost(arm, config.run(arm, config.seeds[0]), config.plan, training, test)
 
 
 def _cost(arm: str, run: RunConfig, plan: EvaluationPlan, training: ImageDataset, test: ImageDataset) -> Cost:
@@ -107,13 +108,12 @@ def _measured(model: Classifier, test: ImageDataset, plan: EvaluationPlan) -> fl
     return time.perf_counter() - started
 
 
-def cost_lines(costs: Sequence[Cost], seeds: int) -> list[str]:
-    """Tell the costs of a comparison in words, a line for each arm."""
-    return [
+def cost_line(cost: Cost, seeds: int) -> str:
+    """Tell the cost of an arm in words."""
+    return (
         f"{cost.arm}: training {_duration(cost.training)}, images {_duration(cost.images)}, "
         f"attacks about {_duration(cost.attacks)}; times {seeds} seeds {_duration(seeds * cost.total)}"
-        for cost in costs
-    ]
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -22,6 +22,7 @@ from ..attacks import ThreatModel, iterative_settings
 from ..attacks.ascent import direction, random_direction
 from ..attacks.ball import project
 from ..configs import InputError
+from ..frontend.equaliser import Equaliser
 
 Objective = Callable[[Tensor], Tensor]
 Start = Literal["ball", "near"]
@@ -89,12 +90,12 @@ def cross_entropy_ascent(model: nn.Module, labels: Tensor) -> Objective:
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
-    """Put batch norm, dropout and stochastic depth in evaluation mode for the block.
+    """Put batch norm, the equaliser, dropout and stochastic depth in evaluation mode for the block.
 
     The rest stays in training mode: evaluation mode would check pixel ranges, and wait for the device to do so.
     timm's networks drop features by a ``drop_rate`` of their own, without a module for it.
     """
-    kinds = (_BatchNorm, _DropoutNd, DropPath)
+    kinds = (_BatchNorm, Equaliser, _DropoutNd, DropPath)
     parts = [
         part
         for part in model.modules()
