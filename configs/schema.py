@@ -82,6 +82,8 @@ class ModelConfig:
             raise InputError(
                 "equalise is for images, and the backbone sees a code; set output: reconstruction."
             )
+        if not 0.0 <= self.equalise <= 1.0:
+            raise InputError(f"equalise is {self.equalise}; give 0 (off) to 1.")
         if self.stem_stride is not None and self.stem_stride < 1:
             raise InputError(f"stem_stride is {self.stem_stride}; give 1 or more, or null.")
         if self.num_classes < 2:

@@ -36,7 +36,8 @@ def collect_examples(
     """Return rows of pictures for a few test images of different classes.
 
     Each row shows the image, one corruption of the plan, one adversarial image against the last arm with the
-    difference times ten, and for every LCA arm the reconstruction from its code and where the code is active.
+    difference times ten, for every LCA arm the reconstruction from its code and where the code is active, and what an
+    equaliser makes of either.
     """
     _, first = np.unique(test.labels, return_index=True)
     chosen = test.subset(first[:: max(1, len(first) // count)][:count])
@@ -78,17 +79,18 @@ def _disturbed(
 
 @torch.no_grad()
 def _coded(models: dict[str, Classifier], one: ImageDataset) -> list[tuple[str, Picture]]:
+    """What each arm makes of the image before its backbone sees it."""
     pictures: list[tuple[str, Picture]] = []
     for arm, model in models.items():
-        layer = model.frontend
-        if not isinstance(layer, LCA):
-            continue
-        images, _ = one.tensors(device=_device(model))
-        encoding = layer.encode(images)
-        size = (images.shape[2], images.shape[3])
-        restored = encoding.standardised.restore(encoding.operator.synthesise(encoding.code, size))
-        pictures.append((f"{arm}: reconstruction", _picture(restored[0].clamp(0, 1))))
-        pictures.append((f"{arm}: activity", encoding.code[0].abs().sum(0).cpu().numpy()))
+        seen, _ = one.tensors(device=_device(model))
+        if isinstance(model.frontend, LCA):
+            encoding = model.frontend.encode(seen)
+            size = (seen.shape[2], seen.shape[3])
+            seen = encoding.standardised.restore(encoding.operator.synthesise(encoding.code, size))
+            pictures.append((f"{arm}: reconstruction", _picture(seen[0].clamp(0, 1))))
+            pictures.append((f"{arm}: activity", encoding.code[0].abs().sum(0).cpu().numpy()))
+        if model.equaliser is not None:
+            pictures.append((f"{arm}: equalised", _picture(model.equaliser(seen)[0].clamp(0, 1))))
     return pictures
 
 

@@ -27,13 +27,17 @@ def stripes(count: int = 96, seed: int = 0) -> ImageDataset:
 
 
 def config(
-    frontend: str | None = "warp-lca", *, options: dict[str, Any] | None = None, **recipe: Any
+    frontend: str | None = "warp-lca",
+    *,
+    options: dict[str, Any] | None = None,
+    changes: dict[str, Any] | None = None,
+    **recipe: Any,
 ) -> RunConfig:
-    """Return a run of a tiny network on :func:`stripes`: 5 steps an epoch."""
+    """Return a run of a tiny network on :func:`stripes`: 5 steps an epoch; ``changes`` are to the model."""
     backbone = {"channels": [8, 8, 16, 16], "stem_width": 8, **(options or {})}
     model = {
         "frontend": frontend, "num_classes": 2, "features": 8, "kernel_size": 5, "iterations": 2,
-        "threshold": "soft", "lam": 0.2, "backbone_options": backbone,
+        "threshold": "soft", "lam": 0.2, "backbone_options": backbone, **(changes or {}),
     }  # fmt: skip
     train = {"epochs": 3, "batch_size": 16, "learning_rate": 0.1, "validation_images": 16, **recipe}
     return from_dict(RunConfig, {"model": model, "train": train}, where="test")

@@ -42,12 +42,23 @@ def primed(model):
     return model
 
 
+def equalised():
+    """A WARP-LCA whose reconstruction is equalised."""
+    model = small("warp-lca", output="reconstruction", equalise=1.0)
+    model.train()(load_dataset("cifar10-subset", "train").tensors(range(50))[0])
+    return model.eval()
+
+
 @pytest.fixture(scope="module")
 def images():
     return load_dataset("cifar10-subset", "test").tensors(range(60))[0]
 
 
-@pytest.mark.parametrize("steps", [lambda model: model, primed], ids=["classical", "primed"])
+@pytest.mark.parametrize(
+    "steps",
+    [lambda model: model, primed, lambda model: equalised()],
+    ids=["classical", "primed", "equalised"],
+)
 def test_onnx_agrees_at_any_batch_and_says_what_it_is(tmp_path, images, steps):
     import onnxruntime
 
@@ -82,11 +93,12 @@ def test_the_onnx_graph_itself_is_exact_in_float64(tmp_path, images):
     np.testing.assert_allclose(active, expected[1].detach().numpy(), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("arm", [None, "conv", "lca", "warp-lca", "warp-lca, primed"])
+@pytest.mark.parametrize("arm", [None, "conv", "lca", "warp-lca", "warp-lca, primed", "warp-lca, equalised"])
 def test_a_program_agrees_in_float32_and_in_float64(tmp_path, images, arm):
-    arm, long_steps = ("warp-lca", True) if arm == "warp-lca, primed" else (arm, False)
-    model = small(arm, adaptive_lam=0.5) if arm in ("lca", "warp-lca") else small(arm)
-    model = primed(model) if long_steps else model
+    arm, _, kind = (arm or "").partition(", ")
+    model = small(arm, adaptive_lam=0.5) if arm in ("lca", "warp-lca") else small(arm or None)
+    model = primed(model) if kind == "primed" else model
+    model = equalised() if kind == "equalised" else model
     check = export_program(model, tmp_path / "m.pt2", images)
     assert check.within_tolerance >= 0.99
     assert check.flips == check.outliers

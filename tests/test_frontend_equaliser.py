@@ -1,5 +1,6 @@
 """The equaliser: its transform, its bands, its gains by hand, what it learns and when, and that it travels."""
 
+import itertools
 import math
 
 import numpy as np
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.fft import dctn
 
-from warplca.configs import InputError
+from warplca.configs import ComparisonConfig, InputError, from_dict
+from warplca.configs.recipe import AverageConfig
 from warplca.frontend import standardise
 from warplca.frontend.equaliser import CENTRES, Equaliser, band_weights, cosines, transformed
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
+from warplca.train.average import WeightAverage
 from warplca.train.perturb import still
 
 SIZES = [(32, 32), (13, 22), (7, 5), (3, 1)]
@@ -41,34 +44,42 @@ def test_the_transform_is_scipys_and_its_transpose_its_inverse(size):
     torch.testing.assert_close(transformed(spectrum, rows.T, columns.T), x)
 
 
+def band_shares(height: int, width: int) -> np.ndarray:
+    """Each frequency's shares in the bands, (height width, bands), one number after the other."""
+    shares = np.zeros((height * width, len(CENTRES)))
+    for row, column in itertools.product(range(height), range(width)):
+        frequency = max(math.hypot(row / (2 * height), column / (2 * width)), CENTRES[0])
+        above = next((i for i, centre in enumerate(CENTRES) if frequency < centre), len(CENTRES))
+        place = row * width + column
+        if above == len(CENTRES):
+            shares[place, -1] = 1.0
+        else:
+            part = math.log(frequency / CENTRES[above - 1]) / math.log(CENTRES[above] / CENTRES[above - 1])
+            shares[place, above - 1 : above + 1] = 1.0 - part, part
+    return shares
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_bands_share_out_every_frequency_and_peak_at_their_centres(size):
-    weights = band_weights(*size, torch.zeros(1, dtype=torch.float64))
-    torch.testing.assert_close(weights.sum(1), torch.ones(size[0] * size[1], dtype=torch.float64))
-    assert weights.min() >= 0.0
-    if size == (32, 32):
-        for band, centre in enumerate(CENTRES[1:], 1):
-            place = round(64 * centre)
-            if math.isclose(place, 64 * centre) and place < 32:
-                assert weights[place, band] == pytest.approx(1.0)  # the horizontal wave of that frequency
+def test_bands_are_triangles_over_the_logarithm_of_the_frequency(size):
+    weights = band_weights(*size, torch.zeros(1, dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(weights, band_shares(*size), atol=1e-12)
+    np.testing.assert_allclose(weights.sum(1), 1.0)
 
 
-def test_gains_are_those_of_the_formula():
-    images = photographs(6)
+@pytest.mark.parametrize("size", [(32, 32), (13, 22)])
+def test_gains_are_those_of_the_formula(size):
+    images = photographs(6, *size)
     equaliser = learned(0.8, images)
-    x = standardise(images).images.double().numpy()
-    spectra = dctn(x, axes=(2, 3), norm="ortho")
-    weights = band_weights(32, 32, torch.zeros(1, dtype=torch.float64)).numpy()
+    spectra = dctn(standardise(images).images.double().numpy(), axes=(2, 3), norm="ortho")
+    shares = band_shares(*size)
     amplitudes = np.zeros((6, len(CENTRES)))
-    for image in range(6):
-        for band in range(len(CENTRES)):
-            shares = weights[1:, band]
-            magnitude = np.abs(spectra[image]).mean(0).ravel()[1:]
-            amplitudes[image, band] = (magnitude * shares).sum() / shares.sum()
+    for image, band in itertools.product(range(6), range(len(CENTRES))):
+        magnitude = np.abs(spectra[image]).mean(0).ravel()[1:]
+        amplitudes[image, band] = (magnitude * shares[1:, band]).sum() / shares[1:, band].sum()
     usual = amplitudes.mean(0)
     np.testing.assert_allclose(equaliser.usual, usual, rtol=1e-4)
     gain = (1.3 * usual / (amplitudes + 0.3 * usual)) ** 0.8
-    wanted = spectra * (gain @ weights.T).reshape(6, 1, 32, 32)
+    wanted = spectra * (gain @ shares.T).reshape(6, 1, *size)
     seen = dctn(standardised_as(equaliser(images), images), axes=(2, 3), norm="ortho")
     np.testing.assert_allclose(seen, wanted, atol=2e-4)
 
@@ -84,17 +95,16 @@ def test_what_blur_takes_from_a_band_is_given_back_in_part(fade):
     images = photographs(4)
     equaliser = learned(1.0, images)
     rows = cosines(32, images)
-    spectrum = transformed(images - 0.5, rows, rows)
     bands = band_weights(32, 32, images)
-    lost = (1.0 - (1.0 - fade) * bands[:, -1]).reshape(32, 32)
-    blurred = 0.5 + transformed(spectrum * lost, rows.T, rows.T)
 
     def detail(x):
         return (
             transformed(standardise(x).images, rows, rows).abs().flatten(2)[:, :, bands[:, -1] > 0.9].mean()
         )
 
-    assert detail(blurred) < detail(equaliser(blurred)) < 1.3 / 0.3 * detail(blurred)
+    kept = (1.0 - (1.0 - fade) * bands[:, -1]).reshape(32, 32)
+    blurred = 0.5 + transformed(transformed(images - 0.5, rows, rows) * kept, rows.T, rows.T)
+    assert detail(blurred) < detail(equaliser(blurred)) < detail(images)
 
 
 def test_untrained_it_changes_nothing_and_it_learns_in_training_mode_alone():
@@ -105,12 +115,47 @@ def test_untrained_it_changes_nothing_and_it_learns_in_training_mode_alone():
     with still(equaliser):
         equaliser(images)
     assert equaliser.usual.sum() == 0.0
-    for image in images:
-        equaliser(image[None])
-    by_one = equaliser.usual.clone()
-    torch.testing.assert_close(learned(1.0, images).usual, by_one)
+    equaliser(images)
+    first = equaliser.usual.clone()
     equaliser.eval()(photographs(5, 13, 22, seed=1))
-    assert torch.equal(equaliser.usual, by_one)
+    assert torch.equal(equaliser.usual, first)
+
+
+def test_a_batch_moves_what_it_learned_by_a_hundredth():
+    first, second = photographs(5), photographs(3, seed=1) ** 2
+    equaliser = learned(1.0, first)
+    before, other = equaliser.usual.clone(), learned(1.0, second).usual
+    equaliser.train()(second)
+    torch.testing.assert_close(equaliser.usual, before + 0.01 * (other - before))
+
+
+def test_a_batch_that_is_not_finite_shows():
+    equaliser = learned(1.0, photographs(4))
+    equaliser.train()(torch.full((1, 3, 32, 32), float("nan")))
+    assert torch.isnan(equaliser.eval()(photographs(1))).all()
+
+
+def test_batch_norm_is_measured_behind_what_was_learned():
+    torch.manual_seed(0)
+    model = create_classifier("resnet10_slim", equalise=1.0)
+    average = WeightAverage(model, AverageConfig(kind="swa", start=0.0), total_steps=2)
+    model(photographs(8))
+    average.update(model, 1)
+    batches = [photographs(8, seed=seed) for seed in (1, 2)]
+    once = {name: value.clone() for name, value in average.model(batches).state_dict().items()}
+    assert torch.equal(once["equaliser.usual"], model.state_dict()["equaliser.usual"])
+    again = average.model(batches).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in once.items())
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+def test_half_precision_costs_no_more_than_its_rounding(dtype, error):
+    images = photographs(4)
+    equaliser = learned(1.0, images)
+    exact = equaliser(images)
+    rounded = equaliser.to(dtype)(images.to(dtype))
+    assert rounded.dtype == dtype
+    torch.testing.assert_close(rounded.float(), exact, atol=error, rtol=0)
 
 
 def test_constant_and_tiny_images_stay_finite_with_their_gradients():
@@ -137,7 +182,7 @@ def test_every_arm_sees_equalised_images_and_its_checkpoint_answers_alike(arm, t
     model = create_classifier("resnet10_slim", arm, output=output, equalise=1.0, **options)
     model(photographs(8, seed=1))
     images = photographs(3)
-    assert model.eval().equaliser is not None
+    assert (model.eval().equaliser(images) - images).abs().max() > 0.01
     if arm == "lca":
         seen = standardise(model.equaliser(model.frontend(images))).images
     else:
@@ -147,8 +192,12 @@ def test_every_arm_sees_equalised_images_and_its_checkpoint_answers_alike(arm, t
     assert torch.equal(load_checkpoint(tmp_path / "c")(images), model(images))
 
 
-def test_mistakes_are_explained():
-    with pytest.raises(InputError, match=r"equalise is 1.5; give 0 \(off\) to 1."):
-        create_classifier("resnet10_slim", equalise=1.5)
+@pytest.mark.parametrize("strength", [-0.5, 1.5, float("nan")])
+def test_mistakes_are_explained_before_anything_is_built(strength):
+    values = {"arms": {"a": {}, "b": {"model": {"equalise": strength}}}, "baseline": "a"}
+    with pytest.raises(InputError, match=r"study.yaml: .*equalise is .*; give 0 \(off\) to 1."):
+        from_dict(ComparisonConfig, values, where="study.yaml")
+    with pytest.raises(InputError, match="strength is .*; give a number above 0, at most 1."):
+        Equaliser(strength)
     with pytest.raises(InputError, match="the backbone sees a code; set output: reconstruction"):
         create_classifier("resnet10_slim", "lca", equalise=1.0)

@@ -30,9 +30,12 @@ def test_every_arm_learns_an_easy_task(frontend, tmp_path):
     assert (tmp_path / "checkpoint" / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"output": "reconstruction", "equalise": 1.0}], ids=["code", "equalised"]
+)
 @pytest.mark.parametrize("stop_after", [1, 7, 10])
-def test_a_stopped_run_continues_to_bit_identical_weights(stop_after, tmp_path):
-    recipe = config(frozen_epochs=1)
+def test_a_stopped_run_continues_to_bit_identical_weights(stop_after, changes, tmp_path):
+    recipe = config(frozen_epochs=1, changes=changes)
     whole = train(recipe, stripes(), tmp_path / "whole", progress=False)
     with pytest.raises(Interrupted, match=f"stopped at step {stop_after} of 15"):
         train(recipe, stripes(), tmp_path / "parts", progress=False, stop_after=stop_after)

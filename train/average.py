@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from ..configs.recipe import AverageConfig
 from ..frontend import ConvDictionary
+from ..frontend.equaliser import Equaliser
 from ..models import Classifier
 
 
@@ -52,8 +53,16 @@ class WeightAverage:
         model: Classifier = self.averaged.module  # type: ignore[assignment]
         refresh_dictionaries(model)  # batch norm is to see the codes of the averaged atoms
         if self.config.kind == "swa" and any(isinstance(part, _BatchNorm) for part in model.modules()):
+            keep_equalisers(model)
             update_bn(images, model)
         return model.eval()
+
+
+def keep_equalisers(model: nn.Module) -> None:
+    """Keep what the equaliser learned: it is not to move while batch norm is measured behind it."""
+    for part in model.modules():
+        if isinstance(part, Equaliser):
+            part.learns = False
 
 
 @torch.no_grad()
