@@ -41,13 +41,13 @@ def load_noise_rule(source: str | Path) -> NoiseRule:
     if not path.is_file():
         raise InputError(
             f"the front-end {str(source)!r} has no rule that chooses lambda from the noise; give lambda yourself, or "
-            "fit a rule with benchmarks/fit_noise_rule.py."
+            "fit a rule with benchmarks/fit_noise_rule.py of the source repository."
         )
     try:
         return NoiseRule(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"{path} is not a rule that benchmarks/fit_noise_rule.py wrote; fit it again."
+            f"{path} is not a rule that fit_noise_rule.py wrote; fit it again."
         ) from error
 
 
