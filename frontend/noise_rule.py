@@ -46,9 +46,7 @@ def load_noise_rule(source: str | Path) -> NoiseRule:
     try:
         return NoiseRule(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} is not a rule that fit_noise_rule.py wrote; fit it again."
-        ) from error
+        raise InputError(f"{path} is not a rule that fit_noise_rule.py wrote; fit it again.") from error
 
 
 def save_noise_rule(source: str | Path, rule: NoiseRule) -> Path:

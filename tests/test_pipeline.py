@@ -2,15 +2,19 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from warplca.cli.main import main
-from warplca.configs import ComparisonConfig, InputError, from_dict
+from warplca.configs import ComparisonConfig, EvaluationPlan, InputError, from_dict
+from warplca.data import load_dataset
 from warplca.eval import ResultsStore
-from warplca.models import load_checkpoint
+from warplca.models import create_classifier, load_checkpoint
 from warplca.pipeline.comparison import run_comparison
+from warplca.pipeline.pictures import collect_examples
 
 CONFIG = {
     "baseline": "conv",
@@ -106,6 +110,24 @@ def test_another_configuration_is_not_mixed_into_a_run(finished, capsys):
         "holds a run with another configuration (different: train; train.learning_rate)"
         in capsys.readouterr().err
     )
+
+
+def test_pictures_show_what_an_equaliser_makes_of_an_image_and_of_a_reconstruction():
+    torch.manual_seed(0)
+    small = {"features": 8, "kernel_size": 5, "iterations": 2, "lam": 0.1, "equalise": 1.0}
+    models = {
+        "none": create_classifier("resnet10_slim", **small),
+        "lca": create_classifier("resnet10_slim", "lca", output="reconstruction", **small),
+    }
+    for model in models.values():
+        model.eval().equaliser.usual.fill_(0.5)
+    test = load_dataset("cifar10-subset", "test")
+    rows = collect_examples(models, test, EvaluationPlan(), count=2)
+    image, _ = test.tensors([int((test.labels == test.labels.min()).argmax())])
+    for arm, model in models.items():
+        seen = image if arm == "none" else model.frontend(image)
+        wanted = model.equaliser(seen).clamp(0, 1)[0].permute(1, 2, 0).detach()
+        np.testing.assert_allclose(dict(rows[0].pictures)[f"{arm}: equalised"], wanted, atol=1e-6)
 
 
 def test_bad_comparisons_are_refused(tmp_path):

@@ -34,8 +34,8 @@ NEAR = 0.001
 class InnerAttack:
     """Gradient ascent inside a ball, through the front-end with the gradient mode of choice.
 
-    Batch norm, the equaliser and dropout keep still meanwhile: the attack is on the function that the images will meet, and
-    must not move running statistics.
+    Batch norm, the equaliser and dropout keep still meanwhile: the attack is on the function that the images will
+    meet, and must not move running statistics.
 
     Attributes:
         threat: The ball.
