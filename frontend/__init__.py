@@ -1,7 +1,8 @@
-"""Thresholds, dictionary, solver, LCA, predictor, WARP-LCA, priming, sparse-coding metrics."""
+"""Thresholds, dictionary, solver, LCA, predictor, WARP-LCA, priming, equaliser, sparse-coding metrics."""
 
 from .dictionary import ConvDictionary
 from .encoding import Encoding
+from .equaliser import Equaliser
 from .lca import LCA
 from .metrics import active_fraction, energy, fixed_point_residual
 from .noise import noise_level, raised_lam
@@ -18,6 +19,7 @@ __all__ = [
     "THRESHOLDS",
     "ConvDictionary",
     "Encoding",
+    "Equaliser",
     "PrimingPlan",
     "Schedule",
     "SolveStatistics",

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig, from_dict
-from ..frontend import LCA, Encoding, WarpLCA, active_fraction, standardise
-from ..frontend.equaliser import Equaliser
+from ..frontend import LCA, Encoding, Equaliser, WarpLCA, active_fraction, standardise
 from ..frontend.pretrained import load_frontend, predictor_size
 from .backbones import create_backbone
 from .conv import ConvFrontend

@@ -10,8 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from ..configs.recipe import AverageConfig
-from ..frontend import ConvDictionary
-from ..frontend.equaliser import Equaliser
+from ..frontend import ConvDictionary, Equaliser
 from ..models import Classifier
 
 

@@ -22,7 +22,7 @@ from ..attacks import ThreatModel, iterative_settings
 from ..attacks.ascent import direction, random_direction
 from ..attacks.ball import project
 from ..configs import InputError
-from ..frontend.equaliser import Equaliser
+from ..frontend import Equaliser
 
 Objective = Callable[[Tensor], Tensor]
 Start = Literal["ball", "near"]
