@@ -1,16 +1,14 @@
 """Threat models and attacks on any callable that maps pixels in [0, 1] to logits."""
 
-from .base import Attack
-from .masking import MaskingCheck, Verdict, masking_verdict
-from .outcomes import MemoryStore, Outcome, OutcomeStore
-from .protocol import GRADIENT_MODES, IterativeLayer, find_iterative_layers, iterative_settings
+from .adaptive.layers import GRADIENT_MODES, IterativeLayer, find_iterative_layers, iterative_settings
+from .base import Attack, AttackResult
+from .gradient_free import Transfer
 from .registry import ATTACKS, as_attack, run_attack
-from .result import AttackResult
-from .suite import run_suite
-from .suite_result import AttackTally, SuiteResult
-from .suites import IMAGE_COUNTS, SUITES, suite_attacks, suite_in
+from .suite.catalogue import IMAGE_COUNTS, SUITES, suite_attacks, suite_in
+from .suite.masking import MaskingCheck, Verdict, masking_verdict
+from .suite.outcomes import AttackTally, MemoryStore, Outcome, OutcomeStore, SuiteResult
+from .suite.run import run_suite
 from .threat import PRESETS, ThreatModel, as_threat
-from .transfer import Transfer
 
 __all__ = [
     "ATTACKS",

@@ -1,12 +1,10 @@
-"""The interface that every attack shares: checks before, proof after, accounting throughout."""
+"""The interface that every attack shares: checks before, proof after, accounting throughout; and its result."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -16,11 +14,47 @@ from tqdm import tqdm
 
 from ..configs.errors import InputError
 from . import checks
-from .ball import enforce
-from .counting import CountingModel, Model
-from .result import AttackResult
-from .seeding import seeded
-from .threat import ThreatModel
+from .access import CountingModel, Model, frozen_parameters, seeded
+from .threat import ThreatModel, enforce
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Outcome of one attack on N images.
+
+    Attributes:
+        adversarial: (N, C, H, W) images in [0, 1] inside the ball. An image that the model got wrong
+            before the attack comes back unchanged; one that withstood comes back as the attack's last
+            try, or unchanged where the attack keeps none.
+        predictions: (N,) classes of ``adversarial`` on the real forward pass.
+        correct: (N,) whether the clean image was classified rightly.
+        success: (N,) whether ``adversarial`` is misclassified (for attacks on a stand-in: in batches of many
+            and of one); true wherever ``correct`` is false.
+        queries: Images that the attack passed forward (the checks around it not counted).
+        gradients: Images that the attack passed backward.
+        seconds: Wall-clock time of the attack and its checks.
+        notes: Everything that makes the figure less than it looks, in sentences; empty if nothing does.
+    """
+
+    adversarial: Tensor
+    predictions: Tensor
+    correct: Tensor
+    success: Tensor
+    queries: int
+    gradients: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of images classified rightly before the attack, 0 to 1."""
+        return float(self.correct.double().mean())
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of images that the attack did not break, 0 to 1."""
+        return 1.0 - float(self.success.double().mean())
+
 
 RANDOM_NOTE = "The model is random: equal images gave different logits on two calls."
 
@@ -264,16 +298,3 @@ def _device_of(model: Model, images: Tensor) -> torch.device:
         for tensor in itertools.chain(model.parameters(), model.buffers()):
             return tensor.device
     return images.device
-
-
-@contextmanager
-def frozen_parameters(model: Model) -> Iterator[None]:
-    """Stop the libraries' ``backward`` from leaving gradients in the model's parameters."""
-    trainable = [p for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

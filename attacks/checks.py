@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configs.errors import InputError
-from .counting import Model
+from .access import Model
 
 MIN_FOR_CHANCE = 20
 """Images below which accuracy at chance level says nothing."""

@@ -1,7 +1,8 @@
 """Attacks that look for the smallest perturbation, through foolbox, each judged at the threat's radius.
 
 DeepFool: Moosavi-Dezfooli et al., CVPR 2016. Carlini-Wagner: Carlini and Wagner, S&P 2017. Boundary:
-Brendel et al., ICLR 2018. HopSkipJump: Chen et al., S&P 2020. Brendel-Bethge: Brendel et al., NeurIPS 2019.
+Brendel et al., ICLR 2018. HopSkipJump: Chen et al., S&P 2020. Brendel-Bethge: Brendel et al., NeurIPS 2019. Boundary
+attacks walk in from a misclassified image, which is searched here.
 """
 
 from __future__ import annotations
@@ -15,16 +16,50 @@ import torch
 from torch import Tensor
 
 from ..configs.errors import InputError
-from .ball import scale_into_ball
+from .access import CountingModel, as_foolbox
 from .base import BatchwiseAttack
 from .checks import NotApplicable
-from .counting import CountingModel
-from .foolbox_model import as_foolbox
-from .starting_points import starting_points
-from .threat import ThreatModel
+from .threat import ThreatModel, scale_into_ball
 
 if TYPE_CHECKING:
     from foolbox.attacks.base import MinimizationAttack
+
+
+NOISE_DRAWS = 50
+
+
+def starting_points(
+    model: CountingModel, images: Tensor, labels: Tensor, threat: ThreatModel
+) -> tuple[Tensor, Tensor]:
+    """Find for each image the nearest misclassified one among its batch, or uniform noise where none is.
+
+    foolbox's own search draws noise only, which many networks put into one class, and raises if a single
+    image finds none.
+
+    Args:
+        model: The model behind its counter.
+        images: (N, C, H, W).
+        labels: (N,) true classes.
+        threat: Its norm measures nearness.
+
+    Returns:
+        Starting points, and (N,) whether each is misclassified (the others are the clean images).
+    """
+    with torch.no_grad():
+        predictions = model(images).argmax(dim=1)
+        starts, fooled = images.clone(), torch.zeros_like(labels, dtype=torch.bool)
+        for index, label in enumerate(labels):
+            others = images[predictions != label]
+            if len(others):
+                nearest = threat.distance(others, images[index : index + 1].expand_as(others)).argmin()
+                starts[index], fooled[index] = others[nearest], True
+        for _ in range(NOISE_DRAWS):
+            if fooled.all():
+                break
+            noise = torch.rand_like(images)
+            hit = (model(noise).argmax(dim=1) != labels) & ~fooled
+            starts[hit], fooled = noise[hit], fooled | hit
+    return starts, fooled
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,13 @@ from functools import partial
 from torch import Tensor
 
 from ..configs.errors import unknown_name
-from .adaptive import ADAPTIVE, Ensemble
+from .access import Model
+from .adaptive.ensemble import ADAPTIVE, Ensemble
 from .autoattack import AutoAttack
-from .base import Attack
-from .counting import Model
+from .base import Attack, AttackResult
 from .gradient_descent import FGSM, PGD
+from .gradient_free import AdditiveNoise
 from .minimisation import Boundary, BrendelBethge, CarliniWagner, DeepFool, HopSkipJump
-from .noise import AdditiveNoise
-from .result import AttackResult
 from .threat import ThreatModel, as_threat
 
 ATTACKS: dict[str, Callable[[], Attack]] = {

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from warplca.data import load_dataset
 from warplca.frontend import LCA, THRESHOLDS, solve
-from warplca.frontend.operator import ConvOperator
-from warplca.frontend.solver import annealed_thresholds
-from warplca.frontend.spectrum import spectral_bound
+from warplca.frontend.sparse.operator import ConvOperator
+from warplca.frontend.sparse.schedule import annealed_thresholds
+from warplca.frontend.sparse.spectrum import spectral_bound
 
 LENGTHS = (25, 30, 40, 60, 80)
 GRID = {

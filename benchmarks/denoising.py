@@ -30,8 +30,8 @@ from photographs import photographs
 from torch import Tensor, nn
 
 from warplca.frontend import LCA, WarpLCA
-from warplca.frontend.cycle_spinning import CycleSpinning
-from warplca.frontend.noise_rule import NoiseRule, load_noise_rule
+from warplca.frontend.pretrained import NoiseRule, load_noise_rule
+from warplca.pipeline.denoise import CycleSpinning
 
 PLAIN, WARP10, WARP30, SPUN, ACCELERATED = (
     "plain LCA, 1,000 iterations",

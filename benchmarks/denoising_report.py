@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common import Arrays, command, interval, shown, table
 
-from warplca.frontend.noise_rule import NoiseRule
+from warplca.frontend.pretrained import NoiseRule
 
 Found = dict[str, dict[str, Arrays]]
 

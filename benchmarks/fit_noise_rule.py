@@ -17,9 +17,8 @@ from lambda_choice import fitted_rule, followed, tried
 from noises import gaussian
 
 from warplca.frontend import WarpLCA
-from warplca.frontend.cycle_spinning import CycleSpinning
-from warplca.frontend.noise_rule import save_noise_rule
-from warplca.pipeline.denoise import ITERATIONS
+from warplca.frontend.pretrained import save_noise_rule
+from warplca.pipeline.denoise import ITERATIONS, CycleSpinning
 
 SIGMAS = (2.0, 5.0, 10.0, 15.0, 25.0, 35.0, 50.0, 75.0)
 

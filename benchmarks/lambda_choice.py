@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from warplca.frontend import noise_level, raised_lam, standardise
-from warplca.frontend.noise_rule import NoiseRule
+from warplca.frontend.pretrained import NoiseRule
 
 LAMS = tuple(float(0.06 * 2 ** (i / 2)) for i in range(12))  # 0.06 to 2.7
 BATCH = 25

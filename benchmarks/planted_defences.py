@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from warplca.attacks import Attack, SuiteResult, ThreatModel, as_attack, run_attack, run_suite, suite_attacks
 from warplca.attacks.autoattack import AutoAttack
-from warplca.attacks.suites import PLAIN_KIND, kind_of
+from warplca.attacks.suite.catalogue import PLAIN_KIND, kind_of
 from warplca.configs.atomic import file_written_whole
 from warplca.data import ImageDataset, load_dataset
 from warplca.frontend import WarpLCA

@@ -29,9 +29,9 @@ from torch import Tensor
 
 from warplca.data import load_dataset
 from warplca.frontend import LCA, THRESHOLDS, Schedule, Threshold, energy, solve
-from warplca.frontend.operator import ConvOperator
-from warplca.frontend.solver import accelerated_schedule, accelerated_thresholds, plain_schedule
-from warplca.frontend.spectrum import spectral_bound
+from warplca.frontend.sparse.operator import ConvOperator
+from warplca.frontend.sparse.schedule import accelerated_schedule, accelerated_thresholds, plain_schedule
+from warplca.frontend.sparse.spectrum import spectral_bound
 
 LAM = 0.5
 SIZE = (32, 32)

@@ -23,10 +23,11 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from warplca.frontend import THRESHOLDS, Threshold, functional, solve
-from warplca.frontend.operator import ConvOperator
-from warplca.frontend.solver import plain_schedule
-from warplca.frontend.spectrum import spectral_bound
+from warplca.frontend import THRESHOLDS, Threshold, solve
+from warplca.frontend.sparse import functional
+from warplca.frontend.sparse.operator import ConvOperator
+from warplca.frontend.sparse.schedule import plain_schedule
+from warplca.frontend.sparse.spectrum import spectral_bound
 
 SETTINGS = [(64, 9, 1, 8), (64, 9, 2, 16), (64, 7, 2, 16), (128, 9, 4, 16)]
 GPU_SETTINGS = [(64, 9, 1, 1024), (64, 9, 2, 1024)]

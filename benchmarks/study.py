@@ -17,11 +17,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from study_config import PRESETS, StudyConfig
+from study_estimate import cost_line, estimate_costs
 from study_report import write_study
+from study_run import run_study
 
-from warplca.configs import InputError, StudyConfig, load_config
-from warplca.pipeline.cost import cost_line, estimate_costs
-from warplca.pipeline.study import run_study
+from warplca.configs import InputError, load_config
 from warplca.train import Interrupted
 
 
@@ -63,7 +64,7 @@ def main() -> int:
     """Run the study that the command line names."""
     args = parse(sys.argv[1:])
     try:
-        config = replace(load_config(StudyConfig, args.study, "study", args.overrides), data=args.data)
+        config = replace(load_config(StudyConfig, args.study, PRESETS, args.overrides), data=args.data)
         name = Path(args.study).stem
         runs = args.runs or Path("runs") / name
         chosen = config.only(args.parts) if args.parts else config

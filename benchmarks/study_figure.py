@@ -8,9 +8,9 @@ import pandas as pd
 from common import save_figure
 
 from warplca.eval import Comparison
-from warplca.eval.aggregate import category
-from warplca.eval.palette import ModelStyle, model_styles
-from warplca.eval.tables import WORST_CASE, epsilon_lines, epsilon_of
+from warplca.eval.compare.aggregate import category
+from warplca.eval.report.charts import WORST_CASE, epsilon_lines, epsilon_of
+from warplca.eval.report.figures import ModelStyle, model_styles
 
 MOST_INSIDE = 6
 """Arms whose legend still leaves room for the curves within a panel."""

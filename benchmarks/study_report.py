@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 from common import table, write
+from study_config import StudyConfig
 from study_costs import network_costs
 from study_figure import draw
+from study_run import VERDICTS
 
-from warplca.configs import ComparisonConfig, StudyConfig
+from warplca.configs import ComparisonConfig
 from warplca.eval import Comparison, ResultsStore, compare
-from warplca.eval.aggregate import category_means, severity_means
-from warplca.eval.compare import SEEDS_FOR_METHODS
-from warplca.eval.wording import (
+from warplca.eval.compare.aggregate import category_means, severity_means
+from warplca.eval.compare.wording import (
+    SEEDS_FOR_METHODS,
     difference_sentences,
     difference_text,
     figures_of,
@@ -24,7 +26,6 @@ from warplca.eval.wording import (
     trust_sentences,
 )
 from warplca.pipeline.comparison import run_folder
-from warplca.pipeline.study import VERDICTS
 
 HEADLINE = ("clean", "corruption mean", "extra mean")
 

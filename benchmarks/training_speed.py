@@ -28,7 +28,7 @@ from warplca.configs import RunConfig, from_dict
 from warplca.data import ImageDataset, load_dataset
 from warplca.models import create_backbone
 from warplca.train.loop import TrainingRun
-from warplca.train.meter import Meter
+from warplca.train.record import Meter
 
 Step = Callable[[], float]
 PLAIN_CYCLES = 100

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from warplca.data import load_dataset
 from warplca.frontend import LCA, WarpLCA, energy, solve
-from warplca.frontend.solver import plain_schedule
+from warplca.frontend.sparse.schedule import plain_schedule
 
 EVERY = 25
 WARP_CYCLES = (10, 30)

@@ -6,13 +6,8 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from ..configs import ComparisonConfig, EvaluationPlan, InputError, load_config
+from ..configs import ComparisonConfig, EvaluationPlan, InputError, RunConfig, load_config
 from ..configs.plan import PLANS
-from .denoise import denoise
-from .export import export
-from .info import info
-from .predict import predict
-from .train import train
 
 
 def quickstart(args: Namespace) -> int:
@@ -44,11 +39,32 @@ def prime(args: Namespace) -> int:
     return 0
 
 
+def train(args: Namespace) -> int:
+    """Train a classifier."""
+    from dataclasses import replace
+
+    from accelerate import PartialState
+
+    from ..data import load_dataset
+    from ..train import train as run
+
+    config = load_config(RunConfig, args.config, "train", args.overrides)
+    if args.data:
+        config = replace(config, data=args.data)
+    try:
+        run(config, load_dataset(config.data, "train"), args.out)
+        if PartialState().is_main_process:
+            print(f"checkpoint:  {Path(args.out) / 'checkpoint'}")
+    finally:
+        PartialState().destroy_process_group()
+    return 0
+
+
 def evaluate(args: Namespace) -> int:
     """Measure a checkpoint."""
     from ..data import load_dataset
-    from ..eval.aggregate import is_complete, mean_corruption_error
-    from ..eval.trust import attack_sentences
+    from ..eval.compare.aggregate import is_complete, mean_corruption_error
+    from ..eval.results.suites import attack_sentences
     from ..models import load_checkpoint
     from ..pipeline.sharded import evaluate_sharded, processes
 
@@ -90,10 +106,46 @@ def compare(args: Namespace) -> int:
     with ResultsStore(args.results, read_only=True) as store:
         print(run(store, baseline=args.baseline, dataset=args.dataset).to_text())
         if args.report:
-            from ..eval.report import write_report
+            from ..eval.report.page import write_report
 
             write_report(args.report, store, baseline=args.baseline)
             print(f"report:      {args.report}")
+    return 0
+
+
+def export(args: Namespace) -> int:
+    """Export a checkpoint."""
+    from ..data import load_dataset
+    from ..models import ExportCheck, load_checkpoint, save_checkpoint
+    from ..pipeline.exports import EXPORTERS
+
+    model = load_checkpoint(args.checkpoint)
+    if args.results:
+        from ..pipeline.exports import collect_evidence
+
+        model.about["evidence"] = collect_evidence(args.results, model, name=args.name)
+    if args.format == "safetensors":
+        save_checkpoint(model, args.out)
+        print(f"wrote {args.out}")
+        return 0
+    check = EXPORTERS[args.format](
+        model, Path(args.out), load_dataset(args.data, "test"), load_dataset(args.data, "train")
+    )
+    print(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")
+    if not isinstance(check, ExportCheck):
+        print(
+            f"measured on {check.images} images: accuracy {check.accuracy:.1%} in int8, {check.float_accuracy:.1%} in "
+            f"float32, same prediction on {check.same_prediction:.1%}"
+        )
+        return 0
+    print(
+        f"checked against PyTorch on {check.images} images: max logit difference {check.max_difference:.2e},\n"
+        f"within 1e-4 on {check.within_tolerance:.1%}, same prediction on {check.same_prediction:.2%}, "
+        f"{check.outliers} outliers, of them shown to be threshold flips: {check.flips}"
+    )
+    double = check.double_difference
+    print(f"in float64:  {'not available in this runtime' if double is None else f'{double:.1e}'}")
+    print(f"one image:   {check.latency:.1f} ms, in PyTorch {check.eager_latency:.1f} ms (alternating runs)")
     return 0
 
 
@@ -118,6 +170,57 @@ def data(args: Namespace) -> int:
 
     print(f"downloading CIFAR-10-C to {Path(args.out).resolve()}")
     print(f"files:       {download_cifar_c(args.out)}")
+    return 0
+
+
+def denoise(args: Namespace) -> int:
+    """Denoise image files."""
+    if args.lam is not None and not args.lam > 0:
+        raise InputError(f"--lam is {args.lam}; give a number above 0.")
+    if args.iterations < 1:
+        raise InputError(f"--iterations is {args.iterations}; give 1 or more.")
+    import logging
+
+    from ..pipeline.denoise import FRONTEND, denoise_files
+
+    # It would say of each image that its lambda is not the one of priming, which is how this command works.
+    logging.getLogger("warplca.frontend.pretrained").setLevel(logging.ERROR)
+    options = {"frontend": args.frontend or FRONTEND, "lam": args.lam, "iterations": args.iterations}
+    denoise_files(args.images, args.out, **options, overwrite=args.overwrite, say=print)
+    return 0
+
+
+def info(args: Namespace) -> int:
+    """Print a checkpoint's summary and its model card's results."""
+    from ..models import read_card
+    from ..models.card import summary
+    from ..models.checkpoint import checkpoint_folder
+    from ..models.integrity import MANIFEST
+
+    print(summary(read_card(args.checkpoint)))
+    if (checkpoint_folder(args.checkpoint) / MANIFEST).is_file():
+        print(f"\nThe files match {MANIFEST}.")
+    return 0
+
+
+def predict(args: Namespace) -> int:
+    """Print the most probable classes of each image, and how sparse its code is."""
+    import torch
+
+    from ..models import open_predictor
+
+    if args.top < 1:
+        raise InputError(f"--top is {args.top}; give 1 or more.")
+    predictor = open_predictor(args.checkpoint, native=args.native)
+    for path in args.images:
+        logits, active = predictor.answer(predictor.read(path))
+        probabilities = torch.from_numpy(logits[0]).softmax(0)
+        best = probabilities.topk(min(args.top, len(probabilities)))
+        told = ", ".join(
+            f"{predictor.name(int(index))} {float(value):.1%}" for value, index in zip(*best, strict=True)
+        )
+        sparsity = "" if active is None else f"; {float(active[0]):.2%} of the code is active"
+        print(f"{path}: {told}{sparsity}")
     return 0
 
 

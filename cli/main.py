@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import sys
@@ -10,7 +9,6 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 # A file, not the screen: a traceback is for the bug report, not for the user.
 ERROR_LOG = "warplca-error.log"
@@ -54,7 +52,7 @@ def _dispatch(arguments: list[str]) -> int:
         build_parser().print_help()
         return 0
     namespace = parse(arguments)  # help and mistakes end here, before torch is loaded
-    from ..train.interrupt import Interrupted
+    from ..train.processes import Interrupted
     from . import commands
 
     try:
@@ -88,14 +86,6 @@ def _unexpected(error: Exception) -> int:
         f"this is a bug, please report it; {where}.",
         1,
     )
-
-
-def exit_with_hint(message: str, wrong: str, known: Sequence[str]) -> NoReturn:
-    """Print one sentence on stderr, with the nearest right name if there is one, and exit with code 2."""
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    print(f"warplca: {message}{hint}", file=sys.stderr)
-    raise SystemExit(USAGE)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
+import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
 from ..configs.load import preset_names
 from ..configs.plan import PLANS
-from .denoise import add_parser as _denoise
-from .export import FORMATS
-from .main import exit_with_hint
 
 DATA_HELP = (
     "cifar10-subset (embedded), a .npz file, torchvision:DIR (torchvision-download:DIR fetches it first), a folder "
@@ -19,6 +19,9 @@ DATA_HELP = (
 )
 CHECKPOINT_HELP = "folder that `warplca train` wrote, or a shipped classifier's name"
 OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.lam=0.3"
+
+FORMATS = ("onnx", "onnx-int8", "pt2", "aoti", "safetensors")
+USAGE = 2
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +35,14 @@ class Parser(argparse.ArgumentParser):
             message = f"{choice[1]!r} is not one of: {', '.join(names)};"
             exit_with_hint(message, choice[1], names)
         exit_with_hint(f"{message}; see `{self.prog} --help`.", "", [])
+
+
+def exit_with_hint(message: str, wrong: str, known: Sequence[str]) -> NoReturn:
+    """Print one sentence on stderr, with the nearest right name if there is one, and exit with code 2."""
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    print(f"warplca: {message}{hint}", file=sys.stderr)
+    raise SystemExit(USAGE)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -196,6 +207,24 @@ def _data(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("data", help=text, description=text)
     parser.add_argument("name", choices=("cifar10-c",), help="what to fetch")
     parser.add_argument("--out", default="data/CIFAR-10-C", help="folder for it (default: %(default)s)")
+
+
+def _denoise(commands: argparse._SubParsersAction) -> None:
+    text = "remove noise from PNG or JPEG photographs of any size; its strength is estimated from each"
+    parser = commands.add_parser("denoise", help=text, description=text)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG or JPEG files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results, DIR/NAME.png")
+    parser.add_argument(
+        "--lam", type=float, default=None, help="threshold; by default chosen from the estimated noise"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    parser.add_argument("--frontend", default=None, help="primed front-end, a name or a folder")
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        default=30,
+        help="cycles in all, shared among the shifts of the atoms' grid (default: %(default)s)",
+    )
 
 
 def _info(commands: argparse._SubParsersAction) -> None:

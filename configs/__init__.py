@@ -4,7 +4,6 @@ from .errors import InputError
 from .load import from_dict, load_config, preset_names
 from .plan import PLANS, AttackSetting, EvaluationPlan
 from .schema import ComparisonConfig, ModelConfig, RunConfig, TrainConfig
-from .study import StudyConfig
 
 __all__ = [
     "PLANS",
@@ -14,7 +13,6 @@ __all__ = [
     "InputError",
     "ModelConfig",
     "RunConfig",
-    "StudyConfig",
     "TrainConfig",
     "from_dict",
     "load_config",

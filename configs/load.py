@@ -11,9 +11,22 @@ from typing import Any, TypeVar
 import yaml
 
 from .errors import InputError, unknown_name
-from .merge import merge
+
+
+def merge(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested mappings over one another, key by key; later ones win, and none is changed."""
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            below = merged.get(key)
+            if isinstance(below, Mapping) and isinstance(value, Mapping):
+                value = merge(below, value)
+            merged[key] = value
+    return merged
+
 
 T = TypeVar("T")
+
 PRESETS = Path(__file__).parent
 
 
@@ -30,7 +43,7 @@ def load_config(cls: type[T], source: str | Path, kind: str, overrides: Sequence
         source: Name of a preset of ``kind``, the path of a YAML file, or several of them joined by ``+``, such as
             ``"warp-lca+resnet18+trades"``: later ones win, key by key. A file may begin with ``base:``, a name or a
             list of them, over which its own keys are laid.
-        kind: Folder of the presets.
+        kind: Folder of the presets: one of the package's, such as ``"train"``, or a path.
         overrides: Entries such as ``"train.epochs=20"``; the value is read as YAML.
 
     Raises:
@@ -60,7 +73,7 @@ def _read(source: str, kind: str, folder: Path, above: tuple[Path, ...]) -> Mapp
     if not path.is_file():
         if path.suffix in (".yaml", ".yml"):
             raise InputError(f"the configuration file {path} does not exist; give the path of a YAML file.")
-        raise unknown_name(f"{kind} preset", source, preset_names(kind))
+        raise unknown_name(f"{Path(kind).name} preset", source, preset_names(kind))
     if path in above:
         raise InputError(f"{path.name} is its own base: {' -> '.join(p.name for p in (*above, path))}.")
     try:

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from .errors import InputError
-from .load import from_dict
-from .merge import merge
+from .load import from_dict, merge
 from .plan import EvaluationPlan
 from .recipe import TrainConfig
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..configs.errors import InputError
 from .corruptions.generate import SEVERITIES, check_severity
-from .corruptions.manifest import MANIFEST, Manifest
 from .corruptions.table import ALIASES, CORRUPTIONS, canonical_name
+from .corruptions.write import MANIFEST, Manifest
 from .dataset import ImageDataset
-from .official import OFFICIAL_MD5
+from .download import OFFICIAL_MD5
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,11 @@
 """The robustness suite: evaluate, results store, compare, report."""
 
-from .compare import Comparison, compare
-from .evaluate import evaluate
-from .examples import corruption_example
-from .pictures import Example, difference_picture
-from .report import write_report
-from .store import ResultsStore
+from .compare.compare import compare
+from .compare.wording import Comparison
+from .measure.evaluate import evaluate
+from .report.page import write_report
+from .report.pictures import Example, corruption_example, difference_picture
+from .results.store import ResultsStore
 
 __all__ = [
     "Comparison",

@@ -1,18 +1,19 @@
 """Thresholds, dictionary, solver, LCA, predictor, WARP-LCA, priming, equaliser, sparse-coding metrics."""
 
-from .dictionary import ConvDictionary
 from .encoding import Encoding
 from .equaliser import Equaliser
-from .lca import LCA
-from .metrics import active_fraction, energy, fixed_point_residual
-from .noise import noise_level, raised_lam
-from .predictor import StatePredictor
 from .pretrained import load_frontend, save_frontend, shipped_frontends
-from .priming import PrimingPlan, measure, prime
-from .solver import Schedule, SolveStatistics, solve
+from .priming import measure, prime
+from .priming.stages import PrimingPlan
+from .sparse.dictionary import ConvDictionary
+from .sparse.lca import LCA
+from .sparse.metrics import SolveStatistics, active_fraction, energy, fixed_point_residual
+from .sparse.noise import noise_level, raised_lam
+from .sparse.schedule import Schedule
+from .sparse.solver import solve
+from .sparse.threshold import THRESHOLDS, Threshold
+from .sparse.warp import StatePredictor, WarpLCA
 from .standardise import Standardised, standardise
-from .threshold import THRESHOLDS, Threshold
-from .warp import WarpLCA
 
 __all__ = [
     "LCA",

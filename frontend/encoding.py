@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from .operator import ConvOperator
+from .sparse.operator import ConvOperator
 from .standardise import Standardised
 
 Output = Literal["code", "reconstruction"]

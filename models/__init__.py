@@ -1,15 +1,14 @@
 """Classifiers: a front-end before a timm backbone; checkpoints and export."""
 
-from . import registry as _registry  # noqa: F401 - registers the models with timm
+from ..frontend.conv import ConvFrontend
+from . import timm_models as _timm_models  # noqa: F401 - registers the models with timm
 from .backbones import create_backbone
-from .checkpoint import load_checkpoint, read_card, save_checkpoint
-from .classifier import Classifier, build_classifier, create_classifier
-from .conv import ConvFrontend
-from .export import ExportCheck
-from .export_onnx import QuantisedCheck, export_onnx, export_quantised
-from .export_program import export_compiled, export_program
+from .checkpoint import read_card, save_checkpoint, shipped_checkpoints
+from .classifier import Classifier, build_classifier, create_classifier, load_checkpoint
+from .export.checked import ExportCheck
+from .export.onnx_file import QuantisedCheck, export_onnx, export_quantised
+from .export.program import export_compiled, export_program
 from .predictor import Predictor, open_predictor
-from .shipped import shipped_checkpoints
 
 __all__ = [
     "Classifier",

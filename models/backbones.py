@@ -11,7 +11,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from ..configs.errors import InputError, unknown_name
-from .conv import ConvFrontend
+from ..frontend.conv import ConvFrontend
 from .wide_resnet import WideResNet
 
 default_cfgs = generate_default_cfgs(

@@ -1,4 +1,7 @@
-"""Checkpoint folders: ``model.safetensors``, ``config.json``, ``README.md``, ``SHA256SUMS``; nothing is unpickled."""
+"""Checkpoint folders: ``model.safetensors``, ``config.json``, ``README.md``, ``SHA256SUMS``; nothing is unpickled.
+
+Those inside the package are found by name.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,46 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import timm
 import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from .. import __version__
-from ..configs import InputError, ModelConfig, from_dict
+from ..configs import InputError
 from ..configs.atomic import folder_written_whole
 from .card import model_card
-from .classifier import Classifier, build_classifier, data_config
 from .integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
-from .registry import architecture, model_arguments
-from .shipped import checkpoint_folder, shipped_checkpoints
+from .timm_api import TimmAPI, architecture, data_config, model_arguments
+
+SHIPPED = Path(__file__).parent / "pretrained"
+
+
+def shipped_checkpoints() -> list[str]:
+    """Names of the classifiers inside the package, which ``load_checkpoint`` takes in place of a folder."""
+    return sorted(folder.name for folder in SHIPPED.glob("*") if (folder / "config.json").is_file())
+
+
+def checkpoint_folder(source: str | Path) -> Path:
+    """Return the folder that is meant: one of the user's, or else a shipped classifier of that name."""
+    folder = Path(source)
+    if not folder.exists() and str(source) in shipped_checkpoints():
+        return SHIPPED / str(source)
+    return folder
+
 
 FORMAT = 1
+
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
 FILES = (WEIGHTS, CONFIG, CARD, MANIFEST)
 
 
 def save_checkpoint(
-    model: Classifier,
+    model: TimmAPI,
     folder: str | Path,
     *,
     class_names: Sequence[str] | None = None,
@@ -65,7 +85,7 @@ def save_checkpoint(
         )
 
 
-def write_files(model: Classifier, folder: Path, **told: Any) -> None:
+def write_files(model: TimmAPI, folder: Path, **told: Any) -> None:
     """Write a checkpoint's files into a folder; keyword arguments are those of :func:`save_checkpoint`."""
     config = describe(model, {**model.about, **{key: v for key, v in told.items() if v is not None}})
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -75,7 +95,7 @@ def write_files(model: Classifier, folder: Path, **told: Any) -> None:
     write_manifest(folder, (WEIGHTS, CONFIG))  # the card is for people, who may edit it
 
 
-def describe(model: Classifier, about: Mapping[str, Any]) -> dict[str, Any]:
+def describe(model: TimmAPI, about: Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's ``config.json``: timm's keys, so that timm can rebuild the model, and our own."""
     if not model.num_classes:
         raise InputError("the model has no classification layer; call reset_classifier(num_classes) first.")
@@ -137,28 +157,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def load_checkpoint(folder: str | Path) -> Classifier:
-    """Rebuild a classifier from a checkpoint folder, in evaluation mode; nothing is ever unpickled.
-
-    Args:
-        folder: The folder, or the name of a shipped classifier (``shipped_checkpoints()``).
-
-    Raises:
-        InputError: If a file is missing, truncated or changed, the folder holds a pickle, or the weights belong
-            to another architecture.
-    """
-    folder = checkpoint_folder(folder)
-    card = read_card(folder)
-    config = from_dict(ModelConfig, card["warplca"]["model"], where=f"{folder}/config.json")
-    model = build_classifier(config, load_weights=False)
-    load_weights(model, folder / WEIGHTS)
-    keys = ("class_names", "training", "results", "evidence")
-    model.about = {key: card["warplca"][key] for key in keys if key in card["warplca"]}
-    model.about["image_size"] = tuple(card["pretrained_cfg"]["input_size"][1:])
-    return model.eval()
-
-
-def load_weights(model: Classifier, path: Path) -> None:
+def load_weights(model: TimmAPI, path: Path) -> None:
     """Load a safetensors file into a classifier; every tensor must match by name and shape."""
     if not path.is_file():
         raise InputError(f"{path.parent} holds no model.safetensors; copy the whole checkpoint folder.")
@@ -182,3 +181,58 @@ def load_weights(model: Classifier, path: Path) -> None:
             f"with front-end {model.config.frontend!r}, first {differing[0]!r}; load it with its own config.json."
         )
     model.load_state_dict(state)
+
+
+class HubAPI(ModelHubMixin):
+    """``save_pretrained``, ``push_to_hub`` and ``from_pretrained`` in terms of checkpoint folders."""
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_files(cast(TimmAPI, self), save_directory)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Self:
+        """Load a checkpoint folder."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a classifier from a checkpoint folder or from a Hub repository, in evaluation mode.
+
+        Only ``model.safetensors``, ``config.json``, the manifest and the card are downloaded, and checked like any
+        checkpoint folder. Nothing is unpickled.
+
+        Args:
+            pretrained_model_name_or_path: A folder, the name of a shipped classifier, or a repository "user/name".
+            revision: Branch, tag or commit of the repository.
+            cache_dir: Where downloads are kept.
+            force_download: Whether to download again what is there already.
+            local_files_only: Whether to use only what was downloaded before.
+            token: Access token for private repositories.
+
+        Raises:
+            InputError: If it is neither a folder nor a repository's name, or no sound checkpoint.
+        """
+        source = str(pretrained_model_name_or_path)
+        if not checkpoint_folder(source).is_dir():
+            if len(source.split("/")) != 2 or source.startswith((".", "/")):
+                raise InputError(
+                    f"there is no checkpoint folder {source}; give a folder, or a Hub repository as 'user/name'."
+                )
+            options: dict[str, Any] = {
+                "revision": revision,
+                "cache_dir": cache_dir,
+                "force_download": force_download,
+                "local_files_only": local_files_only,
+                "token": token,
+            }
+            source = snapshot_download(source, allow_patterns=list(FILES), library_name="warplca", **options)
+        return cls.from_folder(source)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig, from_dict
 from ..frontend import LCA, Encoding, Equaliser, WarpLCA, active_fraction, standardise
+from ..frontend.conv import ConvFrontend
 from ..frontend.pretrained import load_frontend, predictor_size
 from .backbones import create_backbone
-from .conv import ConvFrontend
-from .hub import HubAPI
-from .timm_api import TimmAPI
+from .checkpoint import WEIGHTS, HubAPI, checkpoint_folder, load_weights, read_card
+from .timm_api import TimmAPI, data_config
 
 
 class Classifier(TimmAPI, HubAPI):
@@ -63,6 +63,11 @@ class Classifier(TimmAPI, HubAPI):
         shape = (1, -1, 1, 1)
         self.register_buffer("mean", torch.tensor(mean or (0.0,)).reshape(shape), persistent=False)
         self.register_buffer("std", torch.tensor(std or (1.0,)).reshape(shape), persistent=False)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Classifier:
+        """Load a checkpoint folder; see :func:`load_checkpoint`."""
+        return load_checkpoint(folder)
 
     def features(self, images: Tensor, *, distil: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what the backbone sees, and what the front-end tells for training and display.
@@ -133,28 +138,6 @@ class Classifier(TimmAPI, HubAPI):
         if self.fixed_normalisation:
             return (images - self.mean) / self.std
         return standardise(images).images
-
-
-def data_config(config: ModelConfig, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Return what timm's data pipeline must know of a classifier; pixels in [0, 1] mean no normalisation there.
-
-    Args:
-        config: The classifier's configuration.
-        image_size: Height and width; None takes those of a pretrained backbone, or 32 x 32.
-    """
-    known = timm.models.get_pretrained_cfg(config.backbone)
-    size = image_size or (known.input_size[1:] if config.pretrained and known else (32, 32))
-    layer = known.classifier if known else None
-    return {
-        "input_size": (config.in_channels, *size),
-        "fixed_input_size": False,
-        "mean": (0.0,) * config.in_channels,
-        "std": (1.0,) * config.in_channels,
-        "crop_pct": 1.0,
-        "interpolation": "bicubic",
-        "first_conv": None,
-        "classifier": f"backbone.{layer}" if isinstance(layer, str) else None,
-    }
 
 
 def create_classifier(
@@ -243,6 +226,27 @@ def _build_frontend(config: ModelConfig, *, load_weights: bool) -> nn.Module | N
     if config.frontend_weights and load_weights:
         load_frontend(layer, config.frontend_weights)
     return layer
+
+
+def load_checkpoint(folder: str | Path) -> Classifier:
+    """Rebuild a classifier from a checkpoint folder, in evaluation mode; nothing is ever unpickled.
+
+    Args:
+        folder: The folder, or the name of a shipped classifier (``shipped_checkpoints()``).
+
+    Raises:
+        InputError: If a file is missing, truncated or changed, the folder holds a pickle, or the weights belong
+            to another architecture.
+    """
+    folder = checkpoint_folder(folder)
+    card = read_card(folder)
+    config = from_dict(ModelConfig, card["warplca"]["model"], where=f"{folder}/config.json")
+    model = build_classifier(config, load_weights=False)
+    load_weights(model, folder / WEIGHTS)
+    keys = ("class_names", "training", "results", "evidence")
+    model.about = {key: card["warplca"][key] for key in keys if key in card["warplca"]}
+    model.about["image_size"] = tuple(card["pretrained_cfg"]["input_size"][1:])
+    return model.eval()
 
 
 def check_range(images: Tensor, *, refuse: bool = True) -> None:

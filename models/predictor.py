@@ -81,7 +81,7 @@ def open_predictor(path: str | Path, *, native: bool = False) -> Predictor:
 
 
 def _from_folder(path: Path) -> Predictor:
-    from .checkpoint import load_checkpoint
+    from .classifier import load_checkpoint
 
     model = load_checkpoint(path)
 
@@ -95,7 +95,7 @@ def _from_folder(path: Path) -> Predictor:
 
 
 def _from_onnx(path: Path) -> Predictor:
-    from .export_onnx import KEY, session_of
+    from .export.onnx_file import KEY, session_of
 
     session = session_of(path)
     told = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
@@ -110,7 +110,7 @@ def _from_onnx(path: Path) -> Predictor:
 
 
 def _from_program(path: Path, native: bool) -> Predictor:
-    from .export_program import load_program
+    from .export.program import load_program
 
     call, told = load_program(path, native=native)
     if "input_size" not in told:

@@ -1,13 +1,33 @@
-"""The methods by which timm and its users handle a model, on a classifier with a front-end."""
+"""What timm and its users expect of a model: its name, arguments, data configuration and methods."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, cast
 
+import timm
 from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig
+
+# Every name here is a model of timm's (or of backbones.py) that takes ``in_chans``; add one and it is registered.
+BACKBONES = (
+    "resnet10_slim",
+    "resnet18",
+    "resnet26",
+    "resnet34",
+    "resnet50",
+    "wide_resnet50_2",
+    "wrn_16_4",
+    "wrn_28_10",
+    "resnext50_32x4d",
+    "convnext_atto",
+    "convnext_nano",
+    "efficientnet_b0",
+    "mobilenetv3_small_100",
+)
+
+GENERIC = "warplca_classifier"
 
 
 class TimmAPI(nn.Module):
@@ -16,6 +36,7 @@ class TimmAPI(nn.Module):
     backbone: nn.Module
     config: ModelConfig
     num_classes: int
+    about: dict[str, Any]
 
     def backbone_input(self, images: Tensor) -> Tensor:
         """Return what the backbone sees of pixels in [0, 1]."""
@@ -95,3 +116,43 @@ class TimmAPI(nn.Module):
         atoms = {name for name, _ in self.named_parameters() if name.endswith("dictionary.weight")}
         own = getattr(self.backbone, "no_weight_decay", set)()
         return atoms | {f"backbone.{name}" for name in own}
+
+
+def architecture(backbone: str) -> str:
+    """Return the registered name for a backbone; :data:`GENERIC` for one outside the table."""
+    return f"warplca_{backbone}" if backbone in BACKBONES else GENERIC
+
+
+def model_arguments(config: ModelConfig) -> dict[str, Any]:
+    """Return the keyword arguments by which timm rebuilds a classifier; primed weights are in its checkpoint."""
+    values = asdict(config)
+    values["in_chans"] = values.pop("in_channels")
+    values["backbone_pretrained"] = values.pop("pretrained")
+    values["frontend"] = config.frontend or "none"  # timm leaves out arguments that are None
+    for name in ("num_classes", "frontend_weights"):
+        del values[name]
+    if config.backbone in BACKBONES:
+        del values["backbone"]
+    return values
+
+
+def data_config(config: ModelConfig, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return what timm's data pipeline must know of a classifier; pixels in [0, 1] mean no normalisation there.
+
+    Args:
+        config: The classifier's configuration.
+        image_size: Height and width; None takes those of a pretrained backbone, or 32 x 32.
+    """
+    known = timm.models.get_pretrained_cfg(config.backbone)
+    size = image_size or (known.input_size[1:] if config.pretrained and known else (32, 32))
+    layer = known.classifier if known else None
+    return {
+        "input_size": (config.in_channels, *size),
+        "fixed_input_size": False,
+        "mean": (0.0,) * config.in_channels,
+        "std": (1.0,) * config.in_channels,
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "first_conv": None,
+        "classifier": f"backbone.{layer}" if isinstance(layer, str) else None,
+    }

@@ -1,1 +1,1 @@
-"""The quick start and the study: public calls in sequence."""
+"""The quick start and jobs of several stages: public calls in sequence."""

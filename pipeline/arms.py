@@ -29,7 +29,7 @@ from ..data import ImageDataset
 from ..eval import ResultsStore, evaluate
 from ..models import load_checkpoint
 from ..train import Interrupted, train
-from ..train.interrupt import stop_requested
+from ..train.processes import stop_requested
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def _write_report(
     chosen: str,
     seconds: float,
 ) -> Path:
-    from ..eval.report import write_report
+    from ..eval.report.page import write_report
 
     seed = config.seeds[0]
     first = {arm: models[arm, seed] for arm in config.arms}

@@ -1,4 +1,4 @@
-"""Denoise photographs of any size with a primed front-end."""
+"""Denoise photographs of any size with a primed front-end, averaged over the shifts of its grid."""
 
 from __future__ import annotations
 
@@ -6,22 +6,58 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..configs.errors import InputError
 from ..frontend import WarpLCA, noise_level
-from ..frontend.cycle_spinning import CycleSpinning
-from ..frontend.noise_rule import load_noise_rule
+from ..frontend.pretrained import load_noise_rule
+from ..frontend.sparse.lca import LCA
 from .photograph import read_photograph, write_photograph
 
+
+class CycleSpinning(nn.Module):
+    """Mean reconstruction over all shifts of the image against the atoms' grid (Coifman and Donoho 1995).
+
+    At stride s a code depends on where its grid lies; the errors of the s^2 reconstructions partly cancel. At stride 1
+    there is one shift, and this is the layer itself.
+
+    Args:
+        layer: Any LCA layer; ``output`` must be "reconstruction".
+        iterations: Cycles in all, shared equally among the shifts, rounded down, at least one each.
+    """
+
+    def __init__(self, layer: LCA, iterations: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.shifts = tuple(product(range(layer.dictionary.stride), repeat=2))
+        layer.iterations = max(1, iterations // len(self.shifts))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Restore images, (N, C, H, W), pixels in [0, 1]; the result has the same shape and is not clipped."""
+        return self.restore(images)[0]
+
+    def restore(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``forward`` gives, and the lambda of the image that is not shifted."""
+        restored = []
+        for down, right in self.shifts:
+            encoding = self.layer.encode(F.pad(images, (right, 0, down, 0), mode="replicate"))
+            restored.append((encoding.output[..., down:, right:], encoding.lam))
+        output = sum(part for part, _ in restored[1:]) + restored[0][0]
+        return output / len(restored), restored[0][1]
+
+
 TILE = 512  # pixels: what bounds memory, about half a gigabyte at stride 1
+
 OVERLAP = 64  # pixels over which neighbouring tiles are blended
+
 FRONTEND = "cifar10-64x9s2-soft"  # shrinking averages noise away; a hard threshold keeps what passes it
+
 ITERATIONS = 30
 
 

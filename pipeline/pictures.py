@@ -10,7 +10,7 @@ import torch
 
 from .. import __version__
 from ..attacks import run_attack
-from ..attacks.suites import PLAIN_KIND, kind_of
+from ..attacks.suite.catalogue import PLAIN_KIND, kind_of
 from ..configs import ComparisonConfig, EvaluationPlan
 from ..data import CORRUPTION_GROUPS, ImageDataset, corrupt
 from ..eval import Example, corruption_example, difference_picture

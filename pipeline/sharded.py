@@ -22,10 +22,10 @@ from accelerate.utils import broadcast_object_list
 from ..configs import EvaluationPlan, InputError
 from ..configs.plan import resolve_plan
 from ..data import ImageDataset, write_corruptions
-from ..data.corruptions.manifest import Manifest
+from ..data.corruptions.write import Manifest
 from ..eval import ResultsStore, evaluate
-from ..eval.inference import Model
-from ..eval.planning import corruption_names
+from ..eval.measure.inference import Model
+from ..eval.measure.planning import corruption_names
 
 
 def processes() -> PartialState:

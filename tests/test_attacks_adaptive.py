@@ -17,15 +17,14 @@ from warplca.attacks import (
     find_iterative_layers,
     run_attack,
 )
-from warplca.attacks.adaptive import ADAPTIVE, Ensemble
+from warplca.attacks.access import CountingModel
+from warplca.attacks.adaptive.code_attack import CodeAttack, _foreign_codes
+from warplca.attacks.adaptive.ensemble import ADAPTIVE, Ensemble, ViewAttack
+from warplca.attacks.adaptive.layers import LayerView
+from warplca.attacks.adaptive.modules import ThroughModules
+from warplca.attacks.adaptive.views import EstimatedView, SmoothedView
 from warplca.attacks.autoattack import AutoAttack
 from warplca.attacks.checks import NotApplicable
-from warplca.attacks.code_attack import CodeAttack, _foreign_codes
-from warplca.attacks.counting import CountingModel
-from warplca.attacks.gradient_breaks import ThroughModules
-from warplca.attacks.layer_views import LayerView
-from warplca.attacks.sampled_views import EstimatedView, SmoothedView
-from warplca.attacks.view_attack import ViewAttack
 from warplca.configs.errors import InputError
 
 

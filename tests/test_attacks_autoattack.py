@@ -12,8 +12,7 @@ from pyautoattack import checks as library_checks
 from torch import Tensor, nn
 
 from warplca.attacks import ThreatModel, run_attack
-from warplca.attacks.autoattack import AutoAttack
-from warplca.attacks.square import tiles_fit
+from warplca.attacks.autoattack import AutoAttack, tiles_fit
 from warplca.configs.errors import InputError
 
 NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}

@@ -7,7 +7,7 @@ from scipy.optimize import root_scalar
 from torch import Tensor
 
 from warplca.attacks import ThreatModel
-from warplca.attacks.ball import BallError, enforce, project, scale_into_ball
+from warplca.attacks.threat import BallError, enforce, project, scale_into_ball
 
 NORMS = ["linf", "l2", "l1"]
 

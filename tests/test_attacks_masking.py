@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from warplca.attacks import ThreatModel, masking_verdict
-from warplca.attacks.ascent import ascend, direction
-from warplca.attacks.masking import (
+from warplca.attacks.gradient_descent import ascend, direction
+from warplca.attacks.suite.masking import (
+    Prober,
     accuracy_falls_to_zero,
     correlation,
     gradients_agree,
@@ -17,7 +18,6 @@ from warplca.attacks.masking import (
     many_steps_beat_one,
     nothing_beats_plain_gradients,
 )
-from warplca.attacks.probes import Prober
 
 
 def flags(*true: int, size: int = 100) -> Tensor:

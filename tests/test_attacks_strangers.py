@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from toy_defences import SIZE, gradient, through
 
 from warplca.attacks import run_attack, run_suite, suite_attacks
-from warplca.attacks.gradient_breaks import ThroughModules
+from warplca.attacks.adaptive.modules import ThroughModules
 from warplca.configs.errors import InputError
 
 CHEAP = ("fgsm", "bpda-smooth", "bpda-calls", "bpda-modules", "bpda-modules-coarse", "noise")

@@ -21,10 +21,10 @@ from warplca.attacks import (
     run_suite,
     suite_attacks,
 )
-from warplca.attacks.autoattack import AutoAttack
 from warplca.attacks.base import BatchwiseAttack
-from warplca.attacks.sampled_views import EstimatedView
-from warplca.attacks.view_attack import ViewAttack
+from warplca.attacks.adaptive.ensemble import ViewAttack
+from warplca.attacks.adaptive.views import EstimatedView
+from warplca.attacks.autoattack import AutoAttack
 from warplca.configs.errors import InputError
 from warplca.frontend import WarpLCA
 

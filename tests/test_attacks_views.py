@@ -13,13 +13,11 @@ from warplca.attacks import (
     find_iterative_layers,
     iterative_settings,
 )
+from warplca.attacks.adaptive.ensemble import ViewAttack
+from warplca.attacks.adaptive.layers import LayerView
+from warplca.attacks.adaptive.modules import ThroughModules, suspicious_modules
+from warplca.attacks.adaptive.views import EstimatedView, LookThroughCalls, SmoothedView, View
 from warplca.attacks.checks import NotApplicable
-from warplca.attacks.function_view import LookThroughCalls
-from warplca.attacks.gradient_breaks import ThroughModules, suspicious_modules
-from warplca.attacks.layer_views import LayerView
-from warplca.attacks.sampled_views import EstimatedView, SmoothedView
-from warplca.attacks.view_attack import ViewAttack
-from warplca.attacks.views import View
 from warplca.configs.errors import InputError
 
 LAYER_VIEWS = [

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from warplca.data import load_dataset
 from warplca.frontend import LCA, WarpLCA
-from warplca.frontend.cycle_spinning import CycleSpinning
+from warplca.pipeline.denoise import CycleSpinning
 
 
 def test_mean_over_shifts() -> None:

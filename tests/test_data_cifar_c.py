@@ -10,7 +10,7 @@ import pytest
 
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset, corrupt, load_dataset, open_cifar_c, write_corruptions
-from warplca.data.official import OFFICIAL_MD5
+from warplca.data.download import OFFICIAL_MD5
 
 NAMES = ("fog", "contrast")
 

@@ -15,7 +15,7 @@ import pytest
 
 from warplca.configs.errors import InputError
 from warplca.data import download_cifar_c
-from warplca.data.official import Archive
+from warplca.data.download import Archive
 
 
 def archive_bytes() -> bytes:

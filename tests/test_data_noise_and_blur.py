@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from warplca.data import corrupt
-from warplca.data.corruptions import blur, noise
+from warplca.data.corruptions import blur, pixelwise
 from warplca.data.corruptions.generate import random_stream
 
 GENERATOR = np.random.default_rng(3)
@@ -67,9 +67,9 @@ def test_impulses_hit_the_published_share_of_channel_values(severity: int, amoun
 def test_noise_formulas_are_the_generators():
     x = IMAGES[1] / 255
     expected = np.clip(x + x * streams()[1].normal(0, 0.2, x.shape), 0, 1) * 255
-    assert np.array_equal(noise.speckle_noise(IMAGES, streams(), 0.2)[1], expected)
+    assert np.array_equal(pixelwise.speckle_noise(IMAGES, streams(), 0.2)[1], expected)
     expected = np.clip(streams()[1].poisson(x * 50) / 50, 0, 1) * 255
-    assert np.array_equal(noise.shot_noise(IMAGES, streams(), 50)[1], expected)
+    assert np.array_equal(pixelwise.shot_noise(IMAGES, streams(), 50)[1], expected)
 
 
 # Blur

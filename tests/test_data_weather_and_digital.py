@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from warplca.configs.errors import InputError
 from warplca.data import corrupt
-from warplca.data.corruptions import coding, colour, elastic, weather
+from warplca.data.corruptions import digital, pixelwise, weather
 from warplca.data.corruptions.generate import random_stream
 
 GENERATOR = np.random.default_rng(3)
@@ -134,17 +134,17 @@ def test_water_without_a_drop_leaves_the_image():
 def test_hsv_agrees_with_the_standard_library_both_ways():
     pixels = GENERATOR.random((200, 3))
     pixels[::3] = np.round(pixels[::3] * 3) / 3  # ties between channels, greys
-    hsv = np.stack(colour.rgb_to_hsv(pixels), axis=-1)
+    hsv = np.stack(pixelwise.rgb_to_hsv(pixels), axis=-1)
     assert np.abs(hsv - [colorsys.rgb_to_hsv(*pixel) for pixel in pixels]).max() < 1e-12
     back = [colorsys.hsv_to_rgb(*pixel) for pixel in hsv]
-    assert np.abs(colour.hsv_to_rgb(*hsv.T) - back).max() < 1e-12
+    assert np.abs(pixelwise.hsv_to_rgb(*hsv.T) - back).max() < 1e-12
 
 
 def test_colour_changes_in_closed_form():
-    assert np.array_equal(colour.saturate(grey(90, 1), 2.5, 0).round(), grey(90, 1))
-    assert colour.brightness(grey(100, 1), 0.2) == pytest.approx(151)
-    assert colour.brightness(grey(240, 1), 0.3) == pytest.approx(255)
-    flattened = colour.contrast(IMAGES, 0.15)
+    assert np.array_equal(pixelwise.saturate(grey(90, 1), 2.5, 0).round(), grey(90, 1))
+    assert pixelwise.brightness(grey(100, 1), 0.2) == pytest.approx(151)
+    assert pixelwise.brightness(grey(240, 1), 0.3) == pytest.approx(255)
+    flattened = pixelwise.contrast(IMAGES, 0.15)
     means = IMAGES.mean(axis=(1, 2), keepdims=True)
     assert np.abs(flattened - (means + 0.15 * (IMAGES - means))).max() < 1e-9
 
@@ -153,12 +153,12 @@ def test_pixelate_averages_whole_blocks():
     image = IMAGES[:1, :12, :16]
     across = np.floor(image.reshape(1, 12, 4, 4, 3).mean(axis=3) + 0.5)
     blocks = np.floor(across.reshape(1, 3, 4, 4, 3).mean(axis=2) + 0.5)
-    assert np.array_equal(coding.pixelate(image, 0.25), blocks.repeat(4, axis=1).repeat(4, axis=2))
+    assert np.array_equal(digital.pixelate(image, 0.25), blocks.repeat(4, axis=1).repeat(4, axis=2))
 
 
 def test_jpeg_hurts_more_at_lower_quality():
     losses = [
-        np.abs(coding.jpeg_compression(IMAGES, quality) - IMAGES.astype(int)).mean()
+        np.abs(digital.jpeg_compression(IMAGES, quality) - IMAGES.astype(int)).mean()
         for quality in (90, 50, 10)
     ]
     assert losses[0] < losses[1] < losses[2]
@@ -171,7 +171,7 @@ def test_jpeg_hurts_more_at_lower_quality():
 def test_sampling_equals_scipys(border: str):
     images = GENERATOR.random((2, 6, 9, 3))
     rows, columns = GENERATOR.uniform(-13, 19, (2, 2, 5, 4))
-    found = elastic.sample(images, rows, columns, border)  # type: ignore[arg-type]
+    found = digital.sample(images, rows, columns, border)  # type: ignore[arg-type]
     for index, channel in np.ndindex(2, 3):
         expected = ndimage.map_coordinates(
             images[index, :, :, channel], [rows[index], columns[index]], order=1, mode=border
@@ -181,7 +181,7 @@ def test_sampling_equals_scipys(border: str):
 
 def test_affine_map_sends_the_three_points_where_it_should():
     shifts = GENERATOR.uniform(-3, 3, (4, 3, 2))
-    rows, columns = elastic.affine_positions(32, 32, shifts)
+    rows, columns = digital.affine_positions(32, 32, shifts)
     for image, shift in enumerate(shifts):
         for (x, y), (dx, dy) in zip(((26, 26), (26, 6), (6, 6)), shift, strict=True):
             at = [[y + dy], [x + dx]]
@@ -190,7 +190,7 @@ def test_affine_map_sends_the_three_points_where_it_should():
 
 
 def test_elastic_transform_without_motion_is_the_identity():
-    assert np.abs(elastic.elastic_transform(IMAGES, streams(), 0, 0, 0) - IMAGES).max() < 1e-9
+    assert np.abs(digital.elastic_transform(IMAGES, streams(), 0, 0, 0) - IMAGES).max() < 1e-9
 
 
 def test_elastic_displacement_is_smoothed_uniform_noise():
@@ -202,5 +202,5 @@ def test_elastic_displacement_is_smoothed_uniform_noise():
         for _ in range(2)
     )
     rows, columns = np.mgrid[:13, :18]
-    expected = elastic.sample(image.astype(float), (rows + dy)[None], (columns + dx)[None], "reflect")
-    assert np.abs(elastic.elastic_transform(image, streams(1), 3.2, 1.28, 0) - expected).max() < 1e-9
+    expected = digital.sample(image.astype(float), (rows + dy)[None], (columns + dx)[None], "reflect")
+    assert np.abs(digital.elastic_transform(image, streams(1), 3.2, 1.28, 0) - expected).max() < 1e-9

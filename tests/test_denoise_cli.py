@@ -16,7 +16,7 @@ from PIL import Image
 from warplca.cli.main import main
 from warplca.data import load_dataset
 from warplca.frontend import WarpLCA, noise_level, save_frontend, shipped_frontends
-from warplca.frontend.noise_rule import NoiseRule, load_noise_rule, save_noise_rule
+from warplca.frontend.pretrained import NoiseRule, load_noise_rule, save_noise_rule
 from warplca.pipeline.denoise import FRONTEND, OVERLAP, _ramp, _spans, denoise
 from warplca.pipeline.photograph import read_photograph
 

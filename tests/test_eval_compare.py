@@ -14,7 +14,7 @@ from scipy import stats
 from warplca.configs.errors import InputError
 from warplca.data import ROBUSTBENCH_ORDER, STANDARD_CORRUPTIONS
 from warplca.eval import Comparison, ResultsStore, compare
-from warplca.eval.aggregate import (
+from warplca.eval.compare.aggregate import (
     accuracy_table,
     baseline_table,
     category_means,
@@ -23,9 +23,8 @@ from warplca.eval.aggregate import (
     normalised_corruption_error,
     severity_means,
 )
-from warplca.eval.cells import Condition, ImageSet
-from warplca.eval.records import CellResult
-from warplca.eval.statistics import holm, mcnemar_exact, seed_interval, welch, wilson_interval
+from warplca.eval.compare.statistics import holm, mcnemar_exact, seed_interval, welch, wilson_interval
+from warplca.eval.results.records import CellResult, Condition, ImageSet
 
 IMAGES = 120
 CLEAN = Condition("clean", "clean")

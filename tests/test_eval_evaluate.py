@@ -15,8 +15,8 @@ from warplca.configs.errors import InputError
 from warplca.configs.plan import PLANS, AttackSetting, EvaluationPlan, resolve_plan
 from warplca.data import ImageDataset, corrupt
 from warplca.eval import ResultsStore, evaluate
-from warplca.eval.cells import choose_images
-from warplca.eval.statistics import calibration_error
+from warplca.eval.compare.statistics import calibration_error
+from warplca.eval.results.records import choose_images
 
 CLASSES = ("dark", "middle", "bright")
 QUICK = EvaluationPlan(

@@ -17,12 +17,11 @@ from PIL import Image
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset
 from warplca.eval import Example, ResultsStore, compare, corruption_example, difference_picture, write_report
-from warplca.eval.cells import Condition, ImageSet
-from warplca.eval.palette import model_styles
-from warplca.eval.pictures import atom_mosaic, picture_address
-from warplca.eval.records import CellResult
-from warplca.eval.tables import corruption_accuracies, difference_maps, epsilon_lines, severity_lines
-from warplca.eval.wording import headline, lead
+from warplca.eval.compare.wording import headline, lead
+from warplca.eval.report.charts import corruption_accuracies, difference_maps, epsilon_lines, severity_lines
+from warplca.eval.report.figures import model_styles
+from warplca.eval.report.pictures import atom_mosaic, picture_address
+from warplca.eval.results.records import CellResult, Condition, ImageSet
 
 IMAGES = 200
 MODELS = {"none": 0, "conv": 20, "lca": 19, "warp-lca": 60}

@@ -14,8 +14,13 @@ from warplca.configs.errors import InputError
 from warplca.configs.plan import EvaluationPlan
 from warplca.data import EXTRA_CORRUPTIONS, STANDARD_CORRUPTIONS, ImageDataset, write_corruptions
 from warplca.eval import ResultsStore, compare, evaluate
-from warplca.eval.planning import corruption_names
-from warplca.eval.stream import CHUNK_BYTES, CorruptionTask, corrupted_chunks, split_positions
+from warplca.eval.measure.planning import (
+    CHUNK_BYTES,
+    CorruptionTask,
+    corrupted_chunks,
+    corruption_names,
+    split_positions,
+)
 
 PLAN = EvaluationPlan(("brightness", "gaussian_noise"), (2, 4), 15, batch_size=4)
 
@@ -109,7 +114,7 @@ def test_a_missing_file_is_named_before_any_work(dataset: ImageDataset, folder: 
 def test_approximate_jpeg_is_a_source_of_its_own(
     dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from warplca.eval import planning
+    from warplca.eval.measure import planning
 
     monkeypatch.setattr(planning, "agreement", lambda name: "approximate" if "jpeg" in name else "exact")
     plan = EvaluationPlan(("jpeg_compression", "contrast+jpeg_compression", "contrast"), (3,), 4)

@@ -14,7 +14,7 @@ from scipy import stats
 from torchmetrics.classification import MulticlassCalibrationError
 
 from warplca.configs.errors import InputError
-from warplca.eval.statistics import (
+from warplca.eval.compare.statistics import (
     calibration_error,
     cluster_bootstrap,
     cluster_permutation,

@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warplca.configs.errors import InputError
-from warplca.eval.cells import Condition, ImageSet
-from warplca.eval.records import COMPLETE, CellResult, pack, unpack
-from warplca.eval.statistics import wilson_interval
-from warplca.eval.store import ResultsStore
+from warplca.eval.compare.statistics import wilson_interval
+from warplca.eval.results.records import COMPLETE, CellResult, Condition, ImageSet, pack, unpack
+from warplca.eval.results.store import ResultsStore
 
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.int16)
 IMAGES = ImageSet("digits", "abc", np.array([10, 11, 2, 30, 4, 5, 600], dtype=np.int32), LABELS)

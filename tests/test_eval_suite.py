@@ -20,8 +20,8 @@ from warplca.configs.errors import InputError
 from warplca.configs.plan import PLANS, AttackSetting, EvaluationPlan
 from warplca.data import ImageDataset
 from warplca.eval import ResultsStore, compare, evaluate, write_report
-from warplca.eval.cells import choose_images
-from warplca.eval.trust import attack_sentences
+from warplca.eval.results.records import choose_images
+from warplca.eval.results.suites import attack_sentences
 
 THREAT = "linf 0.06"
 PLAN = EvaluationPlan(
@@ -117,7 +117,7 @@ def test_a_budget_gives_a_labelled_bound_that_a_later_run_lowers(
 ) -> None:
     model, store = Small().eval(), ResultsStore()
     clock = SimpleNamespace(monotonic=itertools.count(0.0, 10.0).__next__)
-    monkeypatch.setattr("warplca.attacks.suite.time", clock)
+    monkeypatch.setattr("warplca.attacks.suite.run.time", clock)
     cut = attacked(evaluate(model, dataset, SUITE, results=store, budget=0.5, progress=False)).iloc[0]
     monkeypatch.undo()
     assert cut["status"] == "bound so far"

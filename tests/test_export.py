@@ -13,16 +13,10 @@ from torch import nn
 
 from warplca.configs import InputError
 from warplca.data import load_dataset
-from warplca.models import (
-    create_classifier,
-    export,
-    export_compiled,
-    export_onnx,
-    export_program,
-    export_quantised,
-    flips,
-)
-from warplca.models.export_onnx import OPSET, OnnxBackend
+from warplca.models import create_classifier, export_compiled, export_onnx, export_program, export_quantised
+from warplca.models.export import checked as export
+from warplca.models.export import checked as flips
+from warplca.models.export.onnx_file import OPSET, OnnxBackend
 
 SMALL = {"kernel_size": 5, "features": 8, "iterations": 3, "lam": 0.1}
 
@@ -262,7 +256,7 @@ def test_int8_is_smaller_and_written_only_if_accuracy_holds(tmp_path, monkeypatc
     with torch.no_grad():
         agreed = (model(images).argmax(1) == labels).float().mean()
     assert agreed == 0.5
-    monkeypatch.setattr(sys.modules["warplca.models.export_onnx"], "MOST_LOST", -0.6)
+    monkeypatch.setattr(sys.modules["warplca.models.export.onnx_file"], "MOST_LOST", -0.6)
     with pytest.raises(InputError, match="int8 lowers accuracy from 50.0% .* nothing was written"):
         export_quantised(model, tmp_path / "no.onnx", images, labels, images[:50])
     assert not (tmp_path / "no.onnx").exists()

@@ -22,7 +22,7 @@ from warplca.models import (
     open_predictor,
     save_checkpoint,
 )
-from warplca.models.export_program import load_program
+from warplca.models.export.program import load_program
 
 SMALL = {"kernel_size": 5, "features": 8, "iterations": 2, "lam": 0.1}
 NAMES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -15,7 +15,7 @@ from warplca.configs.recipe import AverageConfig
 from warplca.frontend import standardise
 from warplca.frontend.equaliser import CENTRES, Equaliser, band_weights, cosines, transformed
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
-from warplca.train.average import WeightAverage
+from warplca.train.optim import WeightAverage
 from warplca.train.perturb import still
 
 SIZES = [(32, 32), (13, 22), (7, 5), (3, 1)]

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 import warplca
 from warplca.data import load_dataset
 from warplca.frontend import LCA, THRESHOLDS, Schedule, WarpLCA, save_frontend, shipped_frontends, solve
-from warplca.frontend.schedule_search import search_schedule
-from warplca.frontend.steps import LearnedSteps
-from warplca.frontend.stopping import solve_until
+from warplca.frontend.priming.preparation import search_schedule
+from warplca.frontend.sparse.schedule import LearnedSteps
+from warplca.frontend.sparse.solver import solve_until
 
 
 def images(*shape, seed=0, dtype=torch.float32):

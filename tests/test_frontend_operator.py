@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from warplca.configs import InputError
 from warplca.frontend import ConvDictionary
-from warplca.frontend.functional import state_size
-from warplca.frontend.operator import ConvOperator
-from warplca.frontend.spectrum import spectral_bound
+from warplca.frontend.sparse.functional import state_size
+from warplca.frontend.sparse.operator import ConvOperator
+from warplca.frontend.sparse.spectrum import spectral_bound
 
 geometry = st.integers(1, 10).flatmap(lambda k: st.tuples(st.just(k), st.integers(1, min(k, 4))))
 sizes = st.tuples(st.integers(10, 40), st.integers(10, 33))

@@ -8,10 +8,10 @@ import torch
 from warplca.configs import InputError
 from warplca.data import load_dataset
 from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, solve
-from warplca.frontend.dynamics import step, step_without_gradient
-from warplca.frontend.implicit import solve_adjoint
-from warplca.frontend.solver import accelerated_schedule, check_overflow, cold_start, plain_schedule
-from warplca.frontend.stopping import solve_until
+from warplca.frontend.sparse.dynamics import step, step_without_gradient
+from warplca.frontend.sparse.implicit import solve_adjoint
+from warplca.frontend.sparse.schedule import accelerated_schedule, plain_schedule
+from warplca.frontend.sparse.solver import check_overflow, cold_start, solve_until
 
 SIZE = (19, 23)
 

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from warplca.configs import InputError
 from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, Schedule, WarpLCA, save_frontend, solve
-from warplca.frontend.dynamics import step
-from warplca.frontend.functional import state_size
-from warplca.frontend.preconditioner import DAMPING
+from warplca.frontend.sparse.dynamics import step
+from warplca.frontend.sparse.functional import state_size
+from warplca.frontend.sparse.spectrum import DAMPING
 
 
 def coherent(kernel, stride, *, features=8):

@@ -5,8 +5,8 @@ import torch
 
 from warplca.configs import InputError
 from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, WarpLCA, energy, fixed_point_residual, solve
-from warplca.frontend.implicit import implicit_code
-from warplca.frontend.solver import Schedule, annealed_thresholds, plain_schedule
+from warplca.frontend.sparse.implicit import implicit_code
+from warplca.frontend.sparse.schedule import Schedule, annealed_thresholds, plain_schedule
 
 SIZE = (19, 23)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from warplca.configs import InputError
 from warplca.frontend import THRESHOLDS, Threshold
-from warplca.frontend.threshold import get_threshold
+from warplca.frontend.sparse.threshold import get_threshold
 
 
 @settings(max_examples=80, deadline=None)

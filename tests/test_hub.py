@@ -10,9 +10,9 @@ import yaml
 from warplca.configs import AttackSetting, EvaluationPlan, InputError
 from warplca.data import load_dataset
 from warplca.eval import evaluate
-from warplca.models import Classifier, create_classifier, hub, load_checkpoint, read_card, save_checkpoint
+from warplca.models import Classifier, checkpoint, create_classifier, load_checkpoint, read_card, save_checkpoint
 from warplca.models.card import model_card, summary
-from warplca.pipeline.evidence import collect_evidence
+from warplca.pipeline.exports import collect_evidence
 
 SMALL = {"kernel_size": 5, "features": 8, "iterations": 2, "lam": 0.1}
 PLAN = EvaluationPlan(
@@ -70,7 +70,7 @@ def test_push_and_from_pretrained_keep_logits_and_evidence(measured, tmp_path, m
         asked.append((repo_id, sorted(allow_patterns), revision))
         return str(tmp_path / repo_id)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(checkpoint, "snapshot_download", download)
     again = Classifier.from_pretrained("someone/robust", revision="main")
     files = ["README.md", "SHA256SUMS", "config.json", "model.safetensors"]
     assert asked == [("someone/robust", files, "main")]

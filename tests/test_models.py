@@ -8,7 +8,7 @@ import torch
 from timm.models.resnet import ResNet
 
 from warplca.configs import InputError
-from warplca.eval.fingerprint import module_fingerprint
+from warplca.eval.measure.inference import module_fingerprint
 from warplca.frontend import LCA, WarpLCA, shipped_frontends
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
 

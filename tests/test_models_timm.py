@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import warplca
 from warplca.configs import InputError
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
-from warplca.models.registry import BACKBONES, GENERIC, architecture
+from warplca.models.timm_models import BACKBONES, GENERIC, architecture
 
 SMALL = {"kernel_size": 5, "features": 8, "iterations": 2, "lam": 0.1, "threshold": "soft"}
 

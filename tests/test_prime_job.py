@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from warplca.configs import InputError
 from warplca.frontend import PrimingPlan
 from warplca.pipeline.prime import LayerConfig, PrimeConfig, prime_frontend
-from warplca.train.interrupt import Interrupted
+from warplca.train.processes import Interrupted
 
 LAYER = LayerConfig(features=6, kernel_size=5, iterations=3, lam=0.3, predictor_width=16, predictor_depth=1)
 PLAN = PrimingPlan(
@@ -102,7 +102,7 @@ def test_a_job_asked_to_stop_while_states_settle_stops_between_batches(whole, tm
     import os
     import signal
 
-    from warplca.frontend import stages
+    from warplca.frontend.priming import stages
 
     settle = stages.settled_states
 
@@ -149,7 +149,7 @@ def test_plans_out_of_range_are_refused():
 
 
 def test_a_loss_that_is_not_finite_is_neither_taken_nor_saved(tmp_path, monkeypatch):
-    from warplca.frontend import stages
+    from warplca.frontend.priming import stages
 
     monkeypatch.setattr(
         stages, "smooth_energy", lambda images, *rest: images.flatten(1).sum(1) * float("nan")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from study_config import PRESETS, StudyConfig
+from study_estimate import cost_line, estimate_costs
 
-from warplca.configs import InputError, StudyConfig, from_dict, load_config, preset_names
+from warplca.configs import InputError, from_dict, load_config, preset_names
 from warplca.data import load_dataset
 from warplca.eval import ResultsStore, evaluate
 from warplca.models import build_classifier
-from warplca.pipeline.cost import cost_line, estimate_costs
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 STUDY = {
@@ -82,9 +83,9 @@ def test_mistakes_name_the_part():
         study(parts={"pilots": {"measure_on": "validation", "train": {"validation_images": 0}}})
 
 
-@pytest.mark.parametrize("name", preset_names("study"))
+@pytest.mark.parametrize("name", preset_names(PRESETS))
 def test_every_arm_of_every_preset_can_be_built(name):
-    for comparison in load_config(StudyConfig, name, "study").comparisons().values():
+    for comparison in load_config(StudyConfig, name, PRESETS).comparisons().values():
         for arm in comparison.arms:
             model = comparison.run(arm, 0).model
             if model.backbone != "wrn_28_10":  # 36 million weights a time

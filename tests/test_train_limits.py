@@ -107,7 +107,7 @@ def test_validation_takes_no_more_images_at_once_than_a_part_of_a_step(accumulat
 
 
 def test_memory_that_no_smaller_part_can_save_asks_for_a_smaller_model():
-    from warplca.train.memory import memory_explained
+    from warplca.train.step import memory_explained
 
     recipe = config("conv", accumulation=16).train
     with pytest.raises(InputError, match="take a smaller model"), memory_explained(recipe, 0):

@@ -13,9 +13,9 @@ from warplca.attacks import ThreatModel
 from warplca.configs import InputError, TrainConfig, from_dict
 from warplca.models import create_classifier
 from warplca.train import LOSSES, AdversarialLoss, Batch, InnerAttack, MartLoss, TradesLoss, build_loss
+from warplca.train.adversarial import boosted_cross_entropy, kl_divergence
 from warplca.train.losses import ConsistencyLoss, StandardLoss, jensen_shannon
 from warplca.train.perturb import cross_entropy_ascent, still
-from warplca.train.trades import boosted_cross_entropy, kl_divergence
 
 EPSILON = 0.1
 

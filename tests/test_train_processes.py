@@ -14,7 +14,7 @@ from stripes import TIMES, stripes
 from warplca.configs import InputError
 from warplca.data import save_npz
 from warplca.models import load_checkpoint
-from warplca.train.fitness import check_data
+from warplca.train.source import check_data
 
 CONFIG = """
 model:

@@ -11,11 +11,9 @@ from warplca.configs import InputError, RunConfig, TrainConfig, from_dict, load_
 from warplca.configs.recipe import AverageConfig
 from warplca.models import build_classifier, create_classifier
 from warplca.train import Interrupted, build_loss, train
-from warplca.train.average import WeightAverage
+from warplca.train.optim import FrontendSchedule, WeightAverage
 from warplca.train.processes import make_accelerator
-from warplca.train.schedule import FrontendSchedule
-from warplca.train.selection import best_epoch, overfitted, stop_reason
-from warplca.train.validate import Validator
+from warplca.train.validate import Validator, best_epoch, overfitted, stop_reason
 
 ARMS = ("none", "conv", "lca", "warp-lca")
 BACKBONES = ("resnet10-slim", "resnet18", "wide-resnet50-2", "wrn-16-4", "wrn-28-10")
@@ -271,8 +269,8 @@ def test_a_learned_lam_is_not_annealed():
 
 
 def test_batch_norm_after_swa_sees_the_averaged_atoms(tmp_path, monkeypatch):
-    from warplca.frontend.spectrum import spectral_bound
-    from warplca.train import average
+    from warplca.frontend.sparse.spectrum import spectral_bound
+    from warplca.train import optim
 
     seen = []
 
@@ -280,7 +278,7 @@ def test_batch_norm_after_swa_sees_the_averaged_atoms(tmp_path, monkeypatch):
         dictionary = model.frontend.dictionary
         seen.append(torch.equal(dictionary.lipschitz, spectral_bound(dictionary.atoms, dictionary.stride)))
 
-    monkeypatch.setattr(average, "update_bn", looking)
+    monkeypatch.setattr(optim, "update_bn", looking)
     train(
         config("warp-lca", epochs=2, average={"kind": "swa", "start": 0.2}),
         stripes(),

@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from warplca.configs import InputError
 from warplca.train import Interrupted, StandardLoss, train
 from warplca.train import loop as loop_module
-from warplca.train.fitness import identity
 from warplca.train.losses import LossResult
-from warplca.train.meter import Meter, means
 from warplca.train.processes import make_accelerator
+from warplca.train.record import Meter, means
+from warplca.train.state import identity
 
 
 def test_a_loss_that_is_not_finite_stops_names_its_step_and_keeps_the_good_state(tmp_path, monkeypatch):

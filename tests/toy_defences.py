@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warplca.attacks.counting import CountingModel
-from warplca.attacks.views import View
+from warplca.attacks.access import CountingModel
+from warplca.attacks.adaptive.views import View
 
 SIZE = (3, 7, 9)
 LAM = 0.3

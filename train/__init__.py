@@ -1,12 +1,11 @@
 """Training: loop, losses, augmentation."""
 
-from .adversarial import AdversarialLoss
-from .interrupt import Interrupted
+from .adversarial import AdversarialLoss, MartLoss, TradesLoss
 from .loop import train
 from .losses import Batch, ConsistencyLoss, Loss, LossResult, StandardLoss
 from .perturb import InnerAttack
+from .processes import Interrupted
 from .recipes import LOSSES, build_loss
-from .trades import MartLoss, TradesLoss
 
 __all__ = [
     "LOSSES",

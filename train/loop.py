@@ -16,22 +16,15 @@ from tqdm import tqdm
 from ..configs import InputError, RunConfig
 from ..data import ImageDataset
 from ..models import Classifier, build_classifier, save_checkpoint
-from .average import WeightAverage
-from .fitness import check_data, identity
-from .interrupt import Interrupted, stop_requested
-from .memory import memory_explained
-from .meter import Meter, means
-from .optim import make_optimiser
+from .optim import FrontendSchedule, WeightAverage, make_optimiser
 from .order import StepOrder
-from .processes import Loaded, from_main, make_accelerator
+from .processes import Interrupted, Loaded, from_main, make_accelerator, stop_requested
 from .recipes import build_loss
-from .record import RunRecord
-from .schedule import FrontendSchedule
-from .selection import best_epoch, hands_over_best, keeps_best, stop_reason
-from .source import BatchSource, Share
-from .state import Progress, RunState, read_state, save_state
-from .step import Objective, Stepper
-from .validate import Validator
+from .record import Meter, RunRecord, means
+from .source import BatchSource, Share, check_data
+from .state import Progress, RunState, identity, read_state, save_state
+from .step import Objective, Stepper, memory_explained
+from .validate import Validator, best_epoch, hands_over_best, keeps_best, stop_reason
 
 logger = logging.getLogger(__name__)
 STATES_FOLDER = "states"

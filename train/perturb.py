@@ -19,8 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..attacks import ThreatModel, iterative_settings
-from ..attacks.ascent import direction, random_direction
-from ..attacks.ball import project
+from ..attacks.gradient_descent import direction, random_direction
+from ..attacks.threat import project
 from ..configs import InputError
 from ..frontend import Equaliser
 

@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..configs.recipe import AugmentConfig
 from ..data.files import FileImages
-from .order import StepOrder
-from .seeds import CUT, POLICY, mixed_seed
+from .order import CUT, POLICY, StepOrder, mixed_seed
 
 Policy = Callable[[Tensor], Tensor]
 SHAPES = (3.0 / 4.0, 4.0 / 3.0)  # of random cuts, width to height (Szegedy et al., CVPR 2015)

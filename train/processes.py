@@ -1,7 +1,12 @@
-"""Several processes, by accelerate: the accelerator of a run, and what the main process read for all."""
+"""Signals and processes: stopping between two steps with nothing lost, and runs shared out by accelerate."""
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import accelerate
@@ -11,6 +16,35 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from torch import Tensor
 
 from ..configs import InputError
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the state is saved
+    """The run was asked to stop and has saved its state; the same call continues it."""
+
+
+@contextmanager
+def stop_requested() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT or SIGTERM sets; a second SIGINT stops at once.
+
+    Outside the main thread signals cannot be caught, and the event stays unset.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 Loaded = tuple[dict[str, Any], dict[str, Tensor]] | None
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from ..attacks import as_threat
 from ..configs import InputError, TrainConfig
-from .adversarial import AdversarialLoss
+from .adversarial import AdversarialLoss, MartLoss, TradesLoss
 from .losses import ConsistencyLoss, Loss, StandardLoss
 from .perturb import InnerAttack, Start
-from .trades import MartLoss, TradesLoss
 
 
 def build_loss(recipe: TrainConfig) -> Loss:

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..configs import TrainConfig
+from ..configs import InputError, RunConfig, TrainConfig
 from ..data import ImageDataset
 from ..data.files import FileImages
 from .augment import Placement, draw_noise, place
 from .losses import Batch
-from .order import StepOrder
+from .order import NOISE, PLACEMENT, StepOrder, generator, mixed_seed
 from .policy import PreparedImages
-from .seeds import NOISE, PLACEMENT, generator, mixed_seed
 
 
 class Share(NamedTuple):
@@ -113,3 +112,28 @@ class BatchSource:
             count, size[1:], seed, views.device, largest=config.noise, share=config.noise_share
         )
         return noise[rows][:, None]
+
+
+def check_data(config: RunConfig, dataset: ImageDataset, processes: int) -> None:
+    """Refuse images that do not fit the model or the recipe, and more processes than images.
+
+    Raises:
+        InputError: What came, what was expected, what to do.
+    """
+    recipe = config.train
+    if len(dataset.class_names) != config.model.num_classes:
+        raise InputError(
+            f"{dataset.name} has {len(dataset.class_names)} classes, the model has num_classes "
+            f"{config.model.num_classes}; make them equal."
+        )
+    if min(dataset.size) <= recipe.crop_padding:
+        raise InputError(
+            f"{dataset.name} has images of {dataset.size[0]} x {dataset.size[1]} pixels, too small for "
+            f"crop_padding {recipe.crop_padding}; set train.crop_padding below {min(dataset.size)}."
+        )
+    images = min(len(dataset) - recipe.validation_images, recipe.batch_size)
+    if processes > images > 0:
+        raise InputError(
+            f"{processes} processes share batches of {images} images; start at most {images} processes, or raise "
+            "train.batch_size."
+        )

@@ -1,4 +1,7 @@
-"""The saved states of a run: safetensors with JSON in the header, written whole, a few of the newest kept."""
+"""The saved states of a run: safetensors with JSON in the header, written whole, a few of the newest kept.
+
+A state belongs to one run, which its configuration and data identify.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import logging
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,38 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..configs import InputError
+from ..configs import InputError, RunConfig
 from ..configs.atomic import file_written_whole
-from .fitness import completed
+from ..configs.load import merge
+
+OPERATION = ("save_minutes", "keep_states", "log_steps")
+"""Settings that change nothing in the result: a run may go on with others."""
+
+
+def identity(about: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes two runs the same: all of the configuration but what only concerns operation."""
+    config = about["config"]
+    recipe = {name: value for name, value in config["train"].items() if name not in OPERATION}
+    recipe["augment"] = {name: value for name, value in recipe["augment"].items() if name != "workers"}
+    return {
+        "model": config["model"],
+        "train": recipe,
+        "data": config["data"],
+        "dataset": about["dataset"],
+        "images": about["images"],
+    }
+
+
+def completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved identity with the settings that its version did not know yet at their defaults."""
+    defaults = identity(
+        {"config": json.loads(json.dumps(asdict(RunConfig()))), "dataset": None, "images": None}
+    )
+    return merge(defaults, saved)
+
 
 logger = logging.getLogger(__name__)
+
 HEADER = "warplca"
 
 

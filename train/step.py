@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import accelerate
 import torch
 from torch import Tensor, nn
 
-from ..configs import TrainConfig
+from ..configs import InputError, TrainConfig
 from .losses import Batch, Loss, LossResult
-from .memory import memory_explained
-from .meter import precise
 from .optim import rate_factor
-from .seeds import DROPOUT, mixed_seed
+from .order import DROPOUT, mixed_seed
+from .record import precise
 from .source import Share
+
+SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+
+
+@contextmanager
+def memory_explained(recipe: TrainConfig, step: int) -> Iterator[None]:
+    """Turn a failed allocation in a step into a sentence that names the settings.
+
+    Raises:
+        InputError: If the block ran out of the device's or the computer's memory.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _explanation(recipe, step) from error
+    except RuntimeError as error:
+        # On the CPU, torch reports a failed allocation as a plain RuntimeError.
+        if any(sign in str(error).lower() for sign in SIGNS):
+            raise _explanation(recipe, step) from error
+        raise
+
+
+def _explanation(recipe: TrainConfig, step: int) -> InputError:
+    parts = min(2 * recipe.accumulation, recipe.batch_size)
+    advice = (
+        f"raise train.accumulation to {parts} (the same step in smaller parts, each with its own statistics in batch "
+        "norm), or lower train.batch_size; where this folder has saved states, choose another one with it."
+        if parts > recipe.accumulation
+        else "take a smaller model, or fewer cycles of its front-end."
+    )
+    return InputError(
+        f"out of memory at step {step + 1}: train.batch_size {recipe.batch_size} in {recipe.accumulation} part(s) does "
+        f"not fit; {advice}"
+    )
 
 
 class Objective(nn.Module):

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ...configs.errors import unknown_name
-from . import blur, coding, colour, elastic, noise, weather
+from . import blur, digital, pixelwise, weather
 
 Category = Literal["noise", "blur", "weather", "digital"]
 Severities = tuple[tuple[float, ...], ...]
@@ -51,19 +51,19 @@ def _single(*values: float) -> Severities:
 CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_noise": Corruption(
         "noise",
-        noise.gaussian_noise,
+        pixelwise.gaussian_noise,
         cifar=_single(0.04, 0.06, 0.08, 0.09, 0.1),
         imagenet=_single(0.08, 0.12, 0.18, 0.26, 0.38),
     ),
     "shot_noise": Corruption(
         "noise",
-        noise.shot_noise,
+        pixelwise.shot_noise,
         cifar=_single(500, 250, 100, 75, 50),
         imagenet=_single(60, 25, 12, 5, 3),
     ),
     "impulse_noise": Corruption(
         "noise",
-        noise.impulse_noise,
+        pixelwise.impulse_noise,
         cifar=_single(0.01, 0.02, 0.03, 0.05, 0.07),
         imagenet=_single(0.03, 0.06, 0.09, 0.17, 0.27),
     ),
@@ -125,21 +125,21 @@ CORRUPTIONS: dict[str, Corruption] = {
     ),
     "brightness": Corruption(
         "weather",
-        colour.brightness,
+        pixelwise.brightness,
         cifar=_single(0.05, 0.1, 0.15, 0.2, 0.3),
         imagenet=_single(0.1, 0.2, 0.3, 0.4, 0.5),
         deterministic=True,
     ),
     "contrast": Corruption(
         "digital",
-        colour.contrast,
+        pixelwise.contrast,
         cifar=_single(0.75, 0.5, 0.4, 0.3, 0.15),
         imagenet=_single(0.4, 0.3, 0.2, 0.1, 0.05),
         deterministic=True,
     ),
     "elastic_transform": Corruption(
         "digital",
-        elastic.elastic_transform,
+        digital.elastic_transform,
         cifar=((0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92), (3.2, 1.28, 1.6), (3.2, 0.96, 0.96)),
         imagenet=(
             (488, 170.8, 24.4),
@@ -151,21 +151,21 @@ CORRUPTIONS: dict[str, Corruption] = {
     ),
     "pixelate": Corruption(
         "digital",
-        coding.pixelate,
+        digital.pixelate,
         cifar=_single(0.95, 0.9, 0.85, 0.75, 0.65),
         imagenet=_single(0.6, 0.5, 0.4, 0.3, 0.25),
         deterministic=True,
     ),
     "jpeg_compression": Corruption(
         "digital",
-        coding.jpeg_compression,
+        digital.jpeg_compression,
         cifar=_single(80, 65, 58, 50, 40),
         imagenet=_single(25, 18, 15, 10, 7),
         deterministic=True,
     ),
     "speckle_noise": Corruption(
         "noise",
-        noise.speckle_noise,
+        pixelwise.speckle_noise,
         cifar=_single(0.06, 0.1, 0.12, 0.16, 0.2),
         imagenet=_single(0.15, 0.2, 0.35, 0.45, 0.6),
         standard=False,
@@ -199,7 +199,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     ),
     "saturate": Corruption(
         "digital",
-        colour.saturate,
+        pixelwise.saturate,
         cifar=((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
         imagenet=((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
         deterministic=True,
@@ -258,4 +258,4 @@ def agreement(name: str) -> Literal["exact", "statistical", "approximate"]:
     known = canonical_name(name)
     if not CORRUPTIONS[known].deterministic:
         return "statistical"
-    return "exact" if known != "jpeg_compression" or coding.has_official_jpeg() else "approximate"
+    return "exact" if known != "jpeg_compression" or digital.has_official_jpeg() else "approximate"

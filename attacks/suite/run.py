@@ -1,0 +1,253 @@
+"""Attacks in order, survivors only, worst case per image, resumable, with a verdict on the figure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ...configs.errors import InputError
+from ..access import Model, frozen_parameters
+from ..autoattack import AutoAttack
+from ..base import Attack, AttackResult, forward, prepare
+from ..checks import NotApplicable, chance_note, looks_random
+from ..threat import ThreatModel, as_threat
+from .catalogue import PLAIN_KIND, kind_of, suite_attacks
+from .masking import MaskingCheck, Prober, masking_verdict, nothing_beats_plain_gradients
+from .outcomes import AttackTally, MemoryStore, Outcome, OutcomeStore, SuiteResult
+
+REPEATABLE_PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t")
+"""Attacks that a random model misleads; AutoAttack's rand version, which averages gradients, stands in."""
+
+RANDOM_EVIDENCE = (
+    "The model is random: equal images gave different logits on two calls; AutoAttack's rand version, "
+    "which averages gradients over calls (EOT), stood in for its standard parts."
+)
+
+
+def run_suite(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    threat: ThreatModel | str,
+    attacks: Mapping[str, Attack] | str = "standard",
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+    budget: float | None = None,
+    store: OutcomeStore | None = None,
+    probe_images: int = 64,
+    progress: bool = True,
+) -> SuiteResult:
+    """Attack a model with everything in turn and judge the figure that is left.
+
+    Each attack sees the images that those before left standing, in batches that do not depend on where an
+    earlier run stopped. With ``"autoattack"`` as the suite the result equals AutoAttack's own standard run.
+
+    Args:
+        model: Any callable, usually an ``nn.Module`` in evaluation mode, from pixels to logits.
+        images: (N, C, H, W) float images in [0, 1].
+        labels: (N,) integer classes.
+        threat: A threat model or its text.
+        attacks: Name of a suite, or attacks by name in order (see ``suite_attacks``).
+        seed: Seeds every attack.
+        batch_size: Most images that pass through the model at once.
+        budget: Minutes; when they are over, no further batch starts and the result is labelled a bound.
+        store: Keeps outcomes between runs.
+        probe_images: How many rightly classified images the masking checks look at.
+        progress: Show a bar on stderr.
+
+    Raises:
+        InputError: One of the arguments cannot be used; the message says which and why.
+    """
+    if budget is not None and budget <= 0:
+        raise InputError(f"budget is {budget} minutes; expected a number above 0, or None for no limit.")
+    if probe_images < 1:
+        raise InputError(f"probe_images is {probe_images}; expected at least 1.")
+    chosen = suite_attacks(attacks) if isinstance(attacks, str) else dict(attacks)
+    with frozen_parameters(model):
+        x, y, logits = prepare(model, images, labels, batch_size)
+        first = logits[:batch_size]
+        is_random = looks_random(first, forward(model, x[:batch_size], batch_size))
+        run = _Run(
+            model=model,
+            images=x,
+            labels=y,
+            threat=as_threat(threat),
+            seed=seed,
+            batch_size=batch_size,
+            deadline=None if budget is None else time.monotonic() + 60 * budget,
+            store=MemoryStore() if store is None else store,
+            predictions=logits.argmax(dim=1),
+            classes=logits.shape[1],
+        )
+        run.attack_all(_for_random_model(chosen, run.skipped) if is_random else chosen, progress=progress)
+        return run.result(images.device, probe_images=probe_images, is_random=is_random)
+
+
+def _for_random_model(attacks: dict[str, Attack], skipped: dict[str, str]) -> dict[str, Attack]:
+    replaced = [name for name in attacks if name in REPEATABLE_PARTS]
+    for name in replaced:
+        skipped[name] = "The model is random: AutoAttack's rand version was used instead."
+    kept = {name: attack for name, attack in attacks.items() if name not in replaced}
+    return {"autoattack-rand": AutoAttack(version="rand")} | kept if replaced else kept
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """The state of one suite on its way through the attacks."""
+
+    model: Model
+    images: Tensor
+    labels: Tensor
+    threat: ThreatModel
+    seed: int
+    batch_size: int
+    deadline: float | None
+    store: OutcomeStore
+    predictions: Tensor
+    classes: int
+    tallies: list[AttackTally] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    complete: bool = True
+
+    def __post_init__(self) -> None:
+        self.correct = self.predictions == self.labels
+        self.adversarial = self.images.clone()
+        self.broken_by: list[str | None] = [None if right else "clean" for right in self.correct.tolist()]
+
+    def attack_all(self, attacks: Mapping[str, Attack], *, progress: bool) -> None:
+        """Run the attacks in order until none, no image or no time is left."""
+        with tqdm(attacks.items(), unit="attack", disable=not progress) as bar:
+            for name, attack in bar:
+                standing = self._standing()
+                bar.set_postfix_str(f"{name} on {len(standing)}")
+                if not len(standing) or not self.complete:
+                    break
+                if self.threat.norm not in attack.norms:
+                    self.skipped[name] = f"It knows the norms {', '.join(attack.norms)} only."
+                    continue
+                try:
+                    self._attack(name, attack, standing)
+                except NotApplicable as error:
+                    self.skipped[name] = str(error)
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:
+                    self.failed[name] = str(error)
+
+    def _attack(self, name: str, attack: Attack, standing: Tensor) -> None:
+        results: list[AttackResult] = []
+        entered = broken = 0
+        for batch in standing.split(self.batch_size):
+            indices = batch.tolist()
+            kept = self.store.load(name, str(self.threat), indices)
+            if len(kept) < len(indices):
+                if self._late:
+                    self.complete = False
+                    break
+                results.append(self._run_batch(attack, batch))
+                kept = dict(zip(indices, _outcomes(results[-1]), strict=True))
+                self.store.save(name, str(self.threat), kept)
+            entered += len(indices)
+            broken += sum(self._record(name, index, kept[index]) for index in indices)
+        if entered:
+            self.tallies.append(_tally(name, entered, broken, results))
+
+    @property
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def _run_batch(self, attack: Attack, batch: Tensor) -> AttackResult:
+        x, y = self.images[batch], self.labels[batch]
+        return attack(self.model, x, y, self.threat, seed=self.seed, batch_size=self.batch_size)
+
+    def _record(self, name: str, index: int, outcome: Outcome) -> bool:
+        if outcome.broken:
+            self.broken_by[index] = name
+            self.predictions[index] = outcome.prediction
+            if outcome.adversarial is not None:
+                self.adversarial[index] = outcome.adversarial.to(self.adversarial)
+        return outcome.broken
+
+    def _standing(self) -> Tensor:
+        alive = [index for index, name in enumerate(self.broken_by) if name is None]
+        return torch.tensor(alive, dtype=torch.int64, device=self.images.device)
+
+    def result(self, device: torch.device, *, probe_images: int, is_random: bool) -> SuiteResult:
+        """Judge what was found."""
+        success = torch.tensor([name is not None for name in self.broken_by])
+        checks = [*self._probes(probe_images), *self._comparisons(), *self._failures(is_random)]
+        return SuiteResult(
+            threat=self.threat,
+            correct=self.correct.to(device),
+            success=success.to(device),
+            broken_by=tuple(self.broken_by),
+            adversarial=self.adversarial.to(device),
+            predictions=self.predictions.to(device),
+            tallies=tuple(self.tallies),
+            skipped=self.skipped | self.failed,
+            complete=self.complete,
+            verdict=masking_verdict(checks),
+        )
+
+    def _probes(self, count: int) -> list[MaskingCheck]:
+        """The checks that need only a sample of images; their absence is a failed check too."""
+        sample = self.correct.nonzero().squeeze(1)[:count]
+        if not len(sample):
+            return []
+        if self._late:
+            evidence = "The budget ended before the masking checks."
+            return [MaskingCheck("masking checks were made", False, evidence, 0.0)]
+        prober = Prober(
+            model=self.model,
+            images=self.images[sample],
+            labels=self.labels[sample],
+            threat=self.threat,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        return prober.checks()
+
+    def _comparisons(self) -> Iterator[MaskingCheck]:
+        """One check for each kind of attack that followed the plain ones."""
+        tried = [tally.name for tally in self.tallies] + list(self.skipped)
+        if not any(kind_of(name) == PLAIN_KIND for name in tried):
+            return
+        for kind in dict.fromkeys(kind_of(tally.name) for tally in self.tallies):
+            if kind != PLAIN_KIND:
+                extra = sum(tally.broken for tally in self.tallies if kind_of(tally.name) == kind)
+                yield nothing_beats_plain_gradients(kind, extra, int(self.correct.sum()))
+
+    def _failures(self, is_random: bool) -> Iterator[MaskingCheck]:
+        for name, why in self.failed.items():
+            yield MaskingCheck("attacks ran to their end", False, f"{name} failed: {why}", 0.0)
+        if is_random:
+            yield MaskingCheck("answers are repeatable", False, RANDOM_EVIDENCE, 0.0)
+        for note in chance_note(self.correct, self.classes):
+            yield MaskingCheck(
+                "clean accuracy is above chance", False, note, float(self.correct.double().mean())
+            )
+
+
+def _outcomes(result: AttackResult) -> Iterator[Outcome]:
+    for index, broken in enumerate(result.success.tolist()):
+        image = result.adversarial[index].cpu() if broken else None
+        yield Outcome(broken, int(result.predictions[index]), image)
+
+
+def _tally(name: str, entered: int, broken: int, results: list[AttackResult]) -> AttackTally:
+    return AttackTally(
+        name=name,
+        entered=entered,
+        broken=broken,
+        queries=sum(result.queries for result in results),
+        gradients=sum(result.gradients for result in results),
+        seconds=sum(result.seconds for result in results),
+        notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
+    )

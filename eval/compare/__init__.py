@@ -1,0 +1,1 @@
+"""Comparing models: paired tests, intervals, aggregates, and their wording."""

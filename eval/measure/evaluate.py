@@ -1,0 +1,270 @@
+"""Measure any model: clean, corrupted and attacked, cell by cell, resumable."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from ...configs.plan import EvaluationPlan, resolve_plan
+from ...data import CorruptedFiles, ImageDataset
+from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult, cell_key
+from ..results.store import ResultsStore
+from ..results.suites import SuiteRecord
+from .attacked import Attacked, Attacker, settings_digest
+from .inference import (
+    Answers,
+    Model,
+    answers_fingerprint,
+    classify,
+    evaluation_mode,
+    is_random,
+    module_fingerprint,
+    pixel_batches,
+)
+from .planning import (
+    GENERATOR,
+    Cell,
+    CorruptionTask,
+    corrupted_chunks,
+    open_source,
+    plan_cells,
+    split_positions,
+)
+
+logger = logging.getLogger(__name__)
+
+PROBE_IMAGES = 256
+
+RANDOM_PROBE_IMAGES = 16
+
+FINISHED = (COMPLETE, NOT_APPLICABLE)
+
+RANDOM_NOTE = "The model is random between equal calls."
+
+
+def evaluate(
+    model: Model,
+    dataset: ImageDataset,
+    plan: EvaluationPlan | str = "quick",
+    *,
+    results: ResultsStore | str | Path | None = None,
+    name: str | None = None,
+    model_seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    workers: int = 0,
+    corruption_source: str | Path | None = None,
+    budget: float | None = None,
+    surrogates: Mapping[str, nn.Module] | None = None,
+) -> pd.DataFrame:
+    """Measure a model under every condition of a plan.
+
+    Finished cells are found in the results store and skipped, so a second or a killed run goes on where the
+    last one stopped; inside a suite of attacks it goes on after the last finished batch. An attack that finds nothing
+    to work on in this model gives a row with the status ``"not applicable"`` and the reason. A module is put in
+    evaluation mode for the time and then left as it was.
+
+    Args:
+        model: Any callable, usually an ``nn.Module``, from pixels in [0, 1], (N, C, H, W), to logits
+            (N, classes).
+        dataset: The test images.
+        plan: What to measure, or the name of a preset: ``"clean"``, ``"quick"``, ``"standard"``.
+        results: Store, or path of the file, that keeps every prediction; None keeps them for this call only.
+        name: The model's name in the results; None takes the class's name.
+        model_seed: Training seed that tells several networks of one method (one name) apart.
+        device: Where to compute; None means where the model is.
+        progress: Show a progress bar on stderr.
+        workers: Processes that make corrupted images ahead of the model.
+        corruption_source: Folder in the layout of CIFAR-10-C whose files are used instead of the generator;
+            chains of several corruptions are generated all the same. The rows say which source was used.
+        budget: Minutes; when they are over no further attack, and no further batch of a suite, starts, and the rows
+            have the status ``"bound so far"`` or ``"not run"``. A later call goes on.
+        surrogates: Other classifiers by name, whose adversarial images a suite tries on this model too.
+
+    Returns:
+        One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
+
+    Raises:
+        InputError: The plan does not fit the data set, or the model's logits are NaN, random in shape or
+            of another number of classes.
+    """
+    plan = resolve_plan(plan)
+    files = None if corruption_source is None else open_source(plan, dataset, corruption_source)
+    cells = plan_cells(plan, dataset, files)
+    store = results if isinstance(results, ResultsStore) else ResultsStore(results)
+    try:
+        with ExitStack() as modes:
+            target = modes.enter_context(evaluation_mode(model, device))
+            for other in (surrogates or {}).values():
+                modes.enter_context(evaluation_mode(other, target))
+            attacker = Attacker(
+                model=model,
+                classes=len(dataset.class_names),
+                seed=plan.seed,
+                batch_size=plan.batch_size,
+                surrogates=surrogates or {},
+                budget=budget,
+                progress=progress,
+            )
+            label = name or _default_name(model)
+            run = _Run(model, dataset, plan, store, label, model_seed, target, files, attacker)
+            run.measure(cells, progress=progress, workers=workers)
+        return run.frame(cells)
+    finally:
+        if store is not results:
+            store.close()
+
+
+def _default_name(model: Model) -> str:
+    return (
+        type(model).__name__
+        if isinstance(model, nn.Module)
+        else getattr(model, "__name__", type(model).__name__)
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One model on its way through the cells."""
+
+    model: Model
+    dataset: ImageDataset
+    plan: EvaluationPlan
+    store: ResultsStore
+    name: str
+    model_seed: int
+    device: torch.device
+    files: CorruptedFiles | None
+    attacker: Attacker
+
+    @property
+    def classes(self) -> int:
+        return len(self.dataset.class_names)
+
+    def measure(self, cells: Sequence[Cell], *, progress: bool, workers: int) -> None:
+        """Fill every cell that the store lacks."""
+        fingerprint = self._fingerprint(cells[0])
+        self.store.discard_stale(self.name, self.model_seed, fingerprint)
+        todo = [cell for cell in cells if not self._finished(cell)]
+        if not todo:
+            return
+        first = todo[0].positions[:RANDOM_PROBE_IMAGES]
+        note = ""
+        if is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes):
+            note = RANDOM_NOTE
+            logger.warning("model %r is random between equal calls: its results carry a note", self.name)
+        stream = corrupted_chunks(self.dataset, self._tasks(todo), workers=workers)
+        with tqdm(todo, desc=self.name, unit="cell", disable=not progress) as bar, closing(stream):
+            for cell in bar:
+                bar.set_postfix_str(cell.condition.label)
+                self.store.save(self._measure_cell(cell, stream, fingerprint, note))
+
+    def frame(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """The rows of these cells, in their order."""
+        table = self.store.to_frame()
+        rows = {
+            key: row for row, key in enumerate(table[list(KEY_COLUMNS)].itertuples(index=False, name=None))
+        }
+        return table.iloc[[rows[tuple(self._key(cell).values())] for cell in cells]].reset_index(drop=True)
+
+    def _fingerprint(self, cell: Cell) -> str:
+        if isinstance(self.model, nn.Module):
+            return module_fingerprint(self.model)
+        probe = self.dataset.images[cell.positions[:PROBE_IMAGES]]
+        return answers_fingerprint(self._classify([probe]).predictions)
+
+    def _key(self, cell: Cell) -> dict[str, str | int]:
+        return cell_key(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
+
+    def _finished(self, cell: Cell) -> bool:
+        found = self.store.find(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
+        if found is None or found.status not in FINISHED:
+            return False
+        if not found.details:
+            return True
+        settings = settings_digest(self.attacker.settings(cell.condition.name))
+        return SuiteRecord.from_text(found.details).settings == settings
+
+    def _parts(self, cell: Cell) -> list[NDArray[np.intp]]:
+        return split_positions(cell.positions, self.dataset.images[0].nbytes, self.plan.batch_size)
+
+    def _tasks(self, cells: Sequence[Cell]) -> list[CorruptionTask]:
+        return [
+            CorruptionTask(cell.condition.name, cell.condition.severity, self.plan.seed, part)
+            for cell in cells
+            if cell.condition.kind == "corruption" and not self._on_disk(cell)
+            for part in self._parts(cell)
+        ]
+
+    def _measure_cell(
+        self, cell: Cell, stream: Iterator[NDArray[np.uint8]], fingerprint: str, note: str
+    ) -> CellResult:
+        start = time.perf_counter()
+        if cell.condition.kind == "attack":
+            measured = self._attack(cell, fingerprint)
+        else:
+            measured = Attacked(self._classify(self._chunks(cell, stream)))
+        return CellResult(
+            model=self.name,
+            model_seed=self.model_seed,
+            fingerprint=fingerprint,
+            condition=cell.condition,
+            image_set=cell.image_set,
+            seed=self.plan.seed,
+            predictions=measured.answers.predictions,
+            confidences=measured.answers.confidences,
+            seconds=time.perf_counter() - start,
+            queries=measured.queries,
+            gradients=measured.gradients,
+            notes=" ".join([note] * bool(note) + list(measured.notes)),
+            status=measured.status,
+            details=measured.details,
+        )
+
+    def _on_disk(self, cell: Cell) -> bool:
+        return self.files is not None and not cell.condition.source.startswith(GENERATOR)
+
+    def _chunks(self, cell: Cell, stream: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        parts = self._parts(cell)
+        if cell.condition.kind == "clean":
+            return (self.dataset.images[part] for part in parts)
+        if self.files is not None and self._on_disk(cell):
+            images = self.files.images(cell.condition.name, cell.condition.severity)
+            return (images[part] for part in parts)
+        return itertools.islice(stream, len(parts))
+
+    def _classify(self, chunks: Iterable[NDArray[np.uint8]]) -> Answers:
+        batches = (
+            batch for chunk in chunks for batch in pixel_batches(chunk, self.plan.batch_size, self.device)
+        )
+        return classify(self.model, batches, self.classes)
+
+    def _attack(self, cell: Cell, fingerprint: str) -> Attacked:
+        images, labels = self.dataset.tensors(cell.positions, self.device)
+        attack, threat = cell.condition.name, cell.condition.threat
+        settings = self.attacker.settings(attack)
+        if not settings:
+            return self.attacker.attack(images, labels, attack, threat)
+        outcomes = self.store.outcomes(
+            model=self.name,
+            model_seed=self.model_seed,
+            fingerprint=fingerprint,
+            image_set=cell.image_set,
+            seed=self.plan.seed,
+            batch_size=self.plan.batch_size,
+            shape=tuple(images.shape[1:]),
+            settings=settings,
+        )
+        return self.attacker.attack_in_turn(images, labels, attack, threat, outcomes)

@@ -1,0 +1,136 @@
+"""Forward passes over many images: predictions, confidences, refusals of unusable models, and fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...configs.errors import InputError
+
+RANDOMNESS_TOLERANCE = 1e-4
+"""Relative difference of logits between two equal calls above which a model counts as random."""
+
+Model = Callable[[Tensor], Tensor]
+
+
+class Answers(NamedTuple):
+    """Predicted class (int16) and top-1 probability (float32) of each image."""
+
+    predictions: NDArray[np.int16]
+    confidences: NDArray[np.float32]
+
+
+def classify(model: Model, batches: Iterable[Tensor], classes: int) -> Answers:
+    """Classify batches of images.
+
+    Args:
+        model: From (N, C, H, W) pixels in [0, 1] to logits (N, classes).
+        batches: Tensors on the model's device.
+        classes: Number of classes of the data set.
+
+    Raises:
+        InputError: The logits are NaN or infinite, or are not one row for each image and one column for each
+            class.
+    """
+    parts = [_answer(model, batch, classes) for batch in batches]
+    return Answers(
+        torch.cat([predictions for predictions, _ in parts]).cpu().numpy(),
+        torch.cat([confidences for _, confidences in parts]).cpu().numpy(),
+    )
+
+
+def pixel_batches(images: NDArray[np.uint8], batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches (n, C, H, W) float32 in [0, 1] of uint8 images (N, H, W, C)."""
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
+        yield batch.to(device).permute(0, 3, 1, 2).float().div_(255).contiguous()
+
+
+def is_random(model: Model, batch: Tensor, classes: int) -> bool:
+    """Whether two equal calls give logits that differ by more than rounding explains."""
+    first, second = _logits(model, batch, classes), _logits(model, batch, classes)
+    scale = first.norm(dim=1).clamp_min(1e-10)
+    return bool(((first - second).norm(dim=1) / scale).max() > RANDOMNESS_TOLERANCE)
+
+
+def _answer(model: Model, batch: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    confidences, predictions = _logits(model, batch, classes).float().softmax(dim=1).max(dim=1)
+    return predictions.to(torch.int16), confidences
+
+
+def _logits(model: Model, batch: Tensor, classes: int) -> Tensor:
+    # Not inference_mode: a stranger's model may cache tensors that an attack differentiates later.
+    with torch.no_grad():
+        logits = model(batch.clone())  # a stranger's model may write into its input
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or shape != (len(batch), classes):
+        raise InputError(
+            f"the model returned {shape} for {len(batch)} images of a data set with {classes} classes: "
+            f"expected logits of shape ({len(batch)}, {classes}). Give a model trained for this data set."
+        )
+    if not logits.isfinite().all():
+        bad = int((~logits.isfinite().all(dim=1)).sum())
+        raise InputError(
+            f"the model returned NaN or infinite logits for {bad} of {len(batch)} images: "
+            "expected finite logits. Find out where they arise before measuring it."
+        )
+    return logits
+
+
+@contextmanager
+def evaluation_mode(model: Model, device: torch.device | str | None) -> Iterator[torch.device]:
+    """Put a module in evaluation mode, on a device, and leave it as it was.
+
+    Args:
+        model: A module; any other callable is left alone.
+        device: Where to evaluate; None means where the module's parameters are (the CPU without any).
+
+    Yields:
+        The device on which the model expects its images.
+    """
+    if not isinstance(model, nn.Module):
+        yield torch.device(device or "cpu")
+        return
+    modes = {part: part.training for part in model.modules()}
+    first = next(iter(model.state_dict().values()), None)
+    home = first.device if isinstance(first, Tensor) else torch.device("cpu")
+    target = torch.device(device or home)
+    try:
+        model.eval()
+        model.to(target)
+        yield target
+    finally:
+        model.to(home)
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def module_fingerprint(model: nn.Module) -> str:
+    """SHA-256 (32 hex digits) of a module's structure and of every tensor in its state.
+
+    The printed structure counts too: the number of iterations or the threshold of a front-end changes the
+    answers without changing a weight. Device and memory addresses do not count.
+    """
+    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", repr(model)).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:32]
+
+
+def answers_fingerprint(predictions: NDArray[np.integer]) -> str:
+    """SHA-256 (32 hex digits) of the classes predicted on probe images: all there is to know of a callable."""
+    return hashlib.sha256(predictions.astype("<i8").tobytes()).hexdigest()[:32]

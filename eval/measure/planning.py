@@ -1,0 +1,222 @@
+"""From a plan to its cells and their images: names checked beforehand, corrupted images made ahead of the model."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...attacks import as_attack, as_threat, suite_in
+from ...attacks.threat import NORMS
+from ...configs.errors import InputError, unknown_name
+from ...configs.plan import EvaluationPlan
+from ...data import (
+    CORRUPTION_GROUPS,
+    CORRUPTIONS,
+    CorruptedFiles,
+    ImageDataset,
+    agreement,
+    corrupt,
+    open_cifar_c,
+)
+from ...data.corruptions.table import ALIASES
+from ...data.corruptions.write import Manifest
+from ..results.records import Condition, ImageSet, choose_images
+
+GENERATOR = "generator"
+
+
+class Cell(NamedTuple):
+    """One condition on one choice of images, and where these stand in the data set."""
+
+    condition: Condition
+    image_set: ImageSet
+    positions: NDArray[np.intp]
+
+
+def open_source(plan: EvaluationPlan, dataset: ImageDataset, folder: str | Path) -> CorruptedFiles:
+    """Open the files of every single corruption of a plan; chains of several are always generated.
+
+    Raises:
+        InputError: A file is missing or damaged, or belongs to another data set.
+    """
+    singles = [name for name in corruption_names(plan) if "+" not in name]
+    return open_cifar_c(folder, names=singles, dataset=dataset)
+
+
+def plan_cells(
+    plan: EvaluationPlan, dataset: ImageDataset, files: CorruptedFiles | None = None
+) -> list[Cell]:
+    """All cells of a plan, cheapest kind first: clean, corruptions, attacks; doubles are dropped.
+
+    Args:
+        plan: What to measure.
+        dataset: The images.
+        files: Corrupted images on disk; None generates them.
+
+    Raises:
+        InputError: A name in the plan is unknown, an attack does not know the threat's norm, or the data set
+            has no images or one twice.
+    """
+    if not len(dataset):
+        raise InputError(f"data set {dataset.name!r} holds no images: nothing can be measured.")
+    if len(np.unique(dataset.indices)) < len(dataset.indices):
+        raise InputError(f"data set {dataset.name!r} holds an image twice: give each image its own index.")
+    sets = {count: _image_set(dataset, count, plan.seed) for count in _counts(plan)}
+    conditions = [(Condition("clean", "clean"), plan.clean_images)]
+    conditions += [(condition, plan.corruption_images) for condition in _corruptions(plan, files)]
+    conditions += [(condition, plan.attack_images) for condition in _attacks(plan)]
+    return [Cell(condition, *sets[count or 0]) for condition, count in dict.fromkeys(conditions)]
+
+
+def _counts(plan: EvaluationPlan) -> set[int]:
+    return {count or 0 for count in (plan.clean_images, plan.corruption_images, plan.attack_images)}
+
+
+def _image_set(dataset: ImageDataset, count: int, seed: int) -> tuple[ImageSet, NDArray[np.intp]]:
+    positions = choose_images(dataset.labels, count, seed)
+    images = ImageSet(
+        dataset.name,
+        dataset.fingerprint,
+        dataset.indices[positions].astype(np.int32),
+        dataset.labels[positions].astype(np.int16),
+    )
+    return images, positions
+
+
+def corruption_names(plan: EvaluationPlan) -> list[str]:
+    """Corruptions and chains of a plan, groups spelled out, in the plan's order.
+
+    Raises:
+        InputError: A name is unknown, or a chain names a corruption twice.
+    """
+    entries = (name for entry in plan.corruptions for name in CORRUPTION_GROUPS.get(entry, (entry,)))
+    return list(dict.fromkeys(_checked_chain(name) for name in entries))
+
+
+def _checked_chain(chain: str) -> str:
+    names = [ALIASES.get(name, name) for name in chain.split("+")]
+    for name in names:
+        if name not in CORRUPTIONS:
+            raise unknown_name("corruption", name, (*CORRUPTIONS, *CORRUPTION_GROUPS))
+    if len(set(names)) < len(names):
+        raise InputError(f"the corruption chain {chain!r} names one twice: give different corruptions.")
+    return "+".join(names)
+
+
+def _corruptions(plan: EvaluationPlan, files: CorruptedFiles | None) -> Iterator[Condition]:
+    manifest = None if files is None else Manifest.read(files.folder)
+    for name in corruption_names(plan):
+        source = _generator(name) if files is None or "+" in name else _file_source(name, manifest)
+        for severity in plan.severities:
+            yield Condition("corruption", name, severity, source=source)
+
+
+def _generator(name: str) -> str:
+    """Images of different making never share a row: JPEG by another codec is another source."""
+    approximate = any(agreement(part) == "approximate" for part in name.split("+"))
+    return f"{GENERATOR}, approximate JPEG" if approximate else GENERATOR
+
+
+def _file_source(name: str, manifest: Manifest | None) -> str:
+    """Files with a manifest were made by a generator and are told apart by their checksum."""
+    return "official files" if manifest is None else f"files {manifest.files[name]['sha256'][:8]}"
+
+
+def _attacks(plan: EvaluationPlan) -> Iterator[Condition]:
+    for setting in plan.attacks:
+        threat = as_threat(setting.threat)
+        norms = NORMS if suite_in(setting.attack) else as_attack(setting.attack).norms
+        if threat.norm not in norms:
+            raise InputError(
+                f"attack {setting.attack!r} knows the norms {', '.join(norms)}, "
+                f"the plan asks for {setting.threat!r}: choose another attack or threat."
+            )
+        yield Condition("attack", setting.attack, threat=str(threat))
+
+
+CHUNK_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class CorruptionTask:
+    """One chunk of corrupted images to make.
+
+    Attributes:
+        name: Corruption, or a chain of them joined by ``+``, applied from left to right at the same severity.
+        severity: 1 to 5.
+        seed: Seed of random corruptions.
+        positions: (n,) positions in the data set.
+    """
+
+    name: str
+    severity: int
+    seed: int
+    positions: NDArray[np.intp]
+
+
+def split_positions(positions: NDArray[np.intp], image_bytes: int, batch_size: int) -> list[NDArray[np.intp]]:
+    """Cut a choice of images into chunks of whole batches of at most about 16 MiB."""
+    batches = max(1, CHUNK_BYTES // (image_bytes * batch_size))
+    size = batches * batch_size
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
+
+
+def corrupted_chunks(
+    dataset: ImageDataset, tasks: Sequence[CorruptionTask], *, workers: int = 0
+) -> Generator[NDArray[np.uint8], None, None]:
+    """Corrupted images of each task, in order.
+
+    The images are the same whatever the number of workers: each is seeded on its own.
+
+    Args:
+        dataset: The whole data set.
+        tasks: What to make.
+        workers: Processes that work ahead of the consumer; 0 makes each chunk when it is asked for.
+    """
+    if workers < 1 or not tasks:
+        for task in tasks:
+            yield _make(dataset, task)
+        return
+    # Processes are spawned: forking a process that runs torch's threads can deadlock.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_receive, initargs=(dataset,))
+    pending: deque[Future[NDArray[np.uint8]]] = deque()
+    try:
+        for task in tasks:
+            pending.append(pool.submit(_make_received, task))
+            if len(pending) > workers + 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _make(dataset: ImageDataset, task: CorruptionTask) -> NDArray[np.uint8]:
+    chunk, indices = dataset.images[task.positions], dataset.indices[task.positions]
+    for name in task.name.split("+"):
+        chunk = corrupt(chunk, name, severity=task.severity, seed=task.seed, indices=indices)
+    return chunk
+
+
+_received: ImageDataset | None = None
+
+
+def _receive(dataset: ImageDataset) -> None:
+    """Keep the data set in a worker process, so that tasks carry positions only."""
+    global _received
+    _received = dataset
+
+
+def _make_received(task: CorruptionTask) -> NDArray[np.uint8]:
+    if _received is None:
+        raise RuntimeError("a corruption worker was started without its images")
+    return _make(_received, task)

@@ -1,0 +1,1 @@
+"""The HTML report: tables, charts, pictures and the page."""

@@ -1,0 +1,293 @@
+"""The page of the report: one self-contained HTML file, with panels over severity, epsilon and epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ...configs.atomic import file_written_whole
+from ...configs.errors import InputError
+from ..compare.compare import compare
+from ..compare.wording import (
+    SIGNIFICANT,
+    Comparison,
+    headline,
+    images_sentence,
+    lead,
+    left_out_sentence,
+    scope_sentence,
+)
+from ..results.store import ResultsStore
+from ..results.suites import bounds_sentence
+from .charts import (
+    WORST_CASE,
+    HeatMap,
+    accuracy_maps,
+    corruption_accuracies,
+    difference_maps,
+    epsilon_lines,
+    readable,
+    severity_lines,
+)
+from .figures import Line, ModelStyle, line_panel, model_styles
+from .pictures import Example, atom_mosaic, picture_address
+from .tables import (
+    attack_table,
+    cell_table,
+    check_table,
+    measurement_facts,
+    suite_table,
+    summary_section,
+    test_table,
+    worst_table,
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A drawn figure with its caption and its description for those who cannot see it."""
+
+    caption: str
+    alt: str
+    svg: str
+
+
+def corruption_section(comparison: Comparison, styles: Mapping[str, ModelStyle]) -> dict[str, Any] | None:
+    """Panels over severity and heat maps; None without corruptions."""
+    tables = corruption_accuracies(comparison)
+    if not tables:
+        return None
+    lines = severity_lines(comparison)
+    limits = _limits([line for group in lines.values() for line in group])
+    panels = []
+    for name, group in lines.items():
+        ticks = group[0].x
+        svg = line_panel(
+            group,
+            styles,
+            name=f"severity-{name}",
+            x_label="severity",
+            y_label="accuracy, %",
+            x_ticks=ticks,
+            x_tick_labels=[f"{tick:.0f}" for tick in ticks],
+            y_limits=limits,
+        )
+        panels.append(
+            Panel(readable(name), _alt(f"Accuracy under {readable(name)} over severity", group), svg)
+        )
+    accuracy: list[HeatMap] = accuracy_maps(tables)
+    return {"panels": panels, "accuracy": accuracy, "difference": difference_maps(comparison, tables)}
+
+
+def attack_section(comparison: Comparison, styles: Mapping[str, ModelStyle]) -> dict[str, Any] | None:
+    """Panels over epsilon and the table of attacked cells; None without attacks."""
+    if not (comparison.cells["kind"] == "attack").any():
+        return None
+    groups = epsilon_lines(comparison)
+    panels = []
+    for (norm, attack), lines in groups.items():
+        ticks = sorted({x for line in lines for x in line.x})
+        levels = norm == "linf"
+        svg = line_panel(
+            lines,
+            styles,
+            name=f"epsilon-{norm}-{attack}",
+            x_label=f"{norm} perturbation{', in 255ths' if levels else ''}",
+            y_label="accuracy, %",
+            x_ticks=ticks,
+            x_tick_labels=[f"{255 * tick:.3g}" if levels else f"{tick:g}" for tick in ticks],
+            y_limits=(-3.0, max(10.0, _limits(lines)[1])),
+        )
+        caption = f"{norm}, {'worst of all attacks' if attack == WORST_CASE else attack}"
+        panels.append(Panel(caption, _alt(f"Accuracy over epsilon, {caption}", lines), svg))
+    tables = (attack_table(comparison), suite_table(comparison))
+    return {
+        "panels": panels,
+        "tables": [table for table in tables if table],
+        "checks": check_table(comparison),
+        "bounds": bounds_sentence(comparison.cells),
+    }
+
+
+def _limits(lines: Sequence[Line]) -> tuple[float, float]:
+    values = [value for line in lines for bound in (line.low, line.high, line.y) for value in bound]
+    return max(-2.0, min(values) - 4.0), min(102.0, max(values) + 4.0)
+
+
+def _alt(what: str, lines: Sequence[Line], unit: str = " %") -> str:
+    parts = [f"{line.model} from {line.y[0]:.3g} to {line.y[-1]:.3g}{unit}" for line in lines if len(line.y)]
+    return f"{what}: {', '.join(parts)}."
+
+
+def curve_panels(curves: Mapping[str, pd.DataFrame], styles: Mapping[str, ModelStyle]) -> list[Panel]:
+    """Training curves: loss, accuracy, share of active units, speed, each where it was recorded.
+
+    Raises:
+        InputError: A table has no column ``epoch``.
+    """
+    for model, table in curves.items():
+        if "epoch" not in table.columns:
+            raise InputError(
+                f"the training curves of {model!r} have no column 'epoch': give the table of the training run."
+            )
+    wanted = (
+        ("Loss", "loss", ("val_loss", "train_loss"), 1.0),
+        ("Accuracy, %", "accuracy, %", ("val_accuracy", "train_accuracy"), 100.0),
+        ("Active units, %", "active, %", ("active_fraction",), 100.0),
+        ("Training speed, images/s", "images/s", ("images_per_second",), 1.0),
+    )
+    panels = []
+    for caption, label, columns, scale in wanted:
+        lines = [
+            line for model, table in curves.items() for line in _curve_lines(model, table, columns, scale)
+        ]
+        if lines:
+            name = f"curve-{columns[0]}"
+            limits = None if label == "loss" else (0.0, None)
+            svg = line_panel(lines, styles, name=name, x_label="epoch", y_label=label, y_limits=limits)
+            panels.append(
+                Panel(caption, _alt(f"{caption} over epochs", [x for x in lines if not x.faint], ""), svg)
+            )
+    return panels
+
+
+def _curve_lines(model: str, table: pd.DataFrame, columns: Sequence[str], scale: float) -> list[Line]:
+    lines = []
+    for column in columns:
+        known = table[table[column].notna()] if column in table.columns else table.iloc[:0]
+        if len(known):
+            faint = bool(lines)
+            lines.append(Line(model, known["epoch"].tolist(), (scale * known[column]).tolist(), faint=faint))
+    return lines
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+_SECTIONS = {
+    "verdicts": "Trust",
+    "comparison": "Comparison",
+    "corruptions": "Corruptions",
+    "worst": "Worst cells",
+    "attacks": "Attacks",
+    "examples": "Examples",
+    "atoms": "Atoms",
+    "training": "Training",
+    "measured": "How measured",
+}
+
+
+def write_report(
+    path: str | Path,
+    results: ResultsStore | pd.DataFrame | str | Path,
+    *,
+    baseline: str,
+    dataset: str | None = None,
+    title: str = "Robustness report",
+    facts: Mapping[str, str] | None = None,
+    atoms: Mapping[str, NDArray[np.floating]] | None = None,
+    examples: Sequence[Example] = (),
+    curves: Mapping[str, pd.DataFrame] | None = None,
+) -> Comparison:
+    """Compare the models and write ``report.html``: one file, no network, light and dark, printable.
+
+    Args:
+        path: The HTML file to write; it replaces an old one atomically.
+        results: As in `compare`.
+        baseline: Model that the others are compared with.
+        dataset: Which data set, where the results hold several.
+        title: Heading of the page.
+        facts: What the reader should know of the run, name to text, shown under "How this was measured".
+        atoms: Dictionary of each model that has one, (M, C, k, k).
+        examples: Rows of pictures.
+        curves: Training curves of each model; columns ``epoch`` and any of ``train_loss``, ``val_loss``,
+            ``train_accuracy``, ``val_accuracy``, ``active_fraction`` (0 to 1), ``images_per_second``.
+
+    Returns:
+        The comparison that the page shows.
+
+    Raises:
+        InputError: The results cannot be compared, a picture or table has another form, or the file cannot be
+            written.
+    """
+    comparison = compare(results, baseline=baseline, dataset=dataset)
+    page = _page(comparison, title, facts or {}, atoms or {}, examples, curves or {})
+    with file_written_whole(Path(path)) as target:
+        target.write_text(page, encoding="utf-8")
+    return comparison
+
+
+def _page(
+    comparison: Comparison,
+    title: str,
+    facts: Mapping[str, str],
+    atoms: Mapping[str, NDArray[np.floating]],
+    examples: Sequence[Example],
+    curves: Mapping[str, pd.DataFrame],
+) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    models = [
+        *comparison.summary["model"],
+        *(model for model in curves if model not in set(comparison.summary["model"])),
+    ]
+    styles = model_styles(models)
+    sections: dict[str, Any] = {
+        "verdicts": comparison.verdicts,
+        "comparison": True,
+        "corruptions": corruption_section(comparison, styles),
+        "worst": worst_table(comparison),
+        "attacks": attack_section(comparison, styles),
+        "examples": [_example(example) for example in examples],
+        "atoms": [_mosaic(model, values) for model, values in atoms.items()],
+        "training": curve_panels(curves, styles),
+        "measured": True,
+    }
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        **sections,
+        curves=sections["training"],
+        title=title,
+        css=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        dataset=comparison.dataset,
+        baseline=comparison.baseline,
+        models=list(comparison.summary["model"]),
+        styles=styles,
+        lead=lead(comparison),
+        headline=headline(comparison),
+        scope=scope_sentence(comparison),
+        left_out=left_out_sentence(comparison) if comparison.left_out else "",
+        contents=[(anchor, name) for anchor, name in _SECTIONS.items() if sections[anchor]],
+        significant=SIGNIFICANT,
+        summary=summary_section(comparison),
+        images=images_sentence(comparison.summary),
+        facts={**facts, **measurement_facts(comparison)},
+        cells=cell_table(comparison),
+        tests=test_table(comparison),
+    )
+
+
+def _example(example: Example) -> dict[str, Any]:
+    pictures = [
+        {"caption": caption, "address": picture_address(picture, f"picture {caption!r} of {example.title!r}")}
+        for caption, picture in example.pictures
+    ]
+    return {"title": example.title, "pictures": pictures}
+
+
+def _mosaic(model: str, values: NDArray[np.floating]) -> dict[str, str]:
+    address = atom_mosaic(values)
+    count, channels, height, width = np.shape(values)
+    what = f"{count} atoms of {height} x {width} pixels{', grey' if channels == 1 else ''}"
+    return {"address": address, "caption": f"{model}: {what}", "alt": f"The {what} of {model}"}

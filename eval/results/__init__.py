@@ -1,0 +1,1 @@
+"""The results store: what was measured, image by image."""

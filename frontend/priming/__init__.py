@@ -1,0 +1,129 @@
+"""Priming: learn a dictionary and a predictor from unlabelled images.
+
+Stage one alternates sparse coding with gradient steps on the atoms (Olshausen and Field, Nature 1996).
+Stage two teaches the predictor the settled states of a thorough solve. Stage three searches the schedule, then trains
+predictor and step sizes through the unrolled cycles, on the energy that those few cycles reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ...configs.errors import InputError
+from ..sparse.metrics import active_fraction, energy
+from ..sparse.schedule import plain_schedule
+from ..sparse.solver import solve
+from ..sparse.warp import WarpLCA
+from .stages import DictionaryStage, PrimingPlan, Stage, StatesStage, UnrolledStage, settled_states
+
+HELD_OUT = 64
+
+
+def prime(layer: WarpLCA, images: Tensor, plan: PrimingPlan, *, progress: bool = True) -> dict[str, float]:
+    """Prime a layer in place and leave it in evaluation mode.
+
+    Args:
+        layer: The layer; its lam, threshold and number of cycles are what it is primed for.
+        images: (N, C, H, W), pixels in [0, 1], unlabelled.
+        plan: Lengths of the stages.
+        progress: Whether to show progress bars.
+
+    Returns:
+        Mean energies and active fraction on 64 images left out of priming; see :func:`measure`.
+    """
+    held_out, rest = split(layer, images, plan)
+    layer.train()
+    for stage in make_stages(layer, rest, plan, progress=progress):
+        stage.begin()
+        with progress_bar(stage, 0, progress) as bar:
+            for step in range(stage.steps):
+                bar.set_postfix_str(f"loss {stage.advance(step):.3f}")
+                bar.update()
+    layer.eval()
+    return measure(layer, held_out)
+
+
+def split(layer: WarpLCA, images: Tensor, plan: PrimingPlan) -> tuple[Tensor, Tensor]:
+    """Check the images; return those that priming leaves out, for its measurements, and the others."""
+    if len(images) < 2 * plan.batch_size + HELD_OUT:
+        raise InputError(
+            f"priming got {len(images)} images; give at least {2 * plan.batch_size + HELD_OUT} "
+            f"for batch_size {plan.batch_size}."
+        )
+    layer.dictionary.check_size(images)
+    return images[:HELD_OUT], images[HELD_OUT:]
+
+
+def make_stages(
+    layer: WarpLCA, images: Tensor, plan: PrimingPlan, *, folder: Path | None = None, progress: bool = True
+) -> Iterator[Stage]:
+    """Yield the stages that the plan asks for, each made when the one before it is done.
+
+    Args:
+        layer: The layer.
+        images: Those to prime on.
+        plan: Lengths of the stages.
+        folder: Where settled states are kept, so that a stopped job need not compute them again.
+        progress: Whether their computation shows a progress bar.
+    """
+    if plan.dictionary_steps:
+        yield DictionaryStage(layer, images, plan, plan.dictionary_steps)
+    if plan.target_images and plan.predictor_steps:
+        stage = StatesStage(layer, images, plan, plan.predictor_steps, folder=folder)
+        stage.targets.progress = progress
+        yield stage
+    if plan.unrolled_steps or plan.search_images:
+        last = UnrolledStage(layer, images, plan, plan.unrolled_steps)
+        last.progress = progress
+        yield last
+
+
+def progress_bar(stage: Stage, done: int, progress: bool) -> tqdm:
+    """Return the bar of a stage of which ``done`` steps are done."""
+    return tqdm(
+        total=stage.steps,
+        initial=done,
+        desc=f"priming: {stage.name}",
+        disable=not progress,
+        dynamic_ncols=True,
+    )
+
+
+@torch.no_grad()
+def measure(layer: WarpLCA, images: Tensor) -> dict[str, float]:
+    """Compare a primed layer with long solves on the same images.
+
+    Returns:
+        ``warp_energy`` after the layer's own cycles and ``warp_energy_30`` after 30, ``plain_energy_100``, 300 and
+        1000 of plain LCA (cold, eta = 1/L), ``settled_energy`` of an accelerated solve of 300 cycles, all per image,
+        and the ``active_fraction`` of the layer's code.
+    """
+    x = layer.standardise(images).images
+    operator = layer.dictionary.operator()
+
+    def mean_energy(state: Tensor) -> float:
+        code = layer.threshold(state, layer.lam)
+        return float(energy(x, code, operator, layer.threshold, layer.lam).mean())
+
+    def plain(cycles: int, state: Tensor | None) -> Tensor:
+        schedule = plain_schedule(operator, cycles)
+        return solve(operator, x, layer.threshold, layer.lam, schedule, state=state)
+
+    encoding = layer.encode(images)
+    figures = {
+        "warp_cycles": float(layer.iterations),
+        "warp_energy": mean_energy(encoding.state),
+        "warp_energy_30": float(layer.solve(images, iterations=30)[1].energy.mean()),
+    }
+    state, done = None, 0
+    for cycles in (100, 300, 1000):
+        state, done = plain(cycles - done, state), cycles
+        figures[f"plain_energy_{cycles}"] = mean_energy(state)
+    figures["settled_energy"] = mean_energy(settled_states(layer, images, 300))
+    figures["active_fraction"] = float(active_fraction(encoding.code, layer.lam).mean())
+    return figures

@@ -1,0 +1,1 @@
+"""Convolutional sparse coding: thresholds, dictionary, dynamics, solver, gradients, LCA and WARP-LCA."""

@@ -1,0 +1,146 @@
+"""The convolutional dictionary: unit-norm atoms and the two maps they define."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...configs.errors import InputError
+from .operator import ConvOperator
+from .spectrum import Preconditioner, preconditioner, spectral_bound
+
+
+class ConvDictionary(nn.Module):
+    """M atoms of C x k x k pixels, one every ``stride`` pixels, with ``same`` padding.
+
+    Atoms are stored raw in ``weight`` and normalised on use, so that an average of weights (EMA, SWA)
+    stays valid; keep weight decay off them. The spectral bound L is a buffer: it is renewed at every
+    training forward pass and whenever the module changes to evaluation, and saved with the weights.
+
+    Args:
+        in_channels: C.
+        features: M, the number of atoms.
+        kernel_size: k, odd or even.
+        stride: 1 to k.
+        preconditioned: Whether the operator holds a preconditioner; it follows the atoms as L does, and is not saved.
+    """
+
+    lipschitz: Tensor
+    precondition_matrix: Tensor
+    precondition_lipschitz: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        features: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        preconditioned: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("in_channels", in_channels),
+            ("features", features),
+            ("kernel_size", kernel_size),
+        ):
+            if value < 1:
+                raise InputError(f"{name} is {value}; give a whole number of at least 1.")
+        if not 1 <= stride <= kernel_size:
+            raise InputError(
+                f"stride is {stride} with kernel_size {kernel_size}; give a stride from 1 to {kernel_size}, "
+                "else some pixels belong to no atom."
+            )
+        self.stride = stride
+        self.preconditioned = preconditioned
+        self.weight = nn.Parameter(torch.randn(features, in_channels, kernel_size, kernel_size))
+        self.register_buffer("lipschitz", torch.ones(()))
+        if preconditioned:
+            self.register_buffer(
+                "precondition_matrix", torch.zeros(features, features, 1, 1), persistent=False
+            )
+            self.register_buffer("precondition_lipschitz", torch.ones(()), persistent=False)
+        self.refresh()
+
+    @property
+    def atoms(self) -> Tensor:
+        """Unit-norm atoms, (M, C, k, k); the gradient flows through the normalisation."""
+        norm = self.weight.flatten(1).norm(dim=1).clamp_min(torch.finfo(self.weight.dtype).tiny)
+        return self.weight / norm[:, None, None, None]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Compute the spectral bound anew; call it after changing ``weight`` by hand.
+
+        Raises:
+            InputError: If an atom is zero or not finite.
+        """
+        norms = self.weight.flatten(1).norm(dim=1)
+        bad = torch.nonzero(~(torch.isfinite(norms) & (norms > 0))).flatten()
+        if len(bad):
+            raise InputError(
+                f"atom {int(bad[0])} of the dictionary is zero or not finite; "
+                "replace it (for instance by random values) before use."
+            )
+        self.lipschitz.copy_(spectral_bound(self.atoms, self.stride))
+        self._precondition()
+
+    def _precondition(self) -> None:
+        if self.preconditioned:
+            made = preconditioner(self.atoms, self.stride)
+            self.precondition_matrix.copy_(made.matrix)
+            self.precondition_lipschitz.copy_(made.lipschitz)
+
+    def operator(self) -> ConvOperator:
+        """Return Phi and Phi^T for the present atoms, ready for many iterations."""
+        if self.training and self.weight.requires_grad and torch.is_grad_enabled():
+            self.lipschitz.copy_(spectral_bound(self.atoms, self.stride))
+            self._precondition()
+        conditioning = None
+        if self.preconditioned:
+            conditioning = Preconditioner(
+                self.precondition_matrix.clone(), self.precondition_lipschitz.clone()
+            )
+        return ConvOperator.from_atoms(self.atoms, self.stride, self.lipschitz.clone(), conditioning)
+
+    def analyse(self, images: Tensor) -> Tensor:
+        """Phi^T x: images (N, C, H, W) -> drive (N, M, ceil(H/s), ceil(W/s))."""
+        self.check_size(images)
+        return self.operator().analyse(images)
+
+    def synthesise(self, code: Tensor, size: tuple[int, int]) -> Tensor:
+        """Phi a: code (N, M, ceil(H/s), ceil(W/s)) -> images (N, C, H, W), the adjoint of ``analyse``."""
+        return self.operator().synthesise(code, size)
+
+    def check_size(self, images: Tensor) -> None:
+        """Refuse images of a wrong shape or smaller than an atom."""
+        _, channels, kernel, _ = self.weight.shape
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise InputError(f"images have shape {tuple(images.shape)}; expected (N, {channels}, H, W).")
+        if not images.is_floating_point():
+            raise InputError(f"images are {images.dtype}; expected floating point pixels in [0, 1].")
+        if min(images.shape[2:]) < kernel:
+            raise InputError(
+                f"images of {images.shape[2]} x {images.shape[3]} pixels are smaller than the {kernel} x {kernel} "
+                "atoms; give larger images or a front-end with a smaller kernel_size."
+            )
+
+    def train(self, mode: bool = True) -> ConvDictionary:
+        """Switch mode; on the way to evaluation the bound is brought up to date and stays frozen."""
+        if self.training and not mode and self.weight.requires_grad:
+            self.refresh()
+        super().train(mode)
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
+        self._precondition()
+
+    def extra_repr(self) -> str:
+        """Describe the dictionary in ``print(module)``."""
+        features, channels, kernel, _ = self.weight.shape
+        return f"in_channels={channels}, features={features}, kernel_size={kernel}, stride={self.stride}"

@@ -1,0 +1,111 @@
+"""Rozell's family of threshold functions and the costs they minimise.
+
+Source: Rozell, Johnson, Baraniuk, Olshausen, "Sparse coding via thresholding and local competition in
+neural circuits", Neural Computation 20 (2008), equations 3.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...configs.errors import InputError, unknown_name
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """T(u) = max(u - alpha lam, 0) * sigmoid(gamma (u - lam)), rectified or signed by odd symmetry.
+
+    At gamma = infinity the threshold minimises (u - a)^2 / 2 + C(a) with the cost
+    C(a) = (1 - alpha)^2 lam^2 / 2 per active unit + alpha lam |a|: alpha = 0 is hard (an l0 penalty),
+    alpha = 1 soft (l1).
+
+    Attributes:
+        alpha: Share of lam by which an active unit is shrunk, 0 to 1.
+        gamma: Steepness of the step, above 0; infinity for a true step.
+        rectified: Whether only positive states pass.
+    """
+
+    alpha: float = 0.0
+    gamma: float = math.inf
+    rectified: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alpha <= 1.0:
+            raise InputError(
+                f"alpha of the threshold is {self.alpha}; give a number from 0 (hard) to 1 (soft)."
+            )
+        if not self.gamma > 0.0:
+            raise InputError(f"gamma of the threshold is {self.gamma}; give a number above 0, or infinity.")
+
+    @property
+    def differentiable_in_lam(self) -> bool:
+        """Whether lam receives a gradient that is not zero almost everywhere."""
+        return self.alpha > 0.0 or math.isfinite(self.gamma)
+
+    def __call__(self, state: Tensor, lam: Tensor | float) -> Tensor:
+        """Turn a state into a code.
+
+        Args:
+            state: Any shape.
+            lam: The threshold value, above 0; a number or a tensor that broadcasts to the state.
+        """
+        if self.rectified:
+            return self._positive_part(state, lam)
+        return torch.sign(state) * self._positive_part(state.abs(), lam)
+
+    def cost(self, code: Tensor, lam: Tensor | float) -> Tensor:
+        """Return C(a) of every unit, in the code's shape (exact at gamma = infinity)."""
+        active = is_active(code, lam).to(code.dtype)
+        return 0.5 * (1.0 - self.alpha) ** 2 * lam**2 * active + self.alpha * lam * code.abs()
+
+    def derivative(self, state: Tensor, lam: Tensor | float) -> Tensor:
+        """Return dT/du elementwise."""
+        with torch.enable_grad():
+            leaf = state.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self(leaf, lam).sum(), leaf)
+        return slope
+
+    def _positive_part(self, state: Tensor, lam: Tensor | float) -> Tensor:
+        if math.isfinite(self.gamma):
+            gate = (state - lam).mul_(self.gamma).sigmoid_()
+            return torch.relu(state - self.alpha * lam if self.alpha else state) * gate
+        if self.alpha == 1.0:
+            return (state - lam).relu_()
+        if self.alpha == 0.0 and not isinstance(lam, Tensor):
+            return torch.nn.functional.threshold(state, lam, 0.0)
+        return torch.where(state > lam, state - self.alpha * lam, 0.0)
+
+
+THRESHOLDS: dict[str, Threshold] = {
+    "hard": Threshold(alpha=0.0),
+    "soft": Threshold(alpha=1.0),
+    "smooth": Threshold(alpha=0.0, gamma=20.0),
+    "hard-signed": Threshold(alpha=0.0, rectified=False),
+    "soft-signed": Threshold(alpha=1.0, rectified=False),
+}
+
+
+def get_threshold(threshold: str | Threshold) -> Threshold:
+    """Look a threshold up by name; a :class:`Threshold` passes through."""
+    if isinstance(threshold, Threshold):
+        return threshold
+    if threshold not in THRESHOLDS:
+        raise unknown_name("threshold", threshold, THRESHOLDS)
+    return THRESHOLDS[threshold]
+
+
+def is_active(code: Tensor, lam: Tensor | float) -> Tensor:
+    """Tell which units are active: |a| above one hundredth of lam.
+
+    Hard and soft codes hold true zeros; the tolerance is for smooth thresholds, whose tail never ends.
+    """
+    return code.abs() > 0.01 * lam
+
+
+def of_images(lam: Tensor | float, images: Tensor | slice) -> Tensor | float:
+    """Return the threshold value for some images of a batch: a part of it if there is one per image, else all."""
+    return lam[images] if isinstance(lam, Tensor) and lam.ndim else lam

@@ -1,0 +1,1 @@
+"""Exported classifiers: ONNX and PyTorch archives, each checked against PyTorch before it is kept."""

@@ -1,0 +1,181 @@
+"""PyTorch's own formats: the torch.export archive (.pt2), and AOTInductor's compiled one.
+
+Both are zip archives. PyTorch's loader may unpickle some of their entries and AOTInductor's hold machine code, so an
+archive is looked through before it is opened: whatever would be unpickled without restriction is refused, and machine
+code needs the caller's consent.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...configs import InputError
+from .checked import ExportCheck, Run, export_checked, metadata_text
+
+METADATA_FILE = "warplca.json"
+
+NATIVE_FOLDER = "data/aotinductor/"
+
+EXTRA = "extra/"
+
+
+class ProgramBackend:
+    """torch.export archives."""
+
+    name = "torch.export"
+    double = True
+
+    def write(self, model: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Write a module with a dynamic batch."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "No complete tensor found"
+            )  # channels-last weights are complete
+            torch.export.save(
+                exported(model, images), path, extra_files={METADATA_FILE: metadata_text(metadata)}
+            )
+
+    def open(self, path: Path) -> Run:
+        """Open an archive."""
+        return _runner(load_program(path)[0])
+
+
+class CompiledBackend:
+    """AOTInductor archives: the same program compiled to machine code for this kind of processor."""
+
+    name = "AOTInductor"
+    double = True
+
+    def write(self, model: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Compile a module with a dynamic batch."""
+        torch._inductor.aoti_compile_and_package(exported(model, images), package_path=str(path))
+        with zipfile.ZipFile(path, "a") as archive:
+            root = archive.namelist()[0].split("/")[0]  # PyTorch's reader wants all entries in one folder
+            archive.writestr(f"{root}/{EXTRA}{METADATA_FILE}", metadata_text(metadata))
+
+    def open(self, path: Path) -> Run:
+        """Open an archive that was just compiled here."""
+        return _runner(torch._inductor.aoti_load_package(str(path)))
+
+
+def export_program(
+    model: nn.Module, path: str | Path, images: Tensor, *, sparsity: bool = True
+) -> ExportCheck:
+    """Write a torch.export archive (.pt2), checked as :func:`~warplca.models.export.export_checked` tells.
+
+    ``torch.export.load(path).module()(images)`` gives logits and, with a sparse code, its share of active units;
+    with ``sparsity=False`` the logits alone.
+    """
+    return export_checked(ProgramBackend(), model, path, images, sparsity=sparsity)
+
+
+def export_compiled(
+    model: nn.Module, path: str | Path, images: Tensor, *, sparsity: bool = True
+) -> ExportCheck:
+    """Write an AOTInductor archive, checked as :func:`~warplca.models.export.export_checked` tells.
+
+    Raises:
+        InputError: If there is no C++ compiler, or the check fails.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise InputError(
+            "AOTInductor compiles to machine code and found no C++ compiler; install g++ or clang (or set CXX), or "
+            "export to torch.export (.pt2) or ONNX, which need none."
+        ) from error
+    return export_checked(CompiledBackend(), model, path, images, sparsity=sparsity)
+
+
+def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    """Return the program of a module for images of this shape, at any batch size; it holds none of the images."""
+    example = images.new_zeros(2, *images.shape[1:])
+    with torch.no_grad():
+        return torch.export.export(
+            model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+        )
+
+
+def load_program(path: str | Path, *, native: bool = False) -> tuple[Any, dict[str, Any]]:
+    """Open a .pt2 archive and return its callable and what the file says of itself.
+
+    Args:
+        path: A torch.export or AOTInductor archive.
+        native: Whether machine code may be run: only from a source that you trust like a program.
+
+    Raises:
+        InputError: If it is no such archive, holds pickles, or holds machine code without consent.
+    """
+    path = Path(path)
+    compiled = _look_through(path)
+    if compiled and not native:
+        raise InputError(
+            f"{path} holds machine code (AOTInductor), which runs with all your rights; it was not opened. If you "
+            "trust its source, consent with native=True (on the command line: --native)."
+        )
+    try:
+        if compiled:
+            told = torch._C.PyTorchFileReader(str(path)).get_record(EXTRA + METADATA_FILE)
+            return torch._inductor.aoti_load_package(str(path)), json.loads(told)
+        extra = {METADATA_FILE: ""}
+        program = torch.export.load(path, extra_files=extra)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read as a .pt2 archive: {str(error).splitlines()[0]}") from error
+    return program.module(), json.loads(extra[METADATA_FILE] or "{}")
+
+
+def _look_through(path: Path) -> bool:
+    """Refuse an archive that could run code by unpickling; tell whether it holds machine code."""
+    try:
+        reader = torch._C.PyTorchFileReader(str(path))
+        names: list[str] = reader.get_all_records()
+        with zipfile.ZipFile(path) as archive:
+            roots = archive.namelist()
+    except (RuntimeError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no .pt2 archive, or is truncated.") from error
+    if "archive_format" not in names or "version" in roots:  # what torch.save or an older torch.export wrote
+        raise InputError(f"{path} is no .pt2 archive of a present torch.export; it was not opened.")
+    for name in names:
+        if name.endswith("_config.json") and _wants_pickle(json.loads(reader.get_record(name))):
+            raise _pickled(path, name)
+        if name.startswith("data/sample_inputs/") or name.endswith(".pt"):
+            try:
+                torch.load(io.BytesIO(reader.get_record(name)), weights_only=True)
+            except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+                raise _pickled(path, name) from error
+    return any(name.startswith(NATIVE_FOLDER) for name in names)
+
+
+def _wants_pickle(config: Any) -> bool:
+    entries = config.get("config", {}) if isinstance(config, dict) else {}
+    return any(isinstance(entry, dict) and entry.get("use_pickle") for entry in entries.values())
+
+
+def _pickled(path: Path, name: str) -> InputError:
+    return InputError(
+        f"{path} holds a pickle ({name}), which can run any program when it is opened; it was not opened. Export the "
+        "model again with `warplca export`."
+    )
+
+
+def _runner(call: Any) -> Run:
+    def run(images: Tensor) -> list[np.ndarray]:
+        with torch.no_grad():
+            outputs = call(images)
+        return [output.numpy() for output in (outputs if isinstance(outputs, list | tuple) else (outputs,))]
+
+    return run
