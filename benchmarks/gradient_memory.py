@@ -72,7 +72,7 @@ def one_step(case: dict[str, Any], batch: int, device: str) -> dict[str, Any]:
     """Do one training step and return its peak memory and time."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    layer = LCA(3, 64, 9, 2, lam=0.5, threshold="soft", momentum=0.9, **case).to(device)
+    layer = LCA(lam=0.5, threshold="soft", momentum=0.9, **case).to(device)
     with torch.no_grad():
         layer.dictionary.weight.copy_(LCA.from_pretrained("cifar10-64x9s2").dictionary.weight)
     images = torch.rand(batch, 3, 32, 32, device=device)

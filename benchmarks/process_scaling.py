@@ -24,7 +24,7 @@ def throughput(args: argparse.Namespace, processes: int, folder: Path) -> float:
     """Train for two epochs and return images a second in the second."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "warplca.cli.main", "train", "--config", args.config, "--data", args.data]
-    command += ["--out", str(folder), "train.epochs=2", "train.frozen_epochs=2", *args.overrides]
+    command += ["--out", str(folder), "train.epochs=2", "train.frontend.frozen_epochs=2", *args.overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

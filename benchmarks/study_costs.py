@@ -83,5 +83,5 @@ def _inference(model: Classifier, images: torch.Tensor) -> float:
 
 @torch.no_grad()
 def _active(model: Classifier, images: torch.Tensor) -> float | None:
-    active = model.logits_and_sparsity(images)[1]
+    active = model.inspect(images).encoding.figures().get("active_fraction")
     return None if active is None else float(active.mean())

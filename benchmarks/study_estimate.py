@@ -77,14 +77,16 @@ def _training(run: RunConfig, dataset: ImageDataset) -> tuple[Classifier, float]
     """Train for a few batches with the front-end frozen, and a few with it learning; scale up to the recipe."""
     recipe = run.train
     sample = dataset.subset(range(min(SAMPLE_BATCHES * recipe.batch_size, len(dataset))))
-    frozen = recipe.epochs_frozen
+    given = recipe.frontend.get("frozen_epochs", 0)
+    frozen = recipe.epochs if given is None else given
     kinds = [frozen > 0, frozen < recipe.epochs]
     # "fast" watches held-out images and needs some; choosing the best epoch costs nothing worth telling.
-    loss = replace(recipe.loss, name="pgd", steps=1) if recipe.loss.name == "fast" else recipe.loss
+    fast = recipe.loss.name == "fast"
+    loss = replace(recipe.loss, name="pgd", steps=1) if fast else recipe.loss
     short = replace(
         recipe,
         epochs=sum(kinds),
-        frozen_epochs=int(kinds[0]),
+        frontend={**recipe.frontend, "frozen_epochs": int(kinds[0])} if frozen else recipe.frontend,
         validation_images=0,
         loss=loss,
         select=SelectConfig(),

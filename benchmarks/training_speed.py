@@ -98,14 +98,12 @@ def synchronise() -> None:
 
 def settings(args: argparse.Namespace, frontend: str | None, **recipe: object) -> dict:
     """Return a run's configuration: stride 2, no clipping or smoothing beyond what the minimal loop has."""
-    model: dict = {"backbone": args.backbone, "frontend": frontend, "stride": 2, "iterations": 10}
+    section: dict = {"name": frontend or "none"}
+    train: dict = {"epochs": 1000, "batch_size": args.batch_size, "learning_rate": 0.01}
     if frontend in ("lca", "warp-lca"):
-        model |= {
-            "frontend_weights": "cifar10-64x9s2",
-            "iterations": 10 if frontend == "warp-lca" else PLAIN_CYCLES,
-        }
-    epochs = 1000
-    train = {"epochs": epochs, "frozen_epochs": epochs, "batch_size": args.batch_size, "learning_rate": 0.01}
+        section |= {"weights": "cifar10-64x9s2", "iterations": 10 if frontend == "warp-lca" else PLAIN_CYCLES}
+        train |= {"frontend": {"frozen_epochs": None}}
+    model = {"backbone": args.backbone, "frontend": section}
     return {"model": model, "train": {**train, "clip_norm": 0.0, "label_smoothing": 0.0, **recipe}}
 
 
@@ -204,7 +202,7 @@ def timm_rate(args: argparse.Namespace, workers: str, folder: Path) -> float:
     command = [
         sys.executable, str(Path(__file__).with_name("timm_in_memory.py")), str(Path(args.timm) / "train.py"),
         str(TIMM_STEPS * args.batch_size), "--data-dir", "unused", "--model", f"warplca_{args.backbone}",
-        "--model-kwargs", "frontend=none", "stride=2", "--num-classes", "10", "--input-size", "3", "32", "32",
+        "--model-kwargs", "frontend=none", "--num-classes", "10", "--input-size", "3", "32", "32",
         "--batch-size", str(args.batch_size), "--epochs", "1", "--opt", "sgd", "--lr", "0.01", "--weight-decay", "5e-4",
         "--no-aug", "--smoothing", "0", "--workers", workers, "--log-interval", "1", "--output", str(folder),
         "--channels-last", "--no-prefetcher", "--device", device_name(),

@@ -52,10 +52,13 @@ def _dispatch(arguments: list[str]) -> int:
         build_parser().print_help()
         return 0
     namespace = parse(arguments)  # help and mistakes end here, before torch is loaded
+    from ..configs.registry import import_file
     from ..train.processes import Interrupted
     from . import commands
 
     try:
+        for file in getattr(namespace, "imports", ()):
+            import_file(file)
         return commands.RUN[namespace.command](namespace)
     except Interrupted as stop:
         return _fail(f"{stop}; the same command goes on from there.", INTERRUPTED)

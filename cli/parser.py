@@ -87,9 +87,21 @@ def build_parser() -> Parser:
     return parser
 
 
+def _imports(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="a Python file of yours to run first, which registers front-ends; may be given several times",
+    )
+
+
 def _quickstart(commands: argparse._SubParsersAction) -> None:
     text = "train four small classifiers on embedded real photographs, measure and compare them (minutes, 2 cores)"
     parser = commands.add_parser("quickstart", help=text, description=text)
+    _imports(parser)
     parser.add_argument(
         "--fast", action="store_true", help="a one-minute version that only shows that it works"
     )
@@ -113,6 +125,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
         "launch several processes share it"
     )
     parser = commands.add_parser("train", help=text, description=text)
+    _imports(parser)
     _config(parser, "train", default="warp-lca")
     parser.add_argument("--data", default=None, help=f"in place of the configuration's: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder of the run")
@@ -121,6 +134,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
 def _evaluate(commands: argparse._SubParsersAction) -> None:
     text = "measure a checkpoint: clean, corrupted, attacked; finished cells are not measured again"
     parser = commands.add_parser("evaluate", help=text, description=text)
+    _imports(parser)
     parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
     parser.add_argument(
         "--data", default="cifar10-subset", help=f"test images: {DATA_HELP} (default: %(default)s)"
@@ -165,6 +179,7 @@ def _compare(commands: argparse._SubParsersAction) -> None:
 def _export(commands: argparse._SubParsersAction) -> None:
     text = "export a checkpoint, checked against PyTorch on real images"
     parser = commands.add_parser("export", help=text, description=text)
+    _imports(parser)
     parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
     parser.add_argument(
         "--format",
@@ -230,12 +245,14 @@ def _denoise(commands: argparse._SubParsersAction) -> None:
 def _info(commands: argparse._SubParsersAction) -> None:
     text = "tell what a checkpoint is, how robust it is, and by what evidence"
     parser = commands.add_parser("info", help=text, description=text)
+    _imports(parser)
     parser.add_argument("checkpoint", help=CHECKPOINT_HELP)
 
 
 def _predict(commands: argparse._SubParsersAction) -> None:
     text = "classify image files with a checkpoint in any format, and tell how sparse their codes are"
     parser = commands.add_parser("predict", help=text, description=text)
+    _imports(parser)
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="image files; resized to what the model takes"
     )

@@ -11,23 +11,32 @@ from typing import Any, TypeVar
 import yaml
 
 from .errors import InputError, unknown_name
+from .registry import FRONTENDS, Registry
+
+T = TypeVar("T")
+PRESETS = Path(__file__).parent
 
 
 def merge(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested mappings over one another, key by key; later ones win, and none is changed."""
+    """Lay nested mappings over one another, key by key; later ones win, and none is changed.
+
+    A section with a ``name`` (a front-end, a loss) replaces one of another name as a whole: their keys differ.
+    """
     merged: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
             below = merged.get(key)
-            if isinstance(below, Mapping) and isinstance(value, Mapping):
-                value = merge(below, value)
+            if isinstance(value, Mapping):
+                below = _named(below)
+                if isinstance(below, Mapping) and value.get("name", below.get("name")) == below.get("name"):
+                    value = merge(below, value)
             merged[key] = value
     return merged
 
 
-T = TypeVar("T")
-
-PRESETS = Path(__file__).parent
+def _named(section: Any) -> Any:
+    """Return a section in its long form: a name alone stands for a section of that name."""
+    return {"name": section} if isinstance(section, str) else section
 
 
 def preset_names(kind: str) -> list[str]:
@@ -99,8 +108,10 @@ def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
 def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
     """Build a dataclass, nested ones included, from plain values; every key and type is checked.
 
+    A field whose metadata name a registry takes sections by name; see :func:`read_sections`.
+
     Args:
-        cls: The dataclass.
+        cls: The dataclass. Its ``MOVED``, if it has one, maps keys of earlier versions to what stands for them.
         values: A mapping of field names to plain values.
         where: What to call the source in messages.
         prefix: Dotted path of ``cls`` inside the whole.
@@ -110,26 +121,99 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
             f"{where}: {prefix.rstrip('.') or 'the file'} is {values!r}; expected keys with values."
         )
     hints = typing.get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
+        if key in getattr(cls, "MOVED", ()):
+            raise InputError(f"{where}: {prefix}{key} is now {cls.MOVED[key]}.")  # type: ignore[attr-defined]
         if key not in fields:
             raise unknown_name("key", f"{prefix}{key}", [prefix + name for name in fields], where=where)
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for field in fields.values():
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and field.name not in values:
             raise InputError(f"{where}: the key {prefix + field.name!r} is missing.")
     built: dict[str, Any] = {}
     for key, value in values.items():
-        if dataclasses.is_dataclass(hints[key]):
-            built[key] = from_dict(
-                typing.cast(type, hints[key]), value, where=where, prefix=f"{prefix}{key}."
-            )
+        path = f"{prefix}{key}"
+        if "registry" in fields[key].metadata:
+            built[key] = read_sections(fields[key].metadata["registry"], value, where=where, prefix=path)
+        elif dataclasses.is_dataclass(hints[key]):
+            value = _named(value) if "name" in hints[key].__dataclass_fields__ else value
+            built[key] = from_dict(typing.cast(type, hints[key]), value, where=where, prefix=f"{path}.")
         else:
-            built[key] = _typed(hints[key], value, f"{prefix}{key}", where)
+            built[key] = _typed(hints[key], value, path, where)
     try:
         return cls(**built)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def read_sections(registry: Registry, value: Any, *, where: str, prefix: str) -> tuple[Any, ...]:
+    """Build the settings of one or several registered classes.
+
+    Args:
+        registry: Whose classes have ``Settings``, a dataclass.
+        value: A name, a mapping with ``name`` and settings, settings that are built already, or a list of such; None
+            stands for the name "none".
+        where: What to call the source in messages.
+        prefix: Dotted path of the section.
+
+    Raises:
+        InputError: On an unknown name, or a key that the class of that name lacks; the message lists those it has.
+    """
+    several = isinstance(value, list | tuple)
+    entries = list(value) if several else [value]
+    places = [f"{prefix}.{i}" for i in range(len(entries))] if several else [prefix]
+    return tuple(
+        _read_section(registry, entry, where, place)
+        for entry, place in zip(entries or ["none"], places or [prefix], strict=True)
+    )
+
+
+def _read_section(registry: Registry, value: Any, where: str, prefix: str) -> Any:
+    value = _named("none" if value is None else value)
+    if any(isinstance(value, cls.Settings) for cls in registry.items().values()):
+        return value
+    if not isinstance(value, Mapping) or "name" not in value:
+        raise InputError(f"{where}: {prefix} is {value!r}; expected a name, or keys with one of them 'name'.")
+    cls = registry.get(value["name"], where=f"{where}, {prefix}")
+    return from_dict(
+        cls.Settings,
+        {key: entry for key, entry in value.items() if key != "name"},
+        where=f"{where} ({registry.kind} {value['name']})",
+        prefix=f"{prefix}.",
+    )
+
+
+def to_plain(config: Any, *, defaults: bool = True) -> Any:
+    """Return what :func:`from_dict` builds a configuration from: mappings, lists and plain values, as JSON takes them.
+
+    Args:
+        config: A dataclass, or a part of one.
+        defaults: Whether values that equal the default are written; a class's ``FILLED`` holds those that it puts in
+            place of None.
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        kept = {}
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if defaults or value not in (_default(field), getattr(config, "FILLED", {}).get(field.name)):
+                single = "registry" in field.metadata and len(value) == 1
+                kept[field.name] = to_plain(value[0] if single else value, defaults=defaults)
+        name = _section_names().get(type(config))
+        return kept if name is None else {"name": name, **kept}
+    if isinstance(config, Mapping):
+        return {key: to_plain(value, defaults=defaults) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [to_plain(value, defaults=defaults) for value in config]
+    return config
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _section_names() -> dict[type, str]:
+    return {cls.Settings: name for name, cls in FRONTENDS.items().items()}
 
 
 def _typed(hint: Any, value: Any, key: str, where: str) -> Any:
@@ -141,14 +225,16 @@ def _typed(hint: Any, value: Any, key: str, where: str) -> Any:
     try:
         return parser.parse_object({"value": value}, defaults=False).value
     except ArgumentError as error:
+        if typing.get_origin(hint) is typing.Literal:
+            raise unknown_name(key, value, map(str, typing.get_args(hint)), where=where) from error
         expected = getattr(hint, "__name__", None) or str(hint)
         if typing.get_args(hint):
             expected = str(hint).replace("typing.", "")
         raise InputError(f"{where}: {key} is {value!r}; expected {expected}.") from error
 
 
-def _override(values: Any, entry: str) -> dict[str, Any]:
-    """Set one dotted key."""
+def _override(values: Any, entry: str, before: str = "") -> Any:
+    """Set one dotted key; a number chooses an entry of a list."""
     key, separator, text = entry.partition("=")
     if not separator or not key:
         raise InputError(
@@ -158,7 +244,16 @@ def _override(values: Any, entry: str) -> dict[str, Any]:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"the value of {entry!r} is not valid YAML.") from error
-    changed = dict(values)
     head, _, rest = key.partition(".")
-    changed[head] = _override(changed.get(head) or {}, f"{rest}={text}") if rest else value
+    place = f"{before}{head}"
+    if isinstance(values, list | tuple):
+        if not head.isdigit() or int(head) >= len(values):
+            last = f"{before}{len(values) - 1}"
+            raise InputError(f"{place}: expected the number of an entry, {before}0 to {last}.")
+        changed: Any = list(values)
+        below, index = values[int(head)], int(head)
+    else:
+        changed = dict(_named(values) or {})
+        below, index = changed.get(head), head
+    changed[index] = _override(below, f"{rest}={text}", f"{place}.") if rest else value
     return changed

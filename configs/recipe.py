@@ -3,43 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from .errors import InputError
+
+T = TypeVar("T")
+
+_ATTACK = {"threat": "linf 8/255", "steps": 10, "step_size": None, "gradient_mode": None}
+LOSS_SETTINGS: dict[str, dict[str, Any]] = {
+    "standard": {},
+    "jsd": {"beta": 12.0},
+    "pgd": _ATTACK,
+    "fast": {name: value for name, value in _ATTACK.items() if name != "steps"},
+    "trades": {**_ATTACK, "beta": 6.0},
+    "mart": {**_ATTACK, "beta": 6.0},
+}
+"""The settings that each loss uses, and their defaults."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised; the papers are named in ``train.losses``, ``train.adversarial`` and ``train.trades``.
+    """What is minimised; the papers are named in ``train.losses`` and ``train.adversarial``.
+
+    A setting that the loss does not use must be left out.
 
     Attributes:
         name: "standard", "jsd" (AugMix's consistency), "pgd" (Madry), "fast" (one step from a random start),
             "trades" or "mart".
-        threat: Norm and radius of adversarial training, e.g. "linf 8/255" or "l2 0.5".
-        steps: Gradient steps of the attack in training; "fast" takes one.
+        threat: Norm and radius of adversarial training, e.g. "linf 8/255" (the default) or "l2 0.5".
+        steps: Gradient steps of the attack in training, 10 by default; "fast" takes one.
         step_size: Length of a step in pixels; null takes 1.25 epsilon for "fast", epsilon / 4 for the others.
-        beta: Weight of the second term of "trades", "mart" and "jsd".
+        beta: Weight of the second term of "trades", "mart" (6 by default) and "jsd" (12).
         gradient_mode: How the attack's gradient passes the front-end; null takes the layer's own.
     """
 
     name: Literal["standard", "jsd", "pgd", "fast", "trades", "mart"] = "standard"
-    threat: str = "linf 8/255"
-    steps: int = 10
+    threat: str | None = None
+    steps: int | None = None
     step_size: float | None = None
-    beta: float = 6.0
+    beta: float | None = None
     gradient_mode: Literal["unroll", "implicit"] | None = None
 
     def __post_init__(self) -> None:
-        _at_least("loss.steps", self.steps, 1)
+        used = LOSS_SETTINGS[self.name]
+        for name in ("threat", "steps", "step_size", "beta", "gradient_mode"):
+            value = getattr(self, name)
+            if value is not None and name not in used:
+                raise InputError(
+                    f"loss.{name} is {value}, and the loss {self.name!r} has no such setting; it has "
+                    f"{', '.join(used) or 'none'}."
+                )
+            if value is None and name in used:
+                object.__setattr__(self, name, used[name])
+        if self.steps is not None:
+            _at_least("loss.steps", self.steps, 1)
         if self.step_size is not None and not self.step_size > 0.0:
             raise InputError(f"loss.step_size is {self.step_size}; give a number above 0, or null.")
-        if not self.beta >= 0.0:
+        if self.beta is not None and not self.beta >= 0.0:
             raise InputError(f"loss.beta is {self.beta}; give 0 or more.")
 
     @property
     def adversarial(self) -> bool:
         """Whether this loss attacks the model."""
-        return self.name in ("pgd", "fast", "trades", "mart")
+        return "threat" in LOSS_SETTINGS[self.name]
 
 
 @dataclass(frozen=True)
@@ -47,47 +73,52 @@ class AugmentConfig:
     """Augmentation beyond crop and flip.
 
     Attributes:
-        lam_spread: Each image's lam in an LCA front-end is multiplied by a factor drawn log-uniformly from 1 to this;
-            1 switches it off. With ``model.adaptive_lam`` the classifier then knows the codes of noisy images.
         smallest_area: Each image is cut out at random, at least this share of its area (0.08 is usual on ImageNet) and
             between 3:4 and 4:3 in shape, and scaled to the size of the set; 1 switches it off. Images on disk are
             cut out of the whole picture. Usual without shifts, ``train.crop_padding: 0``.
         noise: Largest standard deviation of Gaussian noise, in pixels of [0, 1]; each noisy image draws its
             own between 0 and this. 0 switches it off.
-        noise_share: Share of the images that get noise.
+        noise_share: Share of the images that get noise; null takes one half where there is any.
         policy: "none", "augmix" or "randaugment", drawn for each image by itself.
-        severity: AugMix's severity, or RandAugment's magnitude in thirtieths.
-        width: AugMix's number of chains.
-        operations: RandAugment's operations on an image.
+        severity: AugMix's severity, or RandAugment's magnitude in thirtieths; null takes 3.
+        width: AugMix's number of chains; null takes 3.
+        operations: RandAugment's operations on an image; null takes 2.
         workers: Processes that read images from disk, cut them out and apply the policy ahead of the training loop;
             0 does so within the step, as do runs that are trained several at once. The images are the same.
     """
 
-    lam_spread: float = 1.0
+    MOVED: ClassVar[dict[str, str]] = {"lam_spread": "train.frontend.lam_spread"}
+    FILLED: ClassVar[dict[str, Any]] = {"noise_share": 0.5, "severity": 3, "width": 3, "operations": 2}
+
     smallest_area: float = 1.0
     noise: float = 0.0
-    noise_share: float = 0.5
+    noise_share: float | None = None
     policy: Literal["none", "augmix", "randaugment"] = "none"
-    severity: int = 3
-    width: int = 3
-    operations: int = 2
+    severity: int | None = None
+    width: int | None = None
+    operations: int | None = None
     workers: int = 0
 
     def __post_init__(self) -> None:
-        if not 1.0 <= self.lam_spread < float("inf"):
-            raise InputError(f"augment.lam_spread is {self.lam_spread}; give 1 (off) or more.")
+        policy = f"augment.policy is {self.policy!r}"
+        _only(self, "noise_share", self.noise > 0.0, "augment.noise is 0")
+        _only(self, "severity", self.policy != "none", policy)
+        _only(self, "width", self.policy == "augmix", policy)
+        _only(self, "operations", self.policy == "randaugment", policy)
         if not 0.0 < self.smallest_area <= 1.0:
             raise InputError(
                 f"augment.smallest_area is {self.smallest_area}; give a share above 0, or 1 (off)."
             )
         if not self.noise >= 0.0:
             raise InputError(f"augment.noise is {self.noise}; give 0 or more.")
-        _share("augment.noise_share", self.noise_share)
-        _at_least("augment.width", self.width, 1)
-        _at_least("augment.operations", self.operations, 1)
+        if self.noise_share is not None:
+            _share("augment.noise_share", self.noise_share)
+        for name in ("width", "operations"):
+            if getattr(self, name) is not None:
+                _at_least(f"augment.{name}", getattr(self, name), 1)
         _at_least("augment.workers", self.workers, 0)
         largest = 10 if self.policy == "augmix" else 30
-        if not 1 <= self.severity <= largest:
+        if self.severity is not None and not 1 <= self.severity <= largest:
             raise InputError(f"augment.severity is {self.severity}; give 1 to {largest}.")
 
 
@@ -97,39 +128,22 @@ class AverageConfig:
 
     Attributes:
         kind: "none", "ema" (exponential) or "swa" (equal weights over the last part of training).
-        decay: The exponential average's memory of its past at each step.
-        start: Share of the steps after which "swa" begins.
+        decay: The exponential average's memory of its past at each step; null takes 0.999 for "ema".
+        start: Share of the steps after which "swa" begins; null takes 0.75.
     """
+
+    FILLED: ClassVar[dict[str, Any]] = {"decay": 0.999, "start": 0.75}
 
     kind: Literal["none", "ema", "swa"] = "none"
-    decay: float = 0.999
-    start: float = 0.75
+    decay: float | None = None
+    start: float | None = None
 
     def __post_init__(self) -> None:
-        _share("average.decay", self.decay)
-        _share("average.start", self.start)
-
-
-@dataclass(frozen=True)
-class AnnealConfig:
-    """The front-end's settings over the first part of training, moving to those of the model.
-
-    Attributes:
-        lam_factor: lam starts at this many times the model's and falls geometrically; 1 keeps it.
-        iterations: Cycles at the start, moving linearly to the model's; null keeps them.
-        share: Share of the steps after which the model's own settings hold.
-    """
-
-    lam_factor: float = 1.0
-    iterations: int | None = None
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not self.lam_factor > 0.0:
-            raise InputError(f"anneal.lam_factor is {self.lam_factor}; give a number above 0.")
-        _share("anneal.share", self.share)
-        if self.iterations is not None:
-            _at_least("anneal.iterations", self.iterations, 1)
+        _only(self, "decay", self.kind == "ema", f"average.kind is {self.kind!r}")
+        _only(self, "start", self.kind == "swa", f"average.kind is {self.kind!r}")
+        for name in ("decay", "start"):
+            if getattr(self, name) is not None:
+                _share(f"average.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -140,21 +154,23 @@ class SelectConfig:
         keep: "last", or "best" of all epochs (Rice, Wong and Kolter, ICML 2020).
         by: What is best: "accuracy" on clean images, or "robust" accuracy under PGD-10 of the loss's threat.
         patience: Stop after so many epochs without a better one; 0 never stops.
-        robust_images: Held-out images that are attacked after each epoch.
+        robust_images: Held-out images that are attacked after each epoch; null takes 256 where any are.
         largest_drop: Stop "fast" training when robust accuracy falls this far below its best, or to a quarter of it:
-            catastrophic overfitting (Wong, Rice and Kolter, ICLR 2020).
+            catastrophic overfitting (Wong, Rice and Kolter, ICLR 2020); null takes 0.2.
     """
 
     keep: Literal["last", "best"] = "last"
     by: Literal["accuracy", "robust"] = "accuracy"
     patience: int = 0
-    robust_images: int = 256
-    largest_drop: float = 0.2
+    robust_images: int | None = None
+    largest_drop: float | None = None
 
     def __post_init__(self) -> None:
         _at_least("select.patience", self.patience, 0)
-        _at_least("select.robust_images", self.robust_images, 1)
-        _share("select.largest_drop", self.largest_drop)
+        if self.robust_images is not None:
+            _at_least("select.robust_images", self.robust_images, 1)
+        if self.largest_drop is not None:
+            _share("select.largest_drop", self.largest_drop)
 
 
 @dataclass(frozen=True)
@@ -163,19 +179,16 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the training images, frozen ones included.
-        frozen_epochs: First epochs in which the LCA front-end is kept as it is; null for all of them.
         batch_size: Images a step, over all processes together.
         learning_rate: Peak rate of SGD with Nesterov momentum.
-        frontend_rate: Factor on the rate for the front-end's weights.
         sgd_momentum: Momentum of SGD.
         weight_decay: On weights of two or more dimensions except atoms.
         schedule: "one-cycle" (linear up, cosine down) or "cosine" (down only).
-        warmup: Share of the steps on the way up.
-        label_smoothing: 0 to below 1.
+        warmup: Share of the steps on the way up; null takes 0.3 for "one-cycle".
+        label_smoothing: 0 to below 1; null takes 0.1, and 0 for the loss "mart", which has none.
         clip_norm: Bound on the gradient's norm; 0 switches it off.
         crop_padding: Pixels of reflection padding before the random crop; 0 switches it off.
         flip: Whether images are mirrored at random.
-        distillation: Weight of the predictor's self-distillation (WARP-LCA only).
         validation_images: Held out of the training images, class-balanced and seeded; 0 for none.
         precision: "no" (float32), "bf16" or "fp16".
         seed: Of initial weights, data order and augmentation.
@@ -188,24 +201,30 @@ class TrainConfig:
         loss: What is minimised.
         augment: Augmentation beyond crop and flip.
         average: An average of the weights.
-        anneal: The front-end's lam and cycles over training.
         select: Which weights are handed over, and when to stop early.
+        frontend: What happens to the front-end meanwhile: the keys of its class's ``Training``, such as
+            ``frozen_epochs`` and ``rate``.
     """
 
+    MOVED: ClassVar[dict[str, str]] = {
+        "frozen_epochs": "train.frontend.frozen_epochs",
+        "frontend_rate": "train.frontend.rate",
+        "distillation": "train.frontend.distillation",
+        "anneal": "train.frontend with lam_factor, first_iterations and anneal_share",
+    }
+    FILLED: ClassVar[dict[str, Any]] = {"warmup": 0.3, "label_smoothing": 0.1}
+
     epochs: int = 10
-    frozen_epochs: int | None = 0
     batch_size: int = 128
     learning_rate: float = 0.1
-    frontend_rate: float = 0.1
     sgd_momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
-    warmup: float = 0.3
-    label_smoothing: float = 0.1
+    warmup: float | None = None
+    label_smoothing: float | None = None
     clip_norm: float = 5.0
     crop_padding: int = 4
     flip: bool = True
-    distillation: float = 0.1
     validation_images: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = 0
@@ -218,27 +237,34 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
-    anneal: AnnealConfig = field(default_factory=AnnealConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+    frontend: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep_states", "accumulation", "log_steps"):
             _at_least(name, getattr(self, name), 1)
-        if not 0 <= self.epochs_frozen <= self.epochs:
-            raise InputError(
-                f"frozen_epochs is {self.frozen_epochs}; give 0 to epochs ({self.epochs}), or null for all of them."
-            )
         if not self.learning_rate > 0.0:
             raise InputError(f"learning_rate is {self.learning_rate}; give a number above 0.")
-        if not 0.0 <= self.warmup < 1.0:
+        _only(self, "warmup", self.schedule == "one-cycle", f"schedule is {self.schedule!r}")
+        if self.warmup is not None and not 0.0 <= self.warmup < 1.0:
             raise InputError(f"warmup is {self.warmup}; give a share from 0 to below 1.")
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise InputError(f"label_smoothing is {self.label_smoothing}; give a number from 0 to below 1.")
+        self._check_smoothing()
         if self.accumulation > self.batch_size:
             raise InputError(
                 f"accumulation is {self.accumulation} with batch_size {self.batch_size}; a part needs an image."
             )
         self._check_selection()
+
+    def _check_smoothing(self) -> None:
+        smooths = self.loss.name != "mart"
+        if self.label_smoothing is None:
+            object.__setattr__(self, "label_smoothing", 0.1 if smooths else 0.0)
+        if self.label_smoothing and not smooths:
+            raise InputError(
+                f"label_smoothing is {self.label_smoothing}, and the loss 'mart' has none; leave it out or give 0."
+            )
+        if not 0.0 <= self.label_smoothing < 1.0:  # type: ignore[operator]
+            raise InputError(f"label_smoothing is {self.label_smoothing}; give a number from 0 to below 1.")
 
     def _check_selection(self) -> None:
         if self.needs_validation and not self.validation_images:
@@ -248,11 +274,12 @@ class TrainConfig:
             )
         if self.loss.name == "jsd" and self.augment.policy == "none":
             raise InputError('the loss "jsd" compares augmented views; set train.augment.policy: augmix.')
-
-    @property
-    def epochs_frozen(self) -> int:
-        """Number of epochs in which the front-end is kept as it is."""
-        return self.epochs if self.frozen_epochs is None else self.frozen_epochs
+        if self.select.robust_images is not None and not self.measures_robustness:
+            raise InputError("select.robust_images is set, and nothing is attacked; set select.by: robust.")
+        if self.select.largest_drop is not None and self.loss.name != "fast":
+            raise InputError(
+                'select.largest_drop is set, and only the loss "fast" looks at it; leave it out.'
+            )
 
     @property
     def needs_validation(self) -> bool:
@@ -263,6 +290,22 @@ class TrainConfig:
     def measures_robustness(self) -> bool:
         """Whether held-out images are attacked after each epoch."""
         return self.select.by == "robust" or self.loss.name == "fast"
+
+
+def filled(value: T | None) -> T:
+    """Return the value of a setting that is used, and therefore filled in."""
+    if value is None:
+        raise InputError("a setting of the recipe is missing that its loss or augmentation uses.")
+    return value
+
+
+def _only(section: Any, name: str, used: bool, why: str) -> None:
+    """Fill in the default of a setting where it is used; refuse one that would be ignored."""
+    value = getattr(section, name)
+    if used and value is None:
+        object.__setattr__(section, name, section.FILLED[name])
+    elif not used and value is not None:
+        raise InputError(f"{name} is {value}, and {why}: it would be ignored; leave it out.")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -3,90 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal
 
-from .errors import InputError
-from .load import from_dict, merge
+from .errors import InputError, unknown_name
+from .load import from_dict, merge, read_sections, to_plain
 from .plan import EvaluationPlan
 from .recipe import TrainConfig
+from .registry import FRONTENDS
 
-FRONTENDS = ("conv", "lca", "warp-lca")
+_IN_FRONTEND = (
+    *(
+        "features",
+        "kernel_size",
+        "stride",
+        "in_channels",
+        "lam",
+        "threshold",
+        "iterations",
+        "momentum",
+        "output",
+    ),
+    *("gradient_mode", "learn_lam", "adaptive_lam", "predictor_width", "predictor_depth"),
+)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A classifier: a front-end before a timm backbone.
+    """A classifier: front-ends before a timm backbone.
 
     Attributes:
         backbone: Any timm model that takes ``in_chans``, or one that warplca registers ("resnet10_slim").
-        frontend: None, "conv" (strided convolution + batch norm + ReLU), "lca" or "warp-lca".
+        frontend: Settings of the front-ends, in order. Given as a name ("warp-lca"), as a section with ``name`` and
+            settings, or as a list of such; null is "none". All but the last hand on images.
         num_classes: Number of classes.
-        in_channels: Image channels.
-        features: Channels of the front-end's code (atoms).
-        kernel_size: Side of the atoms, or of the convolution of "conv".
-        stride: Early downsampling, the same in every arm: without a front-end the backbone's stem takes it.
-        lam: Threshold value of the LCA arms.
-        threshold: "hard", "soft", "smooth", "hard-signed" or "soft-signed".
-        iterations: Cycles of the LCA arms.
-        momentum: Heavy-ball momentum; None takes the layer's own default (0 for "lca").
-        output: What the front-end hands on, "code" or "reconstruction".
-        gradient_mode: "unroll", "implicit" or "detach".
-        learn_lam: Whether lam is trained (soft or smooth threshold only).
-        adaptive_lam: Raise lam with the noise estimated from each image, by this much per unit; 0 switches it off.
-        equalise: Bring the spectrum of the images that "conv" or the backbone sees (reconstructions behind an LCA) to
-            the usual one: 0 (off) to 1 (fully).
-        frontend_weights: Name of a shipped primed front-end, or a folder with one; None starts at random.
-        predictor_width: Channels inside WARP-LCA's predictor; null takes those of frontend_weights, or 64.
-        predictor_depth: Residual blocks of the predictor; null takes those of frontend_weights, or 3.
-        stem_stride: Downsampling of the backbone's stem where it sees images or reconstructions; null takes stride.
         stem: "small" (3x3, no max-pool; ResNet family), "wide" (the front-end "conv" before the small one, for a
-            backbone that sees images or reconstructions), "original", or "auto": small where possible.
+            backbone that sees images), "original", or "auto": small where possible.
+        stem_stride: Downsampling of the small or wide stem where the backbone sees images; null takes 2, so that its
+            maps are as large as behind a front-end of stride 2.
+        stem_features: Channels of the wide stem's convolution; null takes 64.
+        stem_kernel: Side of its kernel; null takes 9.
         pretrained: Whether timm loads pretrained weights into the backbone.
         backbone_options: Further keyword arguments for ``timm.create_model``.
     """
 
+    MOVED: ClassVar[dict[str, str]] = {
+        **{key: f"model.frontend.{key}" for key in _IN_FRONTEND},
+        "frontend_weights": "model.frontend.weights",
+        "equalise": "a front-end of its own: model.frontend: [..., {name: equaliser, strength: 1.0}]",
+    }
+
     backbone: str = "resnet10_slim"
-    frontend: str | None = None
+    frontend: tuple[Any, ...] = field(default=(), metadata={"registry": FRONTENDS})
     num_classes: int = 10
-    in_channels: int = 3
-    features: int = 64
-    kernel_size: int = 9
-    stride: int = 2
-    lam: float = 0.5
-    threshold: str = "hard"
-    iterations: int = 10
-    momentum: float | None = None
-    output: Literal["code", "reconstruction"] = "code"
-    gradient_mode: Literal["unroll", "implicit", "detach"] = "unroll"
-    learn_lam: bool = False
-    adaptive_lam: float = 0.0
-    equalise: float = 0.0
-    frontend_weights: str | None = None
-    predictor_width: int | None = None
-    predictor_depth: int | None = None
-    stem_stride: int | None = None
     stem: Literal["auto", "small", "wide", "original"] = "auto"
+    stem_stride: int | None = None
+    stem_features: int | None = None
+    stem_kernel: int | None = None
     pretrained: bool = False
     backbone_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.frontend is not None and self.frontend not in FRONTENDS:
+        sections = read_sections(FRONTENDS, self.frontend, where="the model", prefix="frontend")
+        object.__setattr__(self, "frontend", sections)
+        for name in ("stem_stride", "stem_features", "stem_kernel"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; give 1 or more, or null.")
+        if self.stem != "wide" and (self.stem_features or self.stem_kernel):
             raise InputError(
-                f"frontend is {self.frontend!r}; give null (none), {', '.join(map(repr, FRONTENDS))}."
+                f'stem_features and stem_kernel are of the wide stem, and stem is "{self.stem}"; take stem: wide.'
             )
-        if self.stem == "wide" and self.frontend is not None and self.output == "code":
-            raise InputError('stem is "wide" behind a code, which has its channels already; take stem: auto.')
-        if self.equalise and self.frontend in ("lca", "warp-lca") and self.output == "code":
-            raise InputError(
-                "equalise is for images, and the backbone sees a code; set output: reconstruction."
-            )
-        if not 0.0 <= self.equalise <= 1.0:
-            raise InputError(f"equalise is {self.equalise}; give 0 (off) to 1.")
-        if self.stem_stride is not None and self.stem_stride < 1:
-            raise InputError(f"stem_stride is {self.stem_stride}; give 1 or more, or null.")
         if self.num_classes < 2:
             raise InputError(f"num_classes is {self.num_classes}; give at least 2.")
+
+    @property
+    def frontend_name(self) -> str:
+        """The names of the front-ends in order, joined by plus signs."""
+        return " + ".join(section["name"] for section in to_plain(self.frontend))
 
 
 @dataclass(frozen=True)
@@ -102,6 +97,47 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: str = "cifar10-subset"
+
+    def __post_init__(self) -> None:
+        _ = self.frontend_training
+
+    @cached_property
+    def frontend_training(self) -> tuple[Any, ...]:
+        """What happens to each front-end in training: ``train.frontend`` as the ``Training`` of its class.
+
+        A key goes to every front-end of the model that knows it.
+
+        Raises:
+            InputError: If no front-end of the model knows a key, or a value is out of range.
+        """
+        given = self.train.frontend
+        classes = {cls.Settings: cls.Training for cls in FRONTENDS.items().values()}
+        kinds = [classes[type(settings)] for settings in self.model.frontend]
+        known = {name.name for kind in kinds for name in fields(kind)}
+        for key in given:
+            if not known:
+                raise InputError(
+                    f"train.frontend.{key} is set, and the front-end {self.model.frontend_name} has no settings of "
+                    "training; leave it out."
+                )
+            if key not in known:
+                raise unknown_name(
+                    f"key in the training of front-end {self.model.frontend_name}",
+                    f"train.frontend.{key}",
+                    [f"train.frontend.{name}" for name in known],
+                )
+        built = tuple(
+            from_dict(
+                kind,
+                {name.name: given[name.name] for name in fields(kind) if name.name in given},
+                where="the recipe",
+                prefix="train.frontend.",
+            )
+            for kind in kinds
+        )
+        for training in built:
+            training.check(self.train.epochs)
+        return built
 
 
 @dataclass(frozen=True)
@@ -155,5 +191,7 @@ class ComparisonConfig:
 
     def run(self, arm: str, seed: int) -> RunConfig:
         """Return the training run of an arm."""
-        base = {"model": asdict(self.model), "train": asdict(self.train) | {"seed": seed}, "data": self.data}
-        return from_dict(RunConfig, merge(base, self.arms[arm] or {}), where=f"arm {arm!r}")
+        base = {"model": self.model, "train": replace(self.train, seed=seed), "data": self.data}
+        return from_dict(
+            RunConfig, merge(to_plain(base, defaults=False), self.arms[arm] or {}), where=f"arm {arm!r}"
+        )

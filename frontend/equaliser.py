@@ -9,45 +9,71 @@ over the whole image. Inside a band the ratio of picture to noise stays what it 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..configs.errors import InputError
-from .standardise import standardise
+from .base import Encoding, Frontend, NoTraining, register_frontend
+from .image_statistics import standardise
 
 CENTRES = tuple(2.0**exponent for exponent in (-3.5, -3.0, -2.5, -2.0, -1.5, -1.0))  # cycles per pixel
 FLOOR = 0.3  # share of the usual amplitude under which gains hardly grow: they are at most 1.3 / 0.3
 SHARE = 0.01  # of each batch in the running mean
 
 
-class Equaliser(nn.Module):
+@dataclass(frozen=True)
+class EqualiserSettings:
+    """Settings of the equaliser.
+
+    Attributes:
+        strength: Above 0 (no change) to 1 (the same amplitudes in every image, but for the floor).
+        in_channels: Image channels.
+    """
+
+    strength: float = 1.0
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.strength <= 1.0:
+            raise InputError(f"strength is {self.strength}; give a number above 0, at most 1.")
+
+
+@dataclass(frozen=True)
+class EqualisedImages(Encoding):
+    """The equalised images."""
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Return the images."""
+        return {"equalised": self.output}
+
+
+@register_frontend("equaliser")
+class Equaliser(Frontend):
     """Multiply each band of an image's spectrum by ((1 + f) usual / (amplitude + f usual)) ** strength, f = 0.3.
 
     Amplitude is the mean magnitude of a band's cosine coefficients over channels, each channel's constant left out;
     "usual" is its running mean over the training images, updated in training mode only and saved with the weights, as
     batch norm's statistics are. It belongs to the size of those images: at another resolution it is another spectrum.
 
-    Args:
-        strength: Above 0 (no change) to 1 (the same amplitudes in every image, but for the floor).
+    Arguments are the fields of :class:`EqualiserSettings`.
 
     Attributes:
         usual: (bands,) running mean, in units of the standardised image; zero before training: then nothing changes.
-        learns: Whether training mode moves the running mean.
     """
 
+    Settings = EqualiserSettings
+    Training = NoTraining
     usual: Tensor
 
-    def __init__(self, strength: float) -> None:
-        super().__init__()
-        if not 0.0 < strength <= 1.0:
-            raise InputError(f"strength is {strength}; give a number above 0, at most 1.")
-        self.strength = float(strength)
-        self.learns = True
+    def __init__(self, settings: EqualiserSettings | None = None, **options: Any) -> None:
+        super().__init__(settings, **options)
         self.register_buffer("usual", torch.zeros(len(CENTRES)))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> EqualisedImages:
         """Equalise images (N, C, H, W) in pixel range.
 
         Their mean stays; their contrast, and with it the colour of even areas, may grow up to 4.3 times, so that pixels
@@ -60,26 +86,23 @@ class Equaliser(nn.Module):
             spectrum = transformed(x, rows, columns)
             bands = band_weights(x.shape[2], x.shape[3], x)
             amplitude = mean_amplitudes(spectrum, bands)
-            if self.training and self.learns:
+            if self.training and self.learns_statistics:
                 self._update(amplitude.detach().mean(0))
             gain = (self._gain(amplitude) @ bands.T).reshape(-1, 1, x.shape[2], x.shape[3])
-            return standardised.restore(transformed(spectrum * gain, rows.T, columns.T).to(images.dtype))
+            equalised = transformed(spectrum * gain, rows.T, columns.T).to(images.dtype)
+            return EqualisedImages(standardised.restore(equalised))
 
     def _gain(self, amplitude: Tensor) -> Tensor:
         """Gain of each band, (N, bands)."""
         unknown = self.usual == 0.0
         floor = FLOOR * self.usual
         ratio = (self.usual + floor) / torch.where(unknown, 1.0, amplitude + floor)
-        return torch.where(unknown, 1.0, ratio).to(amplitude.dtype) ** self.strength
+        return torch.where(unknown, 1.0, ratio).to(amplitude.dtype) ** self._settings.strength
 
     def _update(self, amplitude: Tensor) -> None:
         """Move the running mean; the first batch is taken as it is."""
         amplitude = amplitude.to(self.usual.dtype)
         self.usual.copy_(torch.where(self.usual == 0.0, amplitude, self.usual.lerp(amplitude, SHARE)))
-
-    def extra_repr(self) -> str:
-        """Name the setting."""
-        return f"strength={self.strength!r}"
 
 
 def transformed(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
 """Classifiers: a front-end before a timm backbone; checkpoints and export."""
 
-from ..frontend.conv import ConvFrontend
 from . import timm_models as _timm_models  # noqa: F401 - registers the models with timm
 from .backbones import create_backbone
 from .checkpoint import read_card, save_checkpoint, shipped_checkpoints
-from .classifier import Classifier, build_classifier, create_classifier, load_checkpoint
+from .classifier import Classifier, Inspection, build_classifier, create_classifier, load_checkpoint
 from .export.checked import ExportCheck
 from .export.onnx_file import QuantisedCheck, export_onnx, export_quantised
 from .export.program import export_compiled, export_program
@@ -12,8 +11,8 @@ from .predictor import Predictor, open_predictor
 
 __all__ = [
     "Classifier",
-    "ConvFrontend",
     "ExportCheck",
+    "Inspection",
     "Predictor",
     "QuantisedCheck",
     "build_classifier",

@@ -10,8 +10,10 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from ..configs.errors import InputError, unknown_name
-from ..frontend.conv import ConvFrontend
+from ..configs import InputError
+from ..configs.errors import unknown_name
+from ..frontend import ConvFrontend, ConvSettings
+from ..frontend.base import HandsOn
 from .wide_resnet import WideResNet
 
 default_cfgs = generate_default_cfgs(
@@ -42,11 +44,13 @@ def create_backbone(
     in_channels: int,
     num_classes: int,
     stem: str = "auto",
-    stem_stride: int = 1,
+    stem_stride: int | None = None,
+    sees: HandsOn = "images",
     pretrained: bool = False,
+    load_weights: bool = True,
     options: Mapping[str, Any] | None = None,
-    stem_features: int = 64,
-    stem_kernel: int = 9,
+    stem_features: int | None = None,
+    stem_kernel: int | None = None,
 ) -> nn.Module:
     """Create a timm model for the front-end's output.
 
@@ -57,26 +61,37 @@ def create_backbone(
         stem: "small" replaces a ResNet's stem by a 3x3 convolution without max-pool, for 32x32 images;
             "wide" puts the strided convolution of the front-end "conv" (with batch norm and ReLU) before that one;
             "original" keeps it; "auto" takes "small" for the ResNet family unless weights are pretrained.
-        stem_stride: Stride of the small or the wide stem.
-        pretrained: Whether timm loads pretrained weights.
+        stem_stride: Stride of the small or the wide stem before images; None takes 2.
+        sees: Whether its input is images or features, which are small already: then the stem's stride is 1.
+        pretrained: Whether it is a model with pretrained weights.
+        load_weights: Whether timm loads them.
         options: Further keyword arguments for ``timm.create_model``.
-        stem_features: Channels of the wide stem's convolution.
-        stem_kernel: Side of its kernel.
+        stem_features: Channels of the wide stem's convolution; None takes 64.
+        stem_kernel: Side of its kernel; None takes 9.
 
     Raises:
-        InputError: On an unknown model, one without ``in_chans``, or a small or wide stem outside the ResNet family.
+        InputError: On an unknown model, one without ``in_chans``, a small or wide stem outside the ResNet family, or
+            a stem's stride that would be ignored.
     """
     if not timm.is_model(name):
         raise unknown_name("backbone", name, timm.list_models())
     wide = stem == "wide"
+    if wide and sees == "features":
+        raise InputError(
+            'stem is "wide" behind features, which have their channels already; take stem: auto.'
+        )
     if wide and pretrained:
         raise InputError(
             'stem is "wide" with pretrained weights, which belong to another stem; take stem: original.'
         )
-    seen = stem_features if wide else in_channels
+    seen = (stem_features or 64) if wide else in_channels
     try:
         backbone = timm.create_model(
-            name, pretrained=pretrained, in_chans=seen, num_classes=num_classes, **(options or {})
+            name,
+            pretrained=pretrained and load_weights,
+            in_chans=seen,
+            num_classes=num_classes,
+            **(options or {}),
         )
     except TypeError as error:
         raise InputError(
@@ -88,22 +103,29 @@ def create_backbone(
         raise InputError(
             f'stem is "{stem}", but {name!r} is not of timm\'s ResNet family; take stem: original.'
         )
-    own_stride = 1 if wide else stem_stride
-    if isinstance(backbone, ResNet) and (stem in ("small", "wide") or (stem == "auto" and not pretrained)):
-        _small_stem(backbone, seen, own_stride)
+    own_stride = 1 if wide or sees == "features" else stem_stride or 2
+    small = isinstance(backbone, ResNet) and (
+        stem in ("small", "wide") or (stem == "auto" and not pretrained)
+    )
+    if stem_stride is not None and (sees == "features" or not (small or isinstance(backbone, WideResNet))):
+        why = "the backbone sees features" if sees == "features" else f"{name!r} keeps its own stem"
+        raise InputError(f"stem_stride is {stem_stride}, and {why}: it would be ignored; leave it out.")
+    if small:
+        _small_stem(cast(ResNet, backbone), seen, own_stride)
     if isinstance(backbone, WideResNet):
         backbone.set_stem_stride(own_stride)
     if wide:
-        _widen_stem(backbone, ConvFrontend(in_channels, stem_features, stem_kernel, stem_stride), stem_stride)
+        settings = ConvSettings(in_channels, seen, stem_kernel or 9, stem_stride or 2)
+        _widen_stem(backbone, ConvFrontend(settings))
     return backbone
 
 
-def _widen_stem(backbone: nn.Module, front: ConvFrontend, stride: int) -> None:
+def _widen_stem(backbone: nn.Module, front: ConvFrontend) -> None:
     """Put a strided convolution before the stem's: the arm "conv" as a part of the backbone."""
     stemmed = cast(Any, backbone)
     stemmed.conv1 = nn.Sequential(front, stemmed.conv1)
     for level in stemmed.feature_info:
-        level["reduction"] *= stride
+        level["reduction"] *= front.stride
 
 
 def _small_stem(backbone: ResNet, in_channels: int, stride: int) -> None:

@@ -66,11 +66,25 @@ def summary(config: Mapping[str, Any]) -> str:
 
 
 def _title(model: Mapping[str, Any]) -> str:
-    return f"{model['backbone']} with {model['frontend'] or 'no front-end'}"
+    names = [section["name"] for section in _frontends(model)]
+    return f"{model['backbone']} with {'no front-end' if names == ['none'] else ' + '.join(names)}"
+
+
+def _frontends(model: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The sections of a model's front-ends, in order."""
+    found = model["frontend"]
+    return [found] if isinstance(found, Mapping) else found
 
 
 def _table_of_parts(model: Mapping[str, Any]) -> str:
-    return table(("part", "value"), ((key, value) for key, value in model.items() if value not in (None, {})))
+    rows = [(key, value) for key, value in model.items() if key != "frontend" and value not in (None, {})]
+    for section in _frontends(model):
+        rows += [
+            (f"{section['name']}: {key}", value)
+            for key, value in section.items()
+            if key != "name" and value is not None
+        ]
+    return table(("part", "value"), rows)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save
 from .. import __version__
 from ..configs import InputError
 from ..configs.atomic import folder_written_whole
+from ..configs.load import to_plain
 from .card import model_card
 from .integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
 from .timm_api import TimmAPI, architecture, data_config, model_arguments
@@ -40,7 +40,7 @@ def checkpoint_folder(source: str | Path) -> Path:
     return folder
 
 
-FORMAT = 1
+FORMAT = 2
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -100,13 +100,13 @@ def describe(model: TimmAPI, about: Mapping[str, Any]) -> dict[str, Any]:
     if not model.num_classes:
         raise InputError("the model has no classification layer; call reset_classifier(num_classes) first.")
     class_names = list(about.get("class_names", ()))
-    cfg = data_config(model.config, about.get("image_size"))
+    cfg = data_config(model.config, model.in_chans, about.get("image_size"))
     return {
         "architecture": architecture(model.config.backbone),
         "num_classes": model.num_classes,
         "num_features": model.num_features,
         **({"label_names": class_names} if class_names else {}),
-        "model_args": model_arguments(model.config),
+        "model_args": model_arguments(model.config, model.in_chans),
         "pretrained_cfg": {**cfg, "num_classes": model.num_classes},
         "warplca": {
             "format": FORMAT,
@@ -114,7 +114,7 @@ def describe(model: TimmAPI, about: Mapping[str, Any]) -> dict[str, Any]:
             "torch": torch.__version__,
             "timm": timm.__version__,
             "parameters": sum(p.numel() for p in model.parameters()),
-            "model": asdict(model.config),
+            "model": to_plain(model.config),
             "class_names": class_names,
             "training": dict(about.get("training", {})),
             "results": dict(about.get("results", {})),
@@ -178,7 +178,7 @@ def load_weights(model: TimmAPI, path: Path) -> None:
     if differing:
         raise InputError(
             f"{path} belongs to another architecture: {len(differing)} tensors differ from {model.config.backbone!r} "
-            f"with front-end {model.config.frontend!r}, first {differing[0]!r}; load it with its own config.json."
+            f"with front-end {model.config.frontend_name!r}, first {differing[0]!r}; load it with its own config.json."
         )
     model.load_state_dict(state)
 

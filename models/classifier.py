@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig, from_dict
-from ..frontend import LCA, Encoding, Equaliser, WarpLCA, active_fraction, standardise
-from ..frontend.conv import ConvFrontend
-from ..frontend.pretrained import load_frontend, predictor_size
+from ..configs.load import to_plain
+from ..frontend import Encoding, Frontend, build_frontend, standardise
 from .backbones import create_backbone
 from .checkpoint import WEIGHTS, HubAPI, checkpoint_folder, load_weights, read_card
 from .timm_api import TimmAPI, data_config
 
 
+class Inspection(NamedTuple):
+    """What one forward pass of a classifier knows.
+
+    Attributes:
+        logits: (N, num_classes).
+        encoding: What the front-end computed on the way.
+    """
+
+    logits: Tensor
+    encoding: Encoding
+
+
 class Classifier(TimmAPI, HubAPI):
-    """Front-end (or none) and backbone, with the normalisation inside.
+    """Front-end and backbone, with the normalisation inside.
 
     Args:
-        frontend: Maps pixels in [0, 1] to features, or to pixels in [0, 1] if its ``output`` is
-            "reconstruction"; None for none.
+        frontend: Maps pixels in [0, 1] to features, or to images in pixel range.
         backbone: Maps features, or normalised images, to logits.
         config: What it was made from; saved in checkpoints.
         mean: Per-channel mean by which a backbone with pretrained weights wants pixels normalised; None
@@ -42,7 +53,7 @@ class Classifier(TimmAPI, HubAPI):
 
     def __init__(
         self,
-        frontend: nn.Module | None,
+        frontend: Frontend,
         backbone: nn.Module,
         config: ModelConfig,
         *,
@@ -51,66 +62,62 @@ class Classifier(TimmAPI, HubAPI):
     ) -> None:
         super().__init__()
         self.frontend = frontend
-        self.equaliser = Equaliser(config.equalise) if config.equalise else None
         # Channels last: the same sums, up to a fifth faster in a backbone's convolutions and norms.
         self.backbone = backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.config = config
+        self._config = config
         self.num_classes = config.num_classes
         self.about: dict[str, Any] = {}
         self.refuses_range = True
-        self.pretrained_cfg = self.default_cfg = data_config(config)
+        self.pretrained_cfg = self.default_cfg = data_config(config, frontend.in_channels)
         self.fixed_normalisation = mean is not None
         shape = (1, -1, 1, 1)
         self.register_buffer("mean", torch.tensor(mean or (0.0,)).reshape(shape), persistent=False)
         self.register_buffer("std", torch.tensor(std or (1.0,)).reshape(shape), persistent=False)
+
+    @property
+    def config(self) -> ModelConfig:
+        """What rebuilds it: with the front-end's settings as they are now."""
+        return replace(self._config, frontend=self.frontend.sections, num_classes=self.num_classes or 2)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Classifier:
         """Load a checkpoint folder; see :func:`load_checkpoint`."""
         return load_checkpoint(folder)
 
-    def features(self, images: Tensor, *, distil: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what the backbone sees, and what the front-end tells for training and display.
-
-        Args:
-            images: (N, C, H, W), pixels in [0, 1].
-            distil: Whether to compute WARP-LCA's self-distillation loss.
-        """
-        features, encoding = self._encode(images)
-        if encoding is None:
-            return features, {}
-        told = {"active_fraction": active_fraction(encoding.code.detach(), encoding.lam).mean()}
-        if distil and isinstance(self.frontend, WarpLCA):
-            told["distillation"] = self.frontend.distillation_loss(encoding)
-        return features, told
-
-    def forward(self, images: Tensor, *, auxiliary: bool = False, distil: bool = False) -> Any:
+    def forward(self, images: Tensor) -> Tensor:
         """Classify images.
 
         Args:
             images: (N, C, H, W), pixels in [0, 1].
-            auxiliary: Whether to return as well a dictionary of scalars: ``active_fraction`` of the code.
-            distil: Whether that dictionary also holds WARP-LCA's ``distillation`` loss.
 
         Returns:
-            Logits (N, num_classes), or the pair (logits, dictionary).
+            Logits (N, num_classes).
         """
-        features, told = self.features(images, distil=distil)
-        logits = self.backbone(features.contiguous(memory_format=torch.channels_last))
-        return (logits, told) if auxiliary else logits
+        return self.backbone(self.backbone_input(images))
+
+    def inspect(self, images: Tensor) -> Inspection:
+        """Classify images, and keep what the front-end computed on the way; arguments are those of the call."""
+        self._check(images)
+        encoding = self.frontend.encode(images)
+        return Inspection(self.backbone(self._normalise(encoding.output)), encoding)
 
     def backbone_input(self, images: Tensor) -> Tensor:
         """Return what the backbone sees of pixels in [0, 1]: features, or normalised images."""
-        return self._encode(images)[0].contiguous(memory_format=torch.channels_last)
+        self._check(images)
+        return self._normalise(self.frontend(images))
 
-    def logits_and_sparsity(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return logits (N, num_classes), and the share of active units of each image's code, (N,).
+    def identity(self) -> dict[str, Any]:
+        """Return what the answers depend on beside the weights: settings that are not at their defaults, by name.
 
-        The second is None where there is no sparse code.
+        Where weights come from does not count.
         """
-        features, encoding = self._encode(images)
-        logits = self.backbone(features.contiguous(memory_format=torch.channels_last))
-        return logits, None if encoding is None else active_fraction(encoding.code, encoding.lam)
+        plain = to_plain(self.config, defaults=False)
+        for section in (*_sections(plain), plain):
+            for name in ("weights", "pretrained", "num_classes"):
+                section.pop(name, None)
+        if self.fixed_normalisation:
+            plain["normalisation"] = [self.mean.flatten().tolist(), self.std.flatten().tolist()]
+        return plain
 
     def extra_repr(self) -> str:
         """Name the normalisation, which is no weight but changes answers."""
@@ -118,45 +125,77 @@ class Classifier(TimmAPI, HubAPI):
             return "normalisation=per image"
         return f"normalisation=mean {self.mean.flatten().tolist()}, std {self.std.flatten().tolist()}"
 
-    def _encode(self, images: Tensor) -> tuple[Tensor, Encoding | None]:
-        """Return what the backbone sees, and all that a sparse-coding layer computed for it."""
+    def _check(self, images: Tensor) -> None:
         if not self.training:
             check_range(images, refuse=self.refuses_range)
-        if isinstance(self.frontend, LCA):
-            encoding = self.frontend.encode(images)
-            hands_on_code = self.frontend.output == "code"
-            return encoding.output if hands_on_code else self._normalise(encoding.output), encoding
-        if self.frontend is not None:
-            return self.frontend(self._equalise(images)), None
-        return self._normalise(images), None
 
-    def _equalise(self, images: Tensor) -> Tensor:
-        return images if self.equaliser is None else self.equaliser(images)
+    def _normalise(self, handed_on: Tensor) -> Tensor:
+        """Bring images to the contrast that the backbone knows; features stay.
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        images = self._equalise(images)
-        if self.fixed_normalisation:
-            return (images - self.mean) / self.std
-        return standardise(images).images
+        Front-ends change the contrast of images, and a backbone was trained on that of standardised ones.
+        """
+        if self.frontend.hands_on == "images":
+            if self.fixed_normalisation:
+                handed_on = (handed_on - self.mean) / self.std
+            else:
+                handed_on = standardise(handed_on).images
+        return handed_on.contiguous(memory_format=torch.channels_last)
+
+
+def _sections(plain: dict[str, Any]) -> list[dict[str, Any]]:
+    found = plain.get("frontend", [])
+    return found if isinstance(found, list) else [found]
 
 
 def create_classifier(
-    backbone: str, frontend: str | None = None, num_classes: int = 10, **options: Any
+    backbone: str,
+    frontend: Any = None,
+    num_classes: int = 10,
+    *,
+    in_channels: int | None = None,
+    **options: Any,
 ) -> Classifier:
     """Create a classifier; input is pixels in [0, 1], normalisation is inside.
 
     Args:
         backbone: Any timm model that takes ``in_chans``, or "resnet10_slim".
-        frontend: None, "conv", "lca" or "warp-lca".
+        frontend: A name ("none", "conv", "lca", "warp-lca", "equaliser" or one of your own), a mapping with ``name``
+            and settings, settings, a front-end that is built, None for none, or a list of such, in order.
         num_classes: Number of classes.
-        **options: The other fields of :class:`~warplca.configs.ModelConfig`, e.g. ``stride``, ``lam``,
-            ``iterations``, ``threshold``, ``output``, ``frontend_weights``, ``pretrained``.
+        in_channels: Image channels, for front-ends that do not say; None takes theirs, 3 by default.
+        **options: The other fields of :class:`~warplca.configs.ModelConfig`, e.g. ``stem``, ``pretrained``.
 
     Raises:
-        InputError: On an unknown backbone or option.
+        InputError: On an unknown backbone, front-end or option.
     """
-    values = {"backbone": backbone, "frontend": frontend, "num_classes": num_classes, **options}
-    return build_classifier(from_dict(ModelConfig, values, where="create_classifier"))
+    if in_channels is not None:
+        frontend = with_channels(frontend, in_channels)
+    layer = build_frontend(frontend)
+    values = {"backbone": backbone, "frontend": layer.sections, "num_classes": num_classes, **options}
+    config = from_dict(ModelConfig, values, where="create_classifier")
+    return _assembled(
+        config, layer, load_weights=True
+    ).train()  # as a new module is, whatever its front-end was
+
+
+def with_channels(frontend: Any, channels: int) -> Any:
+    """Set the image channels of front-ends that are given by name or as mappings.
+
+    Raises:
+        InputError: If one is built, or says otherwise.
+    """
+    if isinstance(frontend, list | tuple):
+        return [with_channels(entry, channels) for entry in frontend]
+    section = {"name": frontend or "none"} if frontend is None or isinstance(frontend, str) else frontend
+    if not isinstance(section, Mapping):
+        raise InputError(
+            f"in_channels is {channels}; front-ends that have settings already say their own in_channels."
+        )
+    if section.get("in_channels", channels) != channels:
+        raise InputError(
+            f"in_channels is {channels}, and the front-end's {section['in_channels']}; make them equal."
+        )
+    return {**section, "in_channels": channels}
 
 
 def build_classifier(config: ModelConfig, *, load_weights: bool = True) -> Classifier:
@@ -164,68 +203,32 @@ def build_classifier(config: ModelConfig, *, load_weights: bool = True) -> Class
 
     Args:
         config: The configuration.
-        load_weights: Whether to load ``frontend_weights`` and pretrained backbone weights; a checkpoint's
-            loader, which brings all weights itself, does without.
+        load_weights: Whether to load weights that settings of front-ends name, and pretrained backbone weights; a
+            checkpoint's loader, which brings all weights itself, does without.
     """
-    if load_weights:
-        config = _with_primed_predictor(config)
-    layer = _build_frontend(config, load_weights=load_weights)
-    hands_on_code = layer is not None and config.output == "code"
+    return _assembled(
+        config, build_frontend(config.frontend, load_weights=load_weights), load_weights=load_weights
+    )
+
+
+def _assembled(config: ModelConfig, frontend: Frontend, *, load_weights: bool) -> Classifier:
     backbone = create_backbone(
         config.backbone,
-        in_channels=config.features if hands_on_code else config.in_channels,
+        in_channels=frontend.out_channels,
         num_classes=config.num_classes,
-        stem="original" if config.pretrained and config.stem == "auto" else config.stem,
-        stem_stride=1 if hands_on_code else config.stem_stride or config.stride,
-        pretrained=config.pretrained and load_weights,
+        stem=config.stem,
+        stem_stride=config.stem_stride,
+        sees=frontend.hands_on,
+        pretrained=config.pretrained,
+        load_weights=load_weights,
         options=config.backbone_options,
-        stem_features=config.features,
-        stem_kernel=config.kernel_size,
+        stem_features=config.stem_features,
+        stem_kernel=config.stem_kernel,
     )
-    if not config.pretrained or hands_on_code:
-        return Classifier(layer, backbone, config)
+    if not config.pretrained or frontend.hands_on == "features":
+        return Classifier(frontend, backbone, config)
     cfg: dict[str, Any] = backbone.pretrained_cfg  # type: ignore[assignment]
-    return Classifier(layer, backbone, config, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
-
-
-def _with_primed_predictor(config: ModelConfig) -> ModelConfig:
-    """Write down the primed predictor's size: a checkpoint is rebuilt without the primed front-end."""
-    if config.frontend != "warp-lca" or not config.frontend_weights:
-        return config
-    primed = predictor_size(config.frontend_weights)
-    own = {name: getattr(config, name) for name in primed}
-    return replace(config, **{name: primed[name] if own[name] is None else own[name] for name in primed})
-
-
-def _build_frontend(config: ModelConfig, *, load_weights: bool) -> nn.Module | None:
-    if config.frontend is None:
-        return None
-    if config.frontend == "conv":
-        if config.output != "code":
-            raise InputError('the "conv" front-end has no reconstruction; set output: code.')
-        return ConvFrontend(config.in_channels, config.features, config.kernel_size, config.stride)
-    options: dict[str, Any] = {
-        "in_channels": config.in_channels,
-        "features": config.features,
-        "kernel_size": config.kernel_size,
-        "stride": config.stride,
-        "lam": config.lam,
-        "threshold": config.threshold,
-        "iterations": config.iterations,
-        "output": config.output,
-        "gradient_mode": config.gradient_mode,
-        "learn_lam": config.learn_lam,
-        "adaptive_lam": config.adaptive_lam,
-    }
-    if config.momentum is not None:
-        options["momentum"] = config.momentum
-    if config.frontend == "warp-lca":
-        sizes = {"predictor_width": config.predictor_width, "predictor_depth": config.predictor_depth}
-        options |= {name: size for name, size in sizes.items() if size is not None}
-    layer = (WarpLCA if config.frontend == "warp-lca" else LCA)(**options)
-    if config.frontend_weights and load_weights:
-        load_frontend(layer, config.frontend_weights)
-    return layer
+    return Classifier(frontend, backbone, config, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
 
 
 def load_checkpoint(folder: str | Path) -> Classifier:

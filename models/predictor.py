@@ -87,10 +87,11 @@ def _from_folder(path: Path) -> Predictor:
 
     @torch.no_grad()
     def answer(images: Tensor) -> Answer:
-        logits, active = model.logits_and_sparsity(images)
+        logits, encoding = model.inspect(images)
+        active = encoding.figures().get("active_fraction")
         return logits.numpy(), None if active is None else active.numpy()
 
-    size = (model.config.in_channels, *model.about["image_size"])
+    size = (model.in_chans, *model.about["image_size"])
     return Predictor(answer, size, model.about.get("class_names", ()))
 
 

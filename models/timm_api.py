@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from typing import Any, cast
 
 import timm
 from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig
+from ..configs.load import to_plain
+from ..frontend import Frontend
 
 # Every name here is a model of timm's (or of backbones.py) that takes ``in_chans``; add one and it is registered.
 BACKBONES = (
@@ -34,9 +35,14 @@ class TimmAPI(nn.Module):
     """What ``timm.create_model`` and timm's scripts expect, handed on to the backbone behind the front-end."""
 
     backbone: nn.Module
-    config: ModelConfig
+    frontend: Frontend
     num_classes: int
     about: dict[str, Any]
+
+    @property
+    def config(self) -> ModelConfig:
+        """What rebuilds it."""
+        raise NotImplementedError
 
     def backbone_input(self, images: Tensor) -> Tensor:
         """Return what the backbone sees of pixels in [0, 1]."""
@@ -50,7 +56,7 @@ class TimmAPI(nn.Module):
     @property
     def in_chans(self) -> int:
         """Image channels."""
-        return self.config.in_channels
+        return self.frontend.in_channels
 
     @property
     def num_features(self) -> int:
@@ -65,10 +71,12 @@ class TimmAPI(nn.Module):
     @property
     def feature_info(self) -> list[dict[str, Any]]:
         """Channels, reduction (pixels of the image per position) and module of each feature level."""
-        shrinks = self.config.frontend is not None and self.config.output == "code"
-        factor = self.config.stride if shrinks else 1
         return [
-            {**level, "reduction": level["reduction"] * factor, "module": f"backbone.{level['module']}"}
+            {
+                **level,
+                "reduction": level["reduction"] * self.frontend.stride,
+                "module": f"backbone.{level['module']}",
+            }
             for level in self._timm.feature_info
         ]
 
@@ -104,18 +112,17 @@ class TimmAPI(nn.Module):
         pooling = {} if global_pool is None else {"global_pool": global_pool}
         self._timm.reset_classifier(num_classes, **pooling)
         self.num_classes = num_classes
-        if num_classes:
-            self.config = replace(self.config, num_classes=num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in the backbone's backward pass."""
         self._timm.set_grad_checkpointing(enable)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that timm's optimisers keep from weight decay: the atoms, and the backbone's."""
-        atoms = {name for name, _ in self.named_parameters() if name.endswith("dictionary.weight")}
+        """Names of the parameters that timm's optimisers keep from weight decay: those of front-end and backbone."""
         own = getattr(self.backbone, "no_weight_decay", set)()
-        return atoms | {f"backbone.{name}" for name in own}
+        return {f"frontend.{name}" for name in self.frontend.no_weight_decay()} | {
+            f"backbone.{name}" for name in own
+        }
 
 
 def architecture(backbone: str) -> str:
@@ -123,34 +130,34 @@ def architecture(backbone: str) -> str:
     return f"warplca_{backbone}" if backbone in BACKBONES else GENERIC
 
 
-def model_arguments(config: ModelConfig) -> dict[str, Any]:
+def model_arguments(config: ModelConfig, in_channels: int) -> dict[str, Any]:
     """Return the keyword arguments by which timm rebuilds a classifier; primed weights are in its checkpoint."""
-    values = asdict(config)
-    values["in_chans"] = values.pop("in_channels")
+    values = {**to_plain(config), "in_chans": in_channels}
     values["backbone_pretrained"] = values.pop("pretrained")
-    values["frontend"] = config.frontend or "none"  # timm leaves out arguments that are None
-    for name in ("num_classes", "frontend_weights"):
-        del values[name]
+    del values["num_classes"]
     if config.backbone in BACKBONES:
         del values["backbone"]
-    return values
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def data_config(config: ModelConfig, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
+def data_config(
+    config: ModelConfig, in_channels: int = 3, image_size: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Return what timm's data pipeline must know of a classifier; pixels in [0, 1] mean no normalisation there.
 
     Args:
         config: The classifier's configuration.
+        in_channels: Image channels.
         image_size: Height and width; None takes those of a pretrained backbone, or 32 x 32.
     """
     known = timm.models.get_pretrained_cfg(config.backbone)
     size = image_size or (known.input_size[1:] if config.pretrained and known else (32, 32))
     layer = known.classifier if known else None
     return {
-        "input_size": (config.in_channels, *size),
+        "input_size": (in_channels, *size),
         "fixed_input_size": False,
-        "mean": (0.0,) * config.in_channels,
-        "std": (1.0,) * config.in_channels,
+        "mean": (0.0,) * in_channels,
+        "std": (1.0,) * in_channels,
         "crop_pct": 1.0,
         "interpolation": "bicubic",
         "first_conv": None,

@@ -1,9 +1,10 @@
 """Classifiers under names that timm knows: one table; importing warplca makes them available.
 
 ``timm.create_model("warplca_resnet18", num_classes=10)`` builds WARP-LCA before a ResNet-18. Keyword arguments are
-timm's usual ones, the fields of :class:`~warplca.configs.ModelConfig` (``frontend``, "none" for none, ``lam``,
-``iterations``, ``frontend_weights`` ...; its ``pretrained`` is ``backbone_pretrained`` here), and what the backbone
-takes itself. A backbone outside the table goes by the name of ``warplca_classifier`` with ``backbone=...``.
+timm's usual ones, the fields of :class:`~warplca.configs.ModelConfig` (``frontend``: a name, "none" for none, a
+dictionary with ``name`` and settings, or a list of such; its ``pretrained`` is ``backbone_pretrained`` here), and what
+the backbone takes itself. A backbone outside the table goes by the name of ``warplca_classifier`` with
+``backbone=...``.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from timm.models._features import FeatureGetterNet
 from torch import nn
 
 from ..configs import InputError, ModelConfig, from_dict
-from .classifier import Classifier, build_classifier
+from .classifier import Classifier, build_classifier, with_channels
 from .integrity import refuse_pickles, verify_manifest
 from .timm_api import BACKBONES, GENERIC, architecture, data_config
 
-OWN_FIELDS = frozenset(field.name for field in fields(ModelConfig)) - {"pretrained", "backbone_options"}
+OWN_FIELDS = {field.name for field in fields(ModelConfig)} - {"pretrained", "backbone_options"} | set(
+    ModelConfig.MOVED
+)
 
 
 def _classifier(
@@ -39,12 +42,13 @@ def _classifier(
     """Build a classifier from timm's keyword arguments."""
     own = {name: options.pop(name) for name in list(options) if name in OWN_FIELDS}
     frontend = own.pop("frontend", "warp-lca")
+    if in_chans != 3:
+        frontend = with_channels(frontend, in_chans)
     if global_pool is not None:
         options["global_pool"] = global_pool
     values = {
         **own,
-        "frontend": None if frontend == "none" else frontend,
-        "in_channels": in_chans,
+        "frontend": frontend,
         "num_classes": num_classes or 2,
         "pretrained": backbone_pretrained,
         "backbone_options": {**(backbone_options or {}), **options},

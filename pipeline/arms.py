@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from ..configs import EvaluationPlan, InputError, RunConfig
+from ..configs.registry import import_file, imported_files
 from ..data import ImageDataset
 from ..eval import ResultsStore, evaluate
 from ..models import load_checkpoint
@@ -143,7 +144,7 @@ def _work_at_once(
     for task in [*waiting, *[None] * workers]:
         tasks.put(task)
     threads = max(1, torch.get_num_threads() // max(workers, 1))
-    shared = (tasks, failures, lock, dataset, threads, progress)
+    shared = (tasks, failures, lock, dataset, threads, progress, tuple(imported_files))
     processes = [context.Process(target=_work, args=(i, *shared), daemon=True) for i in range(workers)]
     with stop_requested() as stop:
         for process in processes:
@@ -179,7 +180,14 @@ def _wait(processes: Sequence[BaseProcess], failures: Any, stop: threading.Event
 
 
 def _work(
-    place: int, tasks: Any, failures: Any, lock: Any, dataset: ImageDataset, threads: int, progress: bool
+    place: int,
+    tasks: Any,
+    failures: Any,
+    lock: Any,
+    dataset: ImageDataset,
+    threads: int,
+    progress: bool,
+    imports: Sequence[Path],
 ) -> None:
     """Train or measure until nothing is left; the life of a worker process."""
     signal.signal(
@@ -188,6 +196,8 @@ def _work(
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="warplca: %(message)s")
     warnings.filterwarnings("ignore", module=r"(?!warplca)")
+    for file in imports:  # before the first task, whose front-end one of them may register
+        import_file(file)
     torch.set_num_threads(threads)
     tqdm.set_lock(lock)
     while (task := tasks.get()) is not None:

@@ -14,8 +14,7 @@ from ..attacks.suite.catalogue import PLAIN_KIND, kind_of
 from ..configs import ComparisonConfig, EvaluationPlan
 from ..data import CORRUPTION_GROUPS, ImageDataset, corrupt
 from ..eval import Example, corruption_example, difference_picture
-from ..frontend import LCA
-from ..frontend.pretrained import frontend_facts
+from ..frontend.pretrained import open_primed
 from ..models import Classifier
 
 Picture = np.ndarray
@@ -23,11 +22,8 @@ Picture = np.ndarray
 
 def collect_atoms(models: dict[str, Classifier]) -> dict[str, Picture]:
     """Return the dictionary (M, C, k, k) of every arm that has one."""
-    return {
-        arm: model.frontend.dictionary.atoms.detach().cpu().numpy()
-        for arm, model in models.items()
-        if isinstance(model.frontend, LCA)
-    }
+    found = {arm: model.frontend.atoms() for arm, model in models.items()}
+    return {arm: atoms.detach().cpu().numpy() for arm, atoms in found.items() if atoms is not None}
 
 
 def collect_examples(
@@ -83,21 +79,22 @@ def _coded(models: dict[str, Classifier], one: ImageDataset) -> list[tuple[str, 
     pictures: list[tuple[str, Picture]] = []
     for arm, model in models.items():
         seen, _ = one.tensors(device=_device(model))
-        if isinstance(model.frontend, LCA):
-            encoding = model.frontend.encode(seen)
-            size = (seen.shape[2], seen.shape[3])
-            seen = encoding.standardised.restore(encoding.operator.synthesise(encoding.code, size))
-            pictures.append((f"{arm}: reconstruction", _picture(seen[0].clamp(0, 1))))
-            pictures.append((f"{arm}: activity", encoding.code[0].abs().sum(0).cpu().numpy()))
-        if model.equaliser is not None:
-            pictures.append((f"{arm}: equalised", _picture(model.equaliser(seen)[0].clamp(0, 1))))
+        for name, found in model.frontend.encode(seen).pictures().items():
+            picture = found[0].cpu()
+            pictures.append(
+                (f"{arm}: {name}", picture.numpy() if picture.ndim == 2 else _picture(picture.clamp(0, 1)))
+            )
     return pictures
 
 
 def cycles_fact(config: ComparisonConfig) -> str:
-    """Say how many cycles each LCA arm runs, and what that means where they are equal."""
-    runs = {arm: config.run(arm, config.seeds[0]).model for arm in config.arms}
-    cycles = {arm: model.iterations for arm, model in runs.items() if model.frontend in ("lca", "warp-lca")}
+    """Say how many cycles each arm of an iterative front-end runs, and what that means where they are equal."""
+    cycles = {
+        arm: section.iterations
+        for arm in config.arms
+        for section in config.run(arm, config.seeds[0]).model.frontend
+        if hasattr(section, "iterations")
+    }
     text = ", ".join(f"{arm} {count}" for arm, count in cycles.items()) or "no LCA arm"
     if len(cycles) > 1 and len(set(cycles.values())) == 1:
         text += " (equal cycles: plain LCA, from a cold start at eta = 1/L, needs hundreds to settle)"
@@ -106,13 +103,14 @@ def cycles_fact(config: ComparisonConfig) -> str:
 
 def primed_fact(config: ComparisonConfig) -> str:
     """Say which arms start from weights that were learned on other images than theirs."""
-    names = {arm: config.run(arm, config.seeds[0]).model.frontend_weights for arm in config.arms}
     told = []
-    for arm, name in names.items():
-        if name:
-            facts = frontend_facts(name)
-            images, data = facts.get("images", "some"), facts.get("data", "another set")
-            told.append(f"{arm}: {name}, primed on {images} unlabelled images of {data}")
+    for arm in config.arms:
+        for section in config.run(arm, config.seeds[0]).model.frontend:
+            name = getattr(section, "weights", None)
+            if name:
+                facts = open_primed(name).facts
+                images, data = facts.get("images", "some"), facts.get("data", "another set")
+                told.append(f"{arm}: {name}, primed on {images} unlabelled images of {data}")
     return "; ".join(told) + " (the other arms never saw these)" if told else "none"
 
 

@@ -10,10 +10,10 @@ import shutil
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from ..configs import InputError
 from ..configs.atomic import file_written_whole
+from ..configs.load import to_plain
 from ..data import load_dataset
-from ..frontend import PrimingPlan, WarpLCA, measure, save_frontend
-from ..frontend.pretrained import load_frontend
+from ..frontend import PrimingPlan, WarpLCA, WarpLCASettings, measure, save_frontend
+from ..frontend.pretrained import open_primed
 from ..frontend.priming import make_stages, progress_bar, split
 from ..frontend.priming.stages import Stage
 from ..train.processes import Interrupted, stop_requested
@@ -103,33 +104,19 @@ SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class LayerConfig:
-    """The geometry and dynamics a front-end is primed for; see :class:`~warplca.frontend.WarpLCA`."""
-
-    in_channels: int = 3
-    features: int = 64
-    kernel_size: int = 9
-    stride: int = 2
-    lam: float = 0.5
-    threshold: str = "hard"
-    iterations: int = 10
-    momentum: float = 0.9
-    predictor_width: int = 64
-    predictor_depth: int = 3
-
-
-@dataclass(frozen=True)
 class PrimeConfig:
     """What to prime and how long.
 
     Attributes:
-        layer: The layer.
+        frontend: The WARP-LCA layer: geometry and dynamics that it is primed for.
         plan: Lengths of the stages.
         images: Use only the first so many training images; 0 for all.
         start: Name or folder of a primed front-end of the same geometry to start from; empty for random weights.
     """
 
-    layer: LayerConfig = field(default_factory=LayerConfig)
+    MOVED: ClassVar[dict[str, str]] = {"layer": "frontend"}
+
+    frontend: WarpLCASettings = field(default_factory=WarpLCASettings)
     plan: PrimingPlan = field(default_factory=PrimingPlan)
     images: int = 0
     start: str = ""
@@ -170,15 +157,15 @@ def prime_frontend(
             raise InputError(f"images is {config.images}; {dataset.name} has {len(dataset)} training images.")
         dataset = dataset.subset(_spread(dataset.labels, config.images))
     identity = json.loads(
-        json.dumps({**asdict(config), "dataset": dataset.fingerprint, "images": len(dataset)})
+        json.dumps({**to_plain(config), "dataset": dataset.fingerprint, "images": len(dataset)})
     )
     finished = finished_facts(out, identity)
     if finished is not None:
         return finished
     torch.manual_seed(config.plan.seed)
-    layer = WarpLCA(**asdict(config.layer))
+    layer = WarpLCA(config.frontend)
     if config.start:
-        load_frontend(layer, config.start)
+        layer.load_primed(open_primed(config.start))
     images, _ = dataset.tensors(_spread(dataset.labels, len(dataset)))
     held_out, rest = split(layer, images, config.plan)
     folder = out.with_name(out.name + ".priming")
@@ -277,7 +264,7 @@ class PrimingJob:
 
 def frontend_card(config: PrimeConfig, data: str, facts: dict[str, float]) -> str:
     """Return the README.md of a primed front-end."""
-    layer = config.layer
+    layer = config.frontend
     lines = [
         f"# WARP-LCA front-end: {layer.features} atoms of {layer.kernel_size} x {layer.kernel_size}, "
         f"stride {layer.stride}",

@@ -26,20 +26,44 @@ def stripes(count: int = 96, seed: int = 0) -> ImageDataset:
     return ImageDataset("stripes", np.clip(images, 0, 255).astype(np.uint8), labels, ("rows", "columns"))
 
 
+CODE = {"features": 8, "kernel_size": 5}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "conv": CODE,
+    "lca": {**CODE, "iterations": 2, "threshold": "soft", "lam": 0.2},
+    "warp-lca": {**CODE, "iterations": 2, "threshold": "soft", "lam": 0.2},
+}
+"""Of tiny front-ends."""
+
+
+def section(frontend: str | None, **settings: Any) -> dict[str, Any]:
+    """Return the section of a tiny front-end."""
+    name = frontend or "none"
+    return {"name": name, **SETTINGS[name], **settings}
+
+
 def config(
-    frontend: str | None = "warp-lca",
+    frontend: str | list[Any] | None = "warp-lca",
     *,
     options: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
     changes: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
     **recipe: Any,
 ) -> RunConfig:
-    """Return a run of a tiny network on :func:`stripes`: 5 steps an epoch; ``changes`` are to the model."""
+    """Return a run of a tiny network on :func:`stripes`: 5 steps an epoch.
+
+    ``settings`` are of the front-end, ``changes`` of the model, ``training`` of ``train.frontend``.
+    """
     backbone = {"channels": [8, 8, 16, 16], "stem_width": 8, **(options or {})}
     model = {
-        "frontend": frontend, "num_classes": 2, "features": 8, "kernel_size": 5, "iterations": 2,
-        "threshold": "soft", "lam": 0.2, "backbone_options": backbone, **(changes or {}),
-    }  # fmt: skip
+        "frontend": frontend if isinstance(frontend, list) else section(frontend, **(settings or {})),
+        "num_classes": 2,
+        "backbone_options": backbone,
+        **(changes or {}),
+    }
     train = {"epochs": 3, "batch_size": 16, "learning_rate": 0.1, "validation_images": 16, **recipe}
+    train["frontend"] = training or {}
     return from_dict(RunConfig, {"model": model, "train": train}, where="test")
 
 

@@ -21,10 +21,10 @@ from warplca.attacks import (
     run_suite,
     suite_attacks,
 )
-from warplca.attacks.base import BatchwiseAttack
 from warplca.attacks.adaptive.ensemble import ViewAttack
 from warplca.attacks.adaptive.views import EstimatedView
 from warplca.attacks.autoattack import AutoAttack
+from warplca.attacks.base import BatchwiseAttack
 from warplca.configs.errors import InputError
 from warplca.frontend import WarpLCA
 
@@ -99,7 +99,15 @@ def build(kind: str) -> nn.Module:
     if kind == "cut predictor":
         settings = {"lam": 0.3, "threshold": "soft", "iterations": 2, "step_size": 0.002}
         layer = CutPredictor(3, 12, 5, 2, predictor_width=16, predictor_depth=1, **settings)
-        open_layer = WarpLCA(3, 12, 5, 2, predictor_width=16, predictor_depth=1, **settings)
+        open_layer = WarpLCA(
+            in_channels=3,
+            features=12,
+            kernel_size=5,
+            stride=2,
+            predictor_width=16,
+            predictor_depth=1,
+            **settings,
+        )
         network = trained(nn.Sequential(open_layer, classifier(channels=12, stride=1)))
         layer.load_state_dict(open_layer.state_dict())
         return nn.Sequential(layer, network[1]).eval()  # pyright: ignore[reportIndexIssue]

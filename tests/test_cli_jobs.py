@@ -19,7 +19,9 @@ def small_data(tmp_path_factory):
 
 
 def test_prime_train_evaluate_compare_export(small_data, tmp_path, capsys):
-    layer = ["layer.features=8", "layer.kernel_size=5", "layer.iterations=2", "layer.predictor_depth=3"]
+    layer = [
+        f"frontend.{size}" for size in ("features=8", "kernel_size=5", "iterations=2", "predictor_depth=3")
+    ]
     plan = [
         f"plan.{stage}=2"
         for stage in ("dictionary_steps", "predictor_steps", "unrolled_steps", "solve_cycles")
@@ -32,12 +34,17 @@ def test_prime_train_evaluate_compare_export(small_data, tmp_path, capsys):
 
     run = tmp_path / "run"
     model = [
-        "model.features=8",
-        "model.kernel_size=5",
-        "model.iterations=2",
-        f"model.frontend_weights={primed}",
+        "model.frontend.features=8",
+        "model.frontend.kernel_size=5",
+        "model.frontend.iterations=2",
+        f"model.frontend.weights={primed}",
     ]
-    recipe = ["train.epochs=1", "train.frozen_epochs=0", "train.batch_size=50", "train.validation_images=0"]
+    recipe = [
+        "train.epochs=1",
+        "train.frontend.frozen_epochs=0",
+        "train.batch_size=50",
+        "train.validation_images=0",
+    ]
     assert main(["train", "--data", small_data, "--out", str(run), *model, *recipe]) == 0
 
     results = tmp_path / "results.sqlite"

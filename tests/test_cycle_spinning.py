@@ -13,7 +13,7 @@ from warplca.pipeline.denoise import CycleSpinning
 
 def test_mean_over_shifts() -> None:
     torch.manual_seed(0)
-    layer = LCA(3, 6, 5, stride=2, lam=0.2, output="reconstruction")
+    layer = LCA(in_channels=3, features=6, kernel_size=5, stride=2, lam=0.2, output="reconstruction")
     spinning = CycleSpinning(layer, 14)
     assert layer.iterations == 3
     images = torch.rand(2, 3, 13, 10)
@@ -27,7 +27,7 @@ def test_mean_over_shifts() -> None:
 
 def test_one_shift_at_stride_one() -> None:
     torch.manual_seed(0)
-    layer = LCA(3, 6, 5, stride=1, lam=0.2, output="reconstruction")
+    layer = LCA(in_channels=3, features=6, kernel_size=5, stride=1, lam=0.2, output="reconstruction")
     spinning = CycleSpinning(layer, 4)
     images = torch.rand(2, 3, 9, 11)
     assert layer.iterations == 4

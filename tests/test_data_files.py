@@ -13,8 +13,8 @@ from warplca.data import ImageDataset, load_dataset
 from warplca.data.files import FileImages
 from warplca.eval import evaluate
 from warplca.train import train
-from warplca.train.order import CUT, StepOrder, mixed_seed
 from warplca.train.policy import cut_out
+from warplca.train.sampling import CUT, StepOrder, mixed_seed
 from warplca.train.source import BatchSource
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from warplca.configs import InputError
 from warplca.data import load_dataset
 from warplca.frontend import LCA, WarpLCA, noise_level, raised_lam, save_frontend
+from warplca.frontend.sparse.settings import WarpLCATraining
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
 
 
@@ -165,7 +166,7 @@ def test_distillation_uses_each_image_s_lam(images: Tensor) -> None:
 
 
 def test_strength_is_saved_and_shown(images: Tensor, tmp_path) -> None:
-    model = create_classifier("resnet10_slim", "lca", iterations=2, adaptive_lam=1.5).eval()
+    model = create_classifier("resnet10_slim", {"name": "lca", "iterations": 2, "adaptive_lam": 1.5}).eval()
     save_checkpoint(model, tmp_path / "model")
     loaded = load_checkpoint(tmp_path / "model")
     assert loaded.frontend.adaptive_lam == 1.5  # type: ignore[union-attr]
@@ -179,7 +180,7 @@ def test_strength_is_saved_and_shown(images: Tensor, tmp_path) -> None:
 def test_lam_spreads_in_training_only_and_by_no_more_than_asked(images: Tensor) -> None:
     layer = WarpLCA(features=12, kernel_size=5, iterations=3, threshold="soft", lam=0.2, adaptive_lam=1.0)
     plain = layer.encode(images)
-    layer.lam_spread = 4.0
+    layer.at(0.0, 1, WarpLCATraining(lam_spread=4.0))
     torch.manual_seed(3)
     spread = layer.encode(images)
     factors = spread.lam / plain.lam

@@ -18,7 +18,7 @@ NAMES = tuple("abcdefghij")
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command for a small untrained classifier on images that it mostly classifies rightly."""
     folder = tmp_path_factory.mktemp("cli")
-    model = create_classifier("resnet10_slim", stride=2).eval()
+    model = create_classifier("resnet10_slim").eval()
     test = load_dataset("cifar10-subset", "test").subset(range(8))
     labels = model(test.tensors()[0]).argmax(dim=1).numpy()
     images = ImageDataset("labelled", test.images, labels, NAMES, np.arange(8))

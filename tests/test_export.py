@@ -9,23 +9,32 @@ import onnx
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
+from stripes import section
 from torch import nn
 
 from warplca.configs import InputError
 from warplca.data import load_dataset
+from warplca.frontend import THRESHOLDS
 from warplca.models import create_classifier, export_compiled, export_onnx, export_program, export_quantised
 from warplca.models.export import checked as export
-from warplca.models.export import checked as flips
 from warplca.models.export.onnx_file import OPSET, OnnxBackend
 
-SMALL = {"kernel_size": 5, "features": 8, "iterations": 3, "lam": 0.1}
+
+def coded(arm="warp-lca", **settings):
+    """The section of a small front-end with a hard threshold."""
+    if arm in ("lca", "warp-lca"):
+        settings = {"iterations": 3, "lam": 0.1, "threshold": "hard", **settings}
+    return section(arm, **settings)
 
 
-def small(arm="warp-lca", **options):
+def small(arm="warp-lca", **settings):
     torch.manual_seed(0)
-    model = create_classifier("resnet10_slim", arm, 10, **{**SMALL, **options}).eval()
+    return described(create_classifier("resnet10_slim", coded(arm, **settings)))
+
+
+def described(model):
     model.about = {"class_names": list("abcdefghij"), "evidence": {"verdict": "trusted"}}
-    return model
+    return model.eval()
 
 
 def primed(model):
@@ -38,9 +47,16 @@ def primed(model):
 
 def equalised():
     """A WARP-LCA whose reconstruction is equalised."""
-    model = small("warp-lca", output="reconstruction", equalise=1.0)
+    torch.manual_seed(0)
+    model = create_classifier("resnet10_slim", [coded(output="reconstruction"), "equaliser"])
     model.train()(load_dataset("cifar10-subset", "train").tensors(range(50))[0])
-    return model.eval()
+    return described(model)
+
+
+def answers(model, images):
+    """Logits, and the share of active units of each image's code."""
+    logits, encoding = model.inspect(images)
+    return logits, encoding.figures()["active_fraction"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +81,7 @@ def test_onnx_agrees_at_any_batch_and_says_what_it_is(tmp_path, images, steps):
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
     for batch in (images[:1], images[:7]):
         logits, active = session.run(["logits", "active_fraction"], {"images": batch.numpy()})
-        expected = model.logits_and_sparsity(batch)
+        expected = answers(model, batch)
         np.testing.assert_allclose(np.asarray(logits), expected[0].detach().numpy(), atol=1e-4)
         np.testing.assert_allclose(np.asarray(active), expected[1].detach().numpy(), atol=1e-3)
     program = onnx.load(str(tmp_path / "m.onnx"))
@@ -82,7 +98,7 @@ def test_the_onnx_graph_itself_is_exact_in_float64(tmp_path, images):
     x = images[:2, :, :16, :16].double()
     OnnxBackend().write(export.Deployed(model), x, tmp_path / "m.onnx", {})
     logits, active = ReferenceEvaluator(str(tmp_path / "m.onnx")).run(None, {"images": x.numpy()})
-    expected = model.logits_and_sparsity(x)
+    expected = answers(model, x)
     np.testing.assert_allclose(logits, expected[0].detach().numpy(), atol=1e-9, rtol=0)
     np.testing.assert_allclose(active, expected[1].detach().numpy(), atol=1e-9, rtol=0)
 
@@ -193,17 +209,17 @@ def test_a_failed_check_of_a_real_backend_leaves_nothing(tmp_path, images, monke
 def test_errors_the_size_of_rounding_end_in_flips_alone():
     """The shipped front-end, hard threshold, pixels off by 1e-6: wherever the final codes differ, a flip is shown."""
     torch.manual_seed(0)
-    model = create_classifier("resnet10_slim", "warp-lca", frontend_weights="cifar10-64x9s2").eval()
+    model = create_classifier("resnet10_slim", {"name": "warp-lca", "weights": "cifar10-64x9s2"}).eval()
     images = load_dataset("cifar10-subset", "test").tensors(range(40))[0].double()
     model.double()
-    trace = flips.ThresholdTrace(model)
+    trace = export.ThresholdTrace(model.frontend)
     with torch.no_grad():
         other = images + 1e-6 * torch.randn_like(images)
         one, two = trace(images).numpy(), trace(other).numpy()
         changed = ((model.frontend(images) != 0) != (model.frontend(other) != 0)).flatten(1).any(1).numpy()
     assert changed.any()
-    assert flips.are_flips(one, two)[changed].all()
-    assert model.frontend.threshold == flips.Threshold(alpha=0.0)  # the trace leaves the layer as it was
+    assert export.are_flips(one, two)[changed].all()
+    assert model.frontend.threshold == THRESHOLDS["hard"]  # the trace leaves the layer as it was
 
 
 def test_only_what_begins_at_the_threshold_is_a_flip():
@@ -212,14 +228,14 @@ def test_only_what_begins_at_the_threshold_is_a_flip():
     flipped = margins.copy()
     margins[0, 1, 0, 0, 0], flipped[0, 1, 0, 0, 0] = 1e-6, -1e-6
     flipped[0, 2:] += 0.5  # what a flip does later does not matter
-    assert flips.are_flips(margins, flipped).tolist() == [True]
-    assert flips.are_flips(margins, margins).tolist() == [False]
+    assert export.are_flips(margins, flipped).tolist() == [True]
+    assert export.are_flips(margins, margins).tolist() == [False]
     earlier = flipped.copy()
     earlier[0, 0, 1] += 0.01  # states differed before
-    assert flips.are_flips(margins, earlier).tolist() == [False]
+    assert export.are_flips(margins, earlier).tolist() == [False]
     far = margins.copy()
     far[0, 1, 2, 2, 2] *= -1.0  # a unit far from the threshold
-    assert flips.are_flips(margins, far).tolist() == [False]
+    assert export.are_flips(margins, far).tolist() == [False]
 
 
 def test_missing_tools_are_named(tmp_path, images, monkeypatch):

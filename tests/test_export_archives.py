@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stripes import section
 
 from warplca.cli.main import main
 from warplca.configs import InputError
@@ -24,7 +25,6 @@ from warplca.models import (
 )
 from warplca.models.export.program import load_program
 
-SMALL = {"kernel_size": 5, "features": 8, "iterations": 2, "lam": 0.1}
 NAMES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -38,12 +38,18 @@ class Payload:
         return (Path.touch, (self.target,))
 
 
+def answers(model, images):
+    """Logits, and the share of active units of each image's code."""
+    logits, encoding = model.inspect(images)
+    return logits, encoding.figures()["active_fraction"]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """One classifier in every format."""
     folder = tmp_path_factory.mktemp("files")
     torch.manual_seed(0)
-    model = create_classifier("resnet10_slim", "warp-lca", **SMALL).eval()
+    model = create_classifier("resnet10_slim", section("warp-lca")).eval()
     model.about = {"class_names": NAMES}
     images = load_dataset("cifar10-subset", "test").tensors(range(20))[0]
     save_checkpoint(model, folder / "folder")
@@ -129,7 +135,7 @@ def test_every_format_gives_the_same_answer(files, name):
     assert list(predictor.class_names) == NAMES
     images = load_dataset("cifar10-subset", "test").tensors(range(20, 26))[0]
     logits, active = predictor.answer(images)
-    expected = model.logits_and_sparsity(images)
+    expected = answers(model, images)
     np.testing.assert_allclose(logits, expected[0].detach().numpy(), atol=1e-4)
     np.testing.assert_allclose(active, expected[1].detach().numpy(), atol=1e-3)
 
@@ -145,7 +151,7 @@ def test_predict_names_classes_and_sparsity(files, name, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255.0
     with torch.no_grad():
-        logits, active = model.logits_and_sparsity(images)
+        logits, active = answers(model, images)
     value, index = logits[0].softmax(0).max(0)
     assert lines[0].startswith(f"{tmp_path / 'a.png'}: {NAMES[int(index)]} {float(value):.1%}, ")
     assert lines[0].endswith(f"; {float(active[0]):.2%} of the code is active")

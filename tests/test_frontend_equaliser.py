@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.fft import dctn
+from stripes import section
 
 from warplca.configs import ComparisonConfig, InputError, from_dict
 from warplca.configs.recipe import AverageConfig
@@ -30,7 +31,7 @@ def photographs(count: int, height: int = 32, width: int = 32, seed: int = 0) ->
 
 def learned(strength: float, images: torch.Tensor) -> Equaliser:
     """An equaliser that has seen these images."""
-    equaliser = Equaliser(strength)
+    equaliser = Equaliser(strength=strength)
     equaliser(images)
     return equaliser.eval()
 
@@ -109,7 +110,7 @@ def test_what_blur_takes_from_a_band_is_given_back_in_part(fade):
 
 def test_untrained_it_changes_nothing_and_it_learns_in_training_mode_alone():
     images = photographs(5, 13, 22)
-    equaliser = Equaliser(1.0)
+    equaliser = Equaliser(strength=1.0)
     torch.testing.assert_close(equaliser.eval()(images), images)
     equaliser.train()
     with still(equaliser):
@@ -137,13 +138,13 @@ def test_a_batch_that_is_not_finite_shows():
 
 def test_batch_norm_is_measured_behind_what_was_learned():
     torch.manual_seed(0)
-    model = create_classifier("resnet10_slim", equalise=1.0)
+    model = create_classifier("resnet10_slim", "equaliser")
     average = WeightAverage(model, AverageConfig(kind="swa", start=0.0), total_steps=2)
     model(photographs(8))
     average.update(model, 1)
     batches = [photographs(8, seed=seed) for seed in (1, 2)]
     once = {name: value.clone() for name, value in average.model(batches).state_dict().items()}
-    assert torch.equal(once["equaliser.usual"], model.state_dict()["equaliser.usual"])
+    assert torch.equal(once["frontend.usual"], model.state_dict()["frontend.usual"])
     again = average.model(batches).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in once.items())
 
@@ -177,16 +178,18 @@ def test_gradients_are_those_of_finite_differences():
 @pytest.mark.parametrize("arm", [None, "conv", "lca"])
 def test_every_arm_sees_equalised_images_and_its_checkpoint_answers_alike(arm, tmp_path):
     torch.manual_seed(0)
-    options = {"features": 8, "kernel_size": 5, "iterations": 2, "lam": 0.1}
-    output = "reconstruction" if arm == "lca" else "code"
-    model = create_classifier("resnet10_slim", arm, output=output, equalise=1.0, **options)
+    equaliser = Equaliser(strength=1.0)
+    before = [section("lca", output="reconstruction")] if arm == "lca" else []
+    behind = [section("conv")] if arm == "conv" else []
+    model = create_classifier("resnet10_slim", [*before, equaliser, *behind])
     model(photographs(8, seed=1))
     images = photographs(3)
-    assert (model.eval().equaliser(images) - images).abs().max() > 0.01
-    if arm == "lca":
-        seen = standardise(model.equaliser(model.frontend(images))).images
-    else:
-        seen = model.frontend(model.equaliser(images)) if arm else standardise(model.equaliser(images)).images
+    assert (equaliser.eval()(images) - images).abs().max() > 0.01
+    model.eval()
+    seen = images
+    for part in model.frontend if before or behind else [equaliser]:
+        seen = part(seen)
+    seen = seen if behind else standardise(seen).images
     torch.testing.assert_close(model(images), model.backbone(seen))
     save_checkpoint(model, tmp_path / "c")
     assert torch.equal(load_checkpoint(tmp_path / "c")(images), model(images))
@@ -194,10 +197,13 @@ def test_every_arm_sees_equalised_images_and_its_checkpoint_answers_alike(arm, t
 
 @pytest.mark.parametrize("strength", [-0.5, 1.5, float("nan")])
 def test_mistakes_are_explained_before_anything_is_built(strength):
-    values = {"arms": {"a": {}, "b": {"model": {"equalise": strength}}}, "baseline": "a"}
-    with pytest.raises(InputError, match=r"study.yaml: .*equalise is .*; give 0 \(off\) to 1."):
+    values = {
+        "arms": {"a": {}, "b": {"model": {"frontend": {"name": "equaliser", "strength": strength}}}},
+        "baseline": "a",
+    }
+    with pytest.raises(InputError, match=r"arm 'b'.*strength is .*; give a number above 0, at most 1."):
         from_dict(ComparisonConfig, values, where="study.yaml")
     with pytest.raises(InputError, match="strength is .*; give a number above 0, at most 1."):
-        Equaliser(strength)
-    with pytest.raises(InputError, match="the backbone sees a code; set output: reconstruction"):
-        create_classifier("resnet10_slim", "lca", equalise=1.0)
+        Equaliser(strength=strength)
+    with pytest.raises(InputError, match="front-end 1 of 2 hands on features, which the next cannot take"):
+        create_classifier("resnet10_slim", ["lca", "equaliser"])

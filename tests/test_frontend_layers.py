@@ -5,7 +5,7 @@ import torch
 
 from warplca.configs import InputError
 from warplca.frontend import LCA, PrimingPlan, WarpLCA, prime, save_frontend, shipped_frontends, standardise
-from warplca.frontend.pretrained import load_frontend
+from warplca.frontend.pretrained import open_primed
 
 
 def images(*shape, seed=0, dtype=torch.float32):
@@ -104,8 +104,8 @@ def test_distillation_falls_when_the_predictor_hits_the_settled_states():
         ({"lam": 0.0}, "lam is 0.0; give a number above 0"),
         ({"iterations": -1}, "iterations is -1"),
         ({"momentum": 1.5}, "momentum is 1.5"),
-        ({"output": "codes"}, "unknown output 'codes'; did you mean 'code'"),
-        ({"gradient_mode": "unrol"}, "unknown gradient_mode 'unrol'; did you mean 'unroll'"),
+        ({"output": "codes"}, "unknown output 'codes' in WarpLCA; did you mean 'code'"),
+        ({"gradient_mode": "unrol"}, "unknown gradient_mode 'unrol' in WarpLCA; did you mean 'unroll'"),
         ({"learn_lam": True}, "learn_lam=True with a hard threshold"),
     ],
 )
@@ -162,7 +162,7 @@ def test_priming_lowers_the_energy_and_survives_saving(tmp_path):
     save_frontend(fast, tmp_path / "fast", card="# fast\n")
     assert torch.equal(LCA.from_pretrained(tmp_path / "fast")(x[:3]), fast(x[:3]))
     with pytest.raises(InputError, match="has kernel_size 5, this layer has 7"):
-        load_frontend(LCA(features=8, kernel_size=7), tmp_path / "mine")
+        LCA(features=8, kernel_size=7).load_primed(open_primed(tmp_path / "mine"))
     with pytest.raises(InputError, match="unknown LCA argument 'iteration'; did you mean 'iterations'"):
         LCA.from_pretrained(tmp_path / "mine", iteration=5)
 

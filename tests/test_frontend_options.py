@@ -25,7 +25,9 @@ def instance(features=6, kernel=5, stride=2, images=3, seed=0):
 
 def layer(**arguments):
     torch.manual_seed(0)
-    return LCA(3, 6, 5, 2, **{"lam": 0.2, "iterations": 12, **arguments}).eval()
+    return LCA(
+        in_channels=3, features=6, kernel_size=5, stride=2, **{"lam": 0.2, "iterations": 12, **arguments}
+    ).eval()
 
 
 def pictures(count=3, seed=1):

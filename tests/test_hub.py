@@ -6,15 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from stripes import section
 
 from warplca.configs import AttackSetting, EvaluationPlan, InputError
 from warplca.data import load_dataset
 from warplca.eval import evaluate
-from warplca.models import Classifier, checkpoint, create_classifier, load_checkpoint, read_card, save_checkpoint
+from warplca.models import (
+    Classifier,
+    checkpoint,
+    create_classifier,
+    load_checkpoint,
+    read_card,
+    save_checkpoint,
+)
 from warplca.models.card import model_card, summary
 from warplca.pipeline.exports import collect_evidence
 
-SMALL = {"kernel_size": 5, "features": 8, "iterations": 2, "lam": 0.1}
 PLAN = EvaluationPlan(
     corruptions=("gaussian_noise", "contrast"),
     severities=(2, 4),
@@ -27,7 +34,7 @@ PLAN = EvaluationPlan(
 
 def classifier():
     torch.manual_seed(0)
-    return create_classifier("resnet10_slim", "warp-lca", **SMALL).eval()
+    return create_classifier("resnet10_slim", section("warp-lca")).eval()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +139,7 @@ def test_the_verdict_stands_beside_adversarial_figures(verdict, expected):
             "version": "1",
             "torch": "2",
             "timm": "1",
-            "model": {"backbone": "resnet18", "frontend": None},
+            "model": {"backbone": "resnet18", "frontend": {"name": "none"}},
             "class_names": [],
             "training": {},
             "results": {},

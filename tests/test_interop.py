@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from stripes import section
 
 from warplca.data import load_dataset
 from warplca.models import create_classifier, save_checkpoint
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = {"kernel_size": 5, "features": 8, "iterations": 2, "lam": 0.1, "threshold": "soft"}
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def toolboxes():
 @pytest.mark.parametrize("arm", [None, "conv", "lca", "warp-lca"])
 def test_foolbox_attacks_every_arm_as_it_is(toolboxes, arm):
     torch.manual_seed(0)
-    model = create_classifier("resnet10_slim", arm, **SMALL).eval()
+    model = create_classifier("resnet10_slim", section(arm)).eval()
     images, _ = load_dataset("cifar10-subset", "test").tensors(range(8))
     with torch.no_grad():
         labels = model(images).argmax(1)  # attack what it answers
@@ -38,7 +38,7 @@ def test_foolbox_attacks_every_arm_as_it_is(toolboxes, arm):
 
 def test_the_example_tells_what_is_left_or_missing(toolboxes, tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
-    save_checkpoint(create_classifier("resnet10_slim", "warp-lca", **SMALL), tmp_path / "c")
+    save_checkpoint(create_classifier("resnet10_slim", section("warp-lca")), tmp_path / "c")
     monkeypatch.setattr(sys, "argv", ["other_toolboxes.py", str(tmp_path / "c")])
     toolboxes["main"]()
     lines = capsys.readouterr().out.splitlines()

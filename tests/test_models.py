@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stripes import section
 from timm.models.resnet import ResNet
 
 from warplca.configs import InputError
@@ -13,7 +14,6 @@ from warplca.frontend import LCA, WarpLCA, shipped_frontends
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
 
 ARMS = (None, "conv", "lca", "warp-lca")
-SMALL = {"kernel_size": 5, "features": 8, "iterations": 2, "lam": 0.1, "threshold": "soft"}
 
 
 def images(*shape, seed=0):
@@ -24,7 +24,7 @@ def images(*shape, seed=0):
 @pytest.mark.parametrize("backbone", ["resnet10_slim", "resnet18", "wide_resnet50_2"])
 def test_every_arm_has_the_same_feature_map_and_gradients_everywhere(arm, backbone):
     torch.manual_seed(0)
-    model = create_classifier(backbone, arm, 7, stride=2, **SMALL)
+    model = create_classifier(backbone, section(arm), 7)
     sizes = []
     assert isinstance(model.backbone, ResNet)
     model.backbone.layer1.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[2:]))
@@ -35,12 +35,11 @@ def test_every_arm_has_the_same_feature_map_and_gradients_everywhere(arm, backbo
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
     for part in (model.backbone.conv1, model.frontend):
-        if part is not None:
-            assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
 
 
 def test_other_backbones_and_pixel_reconstruction():
-    model = create_classifier("convnext_atto", "warp-lca", 4, output="reconstruction", **SMALL).eval()
+    model = create_classifier("convnext_atto", section("warp-lca", output="reconstruction"), 4).eval()
     assert model(images(1, 3, 64, 64)).shape == (1, 4)
     assert create_classifier("resnet18", None, 4, stem="original").backbone.conv1.kernel_size == (7, 7)  # type: ignore[union-attr]
 
@@ -48,7 +47,7 @@ def test_other_backbones_and_pixel_reconstruction():
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_checkpoint_gives_bit_identical_logits(arm, tmp_path):
     torch.manual_seed(1)
-    model = create_classifier("resnet10_slim", arm, 10, **SMALL)
+    model = create_classifier("resnet10_slim", section(arm), 10)
     model(images(4, 3, 32, 32))  # moves the batch norms' statistics
     model.eval()
     save_checkpoint(model, tmp_path / "c", class_names=list("abcdefghij"), results={"clean": "61 %"})
@@ -65,7 +64,7 @@ def test_a_checkpoint_gives_bit_identical_logits(arm, tmp_path):
 
 
 def test_damaged_checkpoints_are_explained(tmp_path):
-    model = create_classifier("resnet10_slim", "conv", 10, **SMALL)
+    model = create_classifier("resnet10_slim", section("conv"), 10)
     with pytest.raises(InputError, match="there is no checkpoint folder"):
         load_checkpoint(tmp_path / "none")
     (tmp_path / "empty").mkdir()
@@ -86,7 +85,7 @@ def test_damaged_checkpoints_are_explained(tmp_path):
         load_checkpoint(folder)
     weights.write_bytes(whole)
     config = json.loads((folder / "config.json").read_text())
-    config["warplca"]["model"]["features"] = 16
+    config["warplca"]["model"]["frontend"]["features"] = 16
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="belongs to another architecture: .* tensors differ"):
         load_checkpoint(folder)
@@ -116,11 +115,22 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19'; did you mean 'resnet1"),
-        ({"backbone": "resnet18", "frontend": "warp"}, "frontend is 'warp'; give null"),
-        ({"backbone": "resnet18", "lamb": 3}, "unknown key 'lamb' in create_classifier; did you mean 'lam'"),
-        ({"backbone": "resnet18", "lam": "high"}, "lam is 'high'; expected float"),
+        ({"backbone": "resnet18", "frontend": "warp"}, "unknown front-end 'warp'.*; did you mean 'warp-lca'"),
+        ({"backbone": "resnet18", "stam": 3}, "unknown key 'stam' in create_classifier; did you mean 'stem'"),
+        ({"backbone": "resnet18", "lam": 0.1}, "create_classifier: lam is now model.frontend.lam"),
+        (
+            {"backbone": "resnet18", "frontend": {"name": "lca", "lamb": 3}},
+            "unknown key 'frontend.lamb' .*front-end lca.*; did you mean 'frontend.lam'",
+        ),
+        (
+            {"backbone": "resnet18", "frontend": {"name": "lca", "lam": "high"}},
+            "lam is 'high'; expected float",
+        ),
         ({"backbone": "vgg11", "stem": "small"}, "'vgg11' is not of timm's ResNet family"),
-        ({"backbone": "resnet18", "frontend": "conv", "output": "reconstruction"}, "has no reconstruction"),
+        (
+            {"backbone": "resnet18", "frontend": {"name": "conv", "output": "reconstruction"}},
+            "unknown key 'frontend.output' .*front-end conv",
+        ),
         ({"backbone": "resnet18", "num_classes": 1}, "num_classes is 1"),
     ],
 )
@@ -141,7 +151,7 @@ def test_nan_pixels_are_refused_in_every_arm():
     x[0, 0, 0, 0] = float("nan")
     for arm in ARMS:
         with pytest.raises(InputError, match="nan|NaN"):
-            create_classifier("resnet10_slim", arm, **SMALL).eval()(x)
+            create_classifier("resnet10_slim", section(arm)).eval()(x)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +182,7 @@ def test_solver_settings_of_a_built_layer_change_the_fingerprint(name, value):
 
 def fingerprint(**change) -> str:
     torch.manual_seed(0)
-    return module_fingerprint(create_classifier("resnet10_slim", "lca", 10, **{**SMALL, **change}))
+    return module_fingerprint(create_classifier("resnet10_slim", section("lca", **change), 10))
 
 
 def test_every_shipped_front_end_works_in_a_classifier_and_its_checkpoint(tmp_path):
@@ -181,12 +191,14 @@ def test_every_shipped_front_end_works_in_a_classifier_and_its_checkpoint(tmp_pa
         kernel, stride = layer.dictionary.weight.shape[2], layer.dictionary.stride
         model = create_classifier(
             "resnet10_slim",
-            "warp-lca",
-            kernel_size=kernel,
-            stride=stride,
-            threshold=layer.threshold_name,
-            iterations=1,
-            frontend_weights=name,
+            {
+                "name": "warp-lca",
+                "kernel_size": kernel,
+                "stride": stride,
+                "threshold": layer.settings.threshold,
+                "iterations": 1,
+                "weights": name,
+            },
         ).eval()
         assert torch.equal(model.frontend.predictor.stem.weight, layer.predictor.stem.weight)
         save_checkpoint(model, tmp_path / name)
@@ -198,17 +210,19 @@ def test_another_predictor_than_the_primed_one_is_refused():
     with pytest.raises(InputError, match="has predictor_width 64, this layer has 32"):
         create_classifier(
             "resnet10_slim",
-            "warp-lca",
-            threshold="soft",
-            frontend_weights="cifar10-64x9s2-soft",
-            predictor_width=32,
+            {
+                "name": "warp-lca",
+                "threshold": "soft",
+                "weights": "cifar10-64x9s2-soft",
+                "predictor_width": 32,
+            },
         )
 
 
 def test_a_reconstruction_may_meet_a_stem_of_another_stride_than_the_dictionary():
-    options = {"features": 8, "kernel_size": 5, "stride": 2, "iterations": 1, "output": "reconstruction"}
     for stem_stride, expected in ((None, 8), (1, 16)):
-        model = create_classifier("resnet10_slim", "lca", stem_stride=stem_stride, **options)
+        restoring = section("lca", output="reconstruction")
+        model = create_classifier("resnet10_slim", restoring, stem_stride=stem_stride)
         assert model.backbone.conv1(torch.rand(1, 3, 16, 16)).shape[-1] == expected
     with pytest.raises(InputError, match="stem_stride is 0; give 1 or more"):
         create_classifier("resnet10_slim", "lca", stem_stride=0)
@@ -216,9 +230,9 @@ def test_a_reconstruction_may_meet_a_stem_of_another_stride_than_the_dictionary(
 
 @pytest.mark.parametrize("backbone", ["resnet10_slim", "wrn_16_4"])
 def test_a_wide_stem_is_the_convolution_arm_as_a_part_of_the_backbone(backbone):
-    options = {"features": 8, "kernel_size": 5, "stride": 2}
-    wide = create_classifier(backbone, None, stem="wide", **options).eval()
-    arm = create_classifier(backbone, "conv", **options).eval()
+    options = {"stem": "wide", "stem_features": 8, "stem_kernel": 5}
+    wide = create_classifier(backbone, None, **options).eval()
+    arm = create_classifier(backbone, section("conv")).eval()
     weights = wide.backbone.state_dict()
     renamed = {
         f"frontend.{name[8:]}": value for name, value in weights.items() if name.startswith("conv1.0.")
@@ -233,11 +247,9 @@ def test_a_wide_stem_is_the_convolution_arm_as_a_part_of_the_backbone(backbone):
     arm.load_state_dict(renamed)
     images = torch.rand(2, 3, 17, 20)
     torch.testing.assert_close(wide(images), arm(images), atol=1e-4, rtol=1e-4)
-    none = create_classifier(backbone, None, stride=2)
+    none = create_classifier(backbone, None)
     assert wide.backbone.feature_info == none.backbone.feature_info
-    restored = create_classifier(
-        backbone, "lca", stem="wide", output="reconstruction", iterations=1, **options
-    )
+    restored = create_classifier(backbone, section("lca", output="reconstruction"), **options)
     assert restored(images).shape == (2, 10)
-    with pytest.raises(InputError, match='stem is "wide" behind a code'):
-        create_classifier(backbone, "lca", stem="wide", **options)
+    with pytest.raises(InputError, match='stem is "wide" behind features'):
+        create_classifier(backbone, "lca", **options)

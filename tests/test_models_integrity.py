@@ -26,7 +26,7 @@ class Payload:
 
 @pytest.fixture
 def folder(tmp_path):
-    save_checkpoint(create_classifier("resnet10_slim", "conv", 10, features=8), tmp_path / "c")
+    save_checkpoint(create_classifier("resnet10_slim", {"name": "conv", "features": 8}, 10), tmp_path / "c")
     return tmp_path / "c"
 
 

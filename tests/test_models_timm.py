@@ -7,13 +7,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from stripes import section
 
 import warplca
 from warplca.configs import InputError
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
 from warplca.models.timm_models import BACKBONES, GENERIC, architecture
 
-SMALL = {"kernel_size": 5, "features": 8, "iterations": 2, "lam": 0.1, "threshold": "soft"}
+SMALL = {"frontend": section("warp-lca")}
 
 
 def images(*shape, seed=0):
@@ -55,7 +56,7 @@ def test_every_registered_model_trains_and_behaves_like_timms_own(backbone):
 @pytest.mark.parametrize("backbone", ["resnet10_slim", "resnet18", "convnext_atto", "mobilenetv3_small_100"])
 @pytest.mark.parametrize("output", ["code", "reconstruction"])
 def test_feature_maps_have_the_stated_channels_and_reductions(backbone, output):
-    options = {**SMALL, "output": output}
+    options = {"frontend": section("warp-lca", output=output)}
     model = timm.create_model(f"warplca_{backbone}", features_only=True, **options).eval()
     maps = model(images(1, 3, 128, 128))
     assert [level.shape[1] for level in maps] == model.feature_info.channels()
@@ -67,7 +68,7 @@ def test_feature_maps_have_the_stated_channels_and_reductions(backbone, output):
 
 
 def test_no_head_other_channels_and_front_ends():
-    model = timm.create_model("warplca_resnet10_slim", num_classes=0, frontend="conv", in_chans=1, features=8)
+    model = timm.create_model("warplca_resnet10_slim", num_classes=0, frontend=section("conv"), in_chans=1)
     assert model.eval()(images(2, 1, 32, 32)).shape == (2, 192)
     with pytest.raises(InputError, match="no classification layer"):
         save_checkpoint(model, "never-written")
@@ -75,18 +76,20 @@ def test_no_head_other_channels_and_front_ends():
         model.reset_classifier(1)
     plain = timm.create_model("warplca_resnet18", frontend="none", drop_rate=0.3)
     assert plain.backbone.drop_rate == 0.3
-    assert plain.frontend is None
+    assert torch.equal(plain.frontend(images(1, 3, 8, 8)), images(1, 3, 8, 8))
     other = timm.create_model(GENERIC, backbone="resnet14t", **SMALL)
     assert other.config.backbone == "resnet14t"
     with pytest.raises(InputError, match="does not take these options"):
         timm.create_model("warplca_resnet18", lamb=3)
+    with pytest.raises(InputError, match="lam is now model.frontend.lam"):
+        timm.create_model("warplca_resnet18", lam=0.3)
 
 
 @pytest.mark.parametrize("arm", [None, "conv", "lca", "warp-lca"])
 @pytest.mark.parametrize("backbone", ["resnet10_slim", "resnet14t"])
 def test_timm_loads_a_checkpoint_folder(arm, backbone, tmp_path):
     torch.manual_seed(0)
-    model = create_classifier(backbone, arm, 7, **SMALL).eval()
+    model = create_classifier(backbone, section(arm), 7).eval()
     save_checkpoint(model, tmp_path / "c", class_names=list("abcdefg"), image_size=(48, 40))
     again = timm.create_model(f"local-dir:{tmp_path / 'c'}", pretrained=True).eval()
     x = images(3, 3, 48, 40)
@@ -126,7 +129,11 @@ def test_pretrained_backbones_work_behind_a_reconstruction(backbone, tmp_path):
     save_file(original.state_dict(), tmp_path / "weights.safetensors")
     local = {"pretrained_cfg_overlay": {"file": str(tmp_path / "weights.safetensors")}}
     model = create_classifier(
-        backbone, "lca", 1000, output="reconstruction", pretrained=True, backbone_options=local, **SMALL
+        backbone,
+        section("lca", output="reconstruction"),
+        1000,
+        pretrained=True,
+        backbone_options=local,
     ).eval()
     for name, tensor in original.state_dict().items():
         assert torch.equal(model.backbone.state_dict()[name], tensor), name

@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from stripes import section
 
 from warplca.cli.main import main
 from warplca.configs import ComparisonConfig, EvaluationPlan, InputError, from_dict
+from warplca.configs.load import to_plain
 from warplca.data import load_dataset
 from warplca.eval import ResultsStore
+from warplca.frontend import Equaliser, build_frontend
 from warplca.models import create_classifier, load_checkpoint
 from warplca.pipeline.comparison import run_comparison
 from warplca.pipeline.pictures import collect_examples
@@ -19,13 +22,10 @@ from warplca.pipeline.pictures import collect_examples
 CONFIG = {
     "baseline": "conv",
     "train_images": 100,
-    "model": {"features": 8, "kernel_size": 5, "iterations": 2, "lam": 0.2, "threshold": "soft"},
     "train": {"epochs": 1, "batch_size": 40, "validation_images": 20},
     "arms": {
         "none": {},
-        "conv": {"model": {"frontend": "conv"}},
-        "lca": {"model": {"frontend": "lca"}},
-        "warp-lca": {"model": {"frontend": "warp-lca"}},
+        **{arm: {"model": {"frontend": section(arm)}} for arm in ("conv", "lca", "warp-lca")},
     },
     "plan": {
         "corruptions": ["gaussian_noise", "contrast"],
@@ -66,12 +66,12 @@ def test_the_exported_card_holds_the_chosen_arms_own_figures(finished):
     run, _ = finished
     card = json.loads((run / "best" / "config.json").read_text())["warplca"]
     arm = card["training"]["arm"]
-    assert card["model"]["frontend"] == CONFIG["arms"][arm].get("model", {}).get("frontend")
+    assert card["model"]["frontend"]["name"] == arm
     with ResultsStore(run / "results.sqlite", read_only=True) as store:
         frame = store.to_frame()
     clean = frame[(frame["model"] == arm) & (frame["kind"] == "clean")]["accuracy"].item()
     assert float(card["results"]["clean"]) == pytest.approx(clean, abs=1e-4)
-    assert load_checkpoint(run / "best").config.frontend == card["model"]["frontend"]
+    assert to_plain(load_checkpoint(run / "best").config)["frontend"] == card["model"]["frontend"]
 
 
 def test_the_same_command_again_does_no_work_twice_and_says_the_same(finished, capsys):
@@ -114,19 +114,17 @@ def test_another_configuration_is_not_mixed_into_a_run(finished, capsys):
 
 def test_pictures_show_what_an_equaliser_makes_of_an_image_and_of_a_reconstruction():
     torch.manual_seed(0)
-    small = {"features": 8, "kernel_size": 5, "iterations": 2, "lam": 0.1, "equalise": 1.0}
-    models = {
-        "none": create_classifier("resnet10_slim", **small),
-        "lca": create_classifier("resnet10_slim", "lca", output="reconstruction", **small),
-    }
-    for model in models.values():
-        model.eval().equaliser.usual.fill_(0.5)
+    layer = build_frontend(section("lca", output="reconstruction"))
+    stages = {"none": [Equaliser()], "lca": [layer, Equaliser()]}
+    models = {arm: create_classifier("resnet10_slim", parts).eval() for arm, parts in stages.items()}
+    for parts in stages.values():
+        parts[-1].usual.fill_(0.5)
     test = load_dataset("cifar10-subset", "test")
     rows = collect_examples(models, test, EvaluationPlan(), count=2)
     image, _ = test.tensors([int((test.labels == test.labels.min()).argmax())])
-    for arm, model in models.items():
-        seen = image if arm == "none" else model.frontend(image)
-        wanted = model.equaliser(seen).clamp(0, 1)[0].permute(1, 2, 0).detach()
+    for arm, parts in stages.items():
+        seen = image if arm == "none" else layer(image)
+        wanted = parts[-1](seen).clamp(0, 1)[0].permute(1, 2, 0).detach()
         np.testing.assert_allclose(dict(rows[0].pictures)[f"{arm}: equalised"], wanted, atol=1e-6)
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from stripes import section
 
 from warplca.configs import InputError, ModelConfig, RunConfig, TrainConfig
 from warplca.data import load_dataset
@@ -37,10 +38,7 @@ def dataset():
 
 def runs(folder, epochs=1):
     recipe = TrainConfig(epochs=epochs, batch_size=40)
-    models = {
-        name: ModelConfig(frontend=None if name == "none" else name, features=8, kernel_size=5, iterations=2)
-        for name in ("none", "conv")
-    }
+    models = {name: ModelConfig(frontend=section(name)) for name in ("none", "conv")}
     return [Run(name, RunConfig(model=model, train=recipe), folder / name) for name, model in models.items()]
 
 

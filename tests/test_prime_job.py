@@ -8,11 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from warplca.configs import InputError
-from warplca.frontend import PrimingPlan
-from warplca.pipeline.prime import LayerConfig, PrimeConfig, prime_frontend
+from warplca.frontend import PrimingPlan, WarpLCASettings
+from warplca.pipeline.prime import PrimeConfig, prime_frontend
 from warplca.train.processes import Interrupted
 
-LAYER = LayerConfig(features=6, kernel_size=5, iterations=3, lam=0.3, predictor_width=16, predictor_depth=1)
+LAYER = WarpLCASettings(
+    features=6, kernel_size=5, iterations=3, lam=0.3, predictor_width=16, predictor_depth=1
+)
 PLAN = PrimingPlan(
     dictionary_steps=3,
     target_images=24,
@@ -22,7 +24,7 @@ PLAN = PrimingPlan(
     batch_size=8,
     solve_cycles=10,
 )
-CONFIG = PrimeConfig(layer=LAYER, plan=PLAN, images=90)
+CONFIG = PrimeConfig(frontend=LAYER, plan=PLAN, images=90)
 DATA = "cifar10-subset"
 
 
@@ -58,7 +60,7 @@ def test_another_configuration_and_a_broken_state_are_refused(tmp_path):
     with pytest.raises(Interrupted, match="step 1 of 3 of stage 'dictionary'; state saved in"):
         prime_frontend(CONFIG, DATA, tmp_path / "mine", progress=False, stop_after=1)
     assert not (tmp_path / "mine").exists()
-    other = PrimeConfig(layer=LAYER, plan=PLAN, images=91)
+    other = PrimeConfig(frontend=LAYER, plan=PLAN, images=91)
     with pytest.raises(InputError, match="holds a priming job with another configuration .different: images"):
         prime_frontend(other, DATA, tmp_path / "mine", progress=False)
     state = tmp_path / "mine.priming" / "1-dictionary.safetensors"
@@ -69,7 +71,7 @@ def test_another_configuration_and_a_broken_state_are_refused(tmp_path):
 
 def test_priming_can_start_from_a_primed_front_end(whole, tmp_path):
     nothing = PrimingPlan(0, 0, 0, 0, batch_size=8, search_images=0)
-    again = PrimeConfig(layer=LAYER, plan=nothing, images=90, start=str(whole))
+    again = PrimeConfig(frontend=LAYER, plan=nothing, images=90, start=str(whole))
     prime_frontend(again, DATA, tmp_path / "second", progress=False)
     assert same_weights(whole, tmp_path / "second")
     assert "Started from the front-end" in (tmp_path / "second" / "README.md").read_text()
@@ -80,7 +82,7 @@ def test_a_finished_job_is_not_done_again_and_nothing_else_is_replaced(whole, tm
     facts = prime_frontend(CONFIG, DATA, whole, progress=False)
     assert facts["warp_energy"] > 0.0
     assert (whole / "model.safetensors").stat().st_mtime_ns == written
-    other = PrimeConfig(layer=LAYER, plan=PLAN, images=91)
+    other = PrimeConfig(frontend=LAYER, plan=PLAN, images=91)
     (tmp_path / "thesis.txt").write_text("all of it")
     for config, folder in ((other, whole), (CONFIG, tmp_path)):
         with pytest.raises(InputError, match="holds something else than this priming job's front-end"):

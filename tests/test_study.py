@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stripes import section
 from study_config import PRESETS, StudyConfig
 from study_estimate import cost_line, estimate_costs
 
@@ -20,10 +21,12 @@ STUDY = {
     "common": {
         "baseline": "none",
         "train_images": 120,
-        "model": {"features": 8, "kernel_size": 5, "iterations": 2, "lam": 0.2, "threshold": "soft"},
         "train": {"epochs": 1, "batch_size": 40, "validation_images": 20},
         "arms": {
-            "warp-lca": {"model": {"frontend": "warp-lca"}, "train": {"augment": {"lam_spread": 2.0}}},
+            "warp-lca": {
+                "model": {"frontend": section("warp-lca")},
+                "train": {"frontend": {"lam_spread": 2.0}},
+            },
             "none": {},
         },
         "plan": {
@@ -44,7 +47,7 @@ STUDY = {
         "standard": {"seeds": [0, 1]},
         "pilots": {
             "measure_on": "validation",
-            "arms": {"none": {}, "conv": {"model": {"frontend": "conv"}}},
+            "arms": {"none": {}, "conv": {"model": {"frontend": section("conv")}}},
             "plan": {"attacks": []},
         },
     },

@@ -9,14 +9,14 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from stripes import TIMES, config, stripes
+from stripes import TIMES, config, section, stripes
 
 from warplca.configs import InputError, TrainConfig
 from warplca.data import ImageDataset, save_npz
 from warplca.models import load_checkpoint
 from warplca.train import Interrupted, train
-from warplca.train.augment import crop_and_flip
 from warplca.train.optim import make_optimiser, rate_factor
+from warplca.train.sampling import crop_and_flip
 
 
 @pytest.mark.parametrize("frontend", [None, "conv", "lca", "warp-lca"])
@@ -31,11 +31,13 @@ def test_every_arm_learns_an_easy_task(frontend, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"output": "reconstruction", "equalise": 1.0}], ids=["code", "equalised"]
+    "frontend",
+    ["warp-lca", [section("warp-lca", output="reconstruction"), "equaliser"]],
+    ids=["code", "equalised"],
 )
 @pytest.mark.parametrize("stop_after", [1, 7, 10])
-def test_a_stopped_run_continues_to_bit_identical_weights(stop_after, changes, tmp_path):
-    recipe = config(frozen_epochs=1, changes=changes)
+def test_a_stopped_run_continues_to_bit_identical_weights(stop_after, frontend, tmp_path):
+    recipe = config(frontend, training={"frozen_epochs": 1})
     whole = train(recipe, stripes(), tmp_path / "whole", progress=False)
     with pytest.raises(Interrupted, match=f"stopped at step {stop_after} of 15"):
         train(recipe, stripes(), tmp_path / "parts", progress=False, stop_after=stop_after)
@@ -95,7 +97,7 @@ def test_a_run_trained_anew_replaces_its_checkpoint(tmp_path):
 
 
 def test_the_frozen_phase_leaves_the_frontend_alone(tmp_path):
-    recipe = config(frozen_epochs=3)
+    recipe = config(training={"frozen_epochs": 3})
     torch.manual_seed(recipe.train.seed)
     from warplca.models import build_classifier
 
@@ -149,12 +151,12 @@ def test_learning_rate_rises_to_one_and_falls_to_zero():
 
 
 def test_atoms_and_biases_are_not_decayed():
+    from warplca.frontend.sparse.settings import WarpLCATraining
     from warplca.models import create_classifier
 
-    model = create_classifier("resnet10_slim", "warp-lca", features=8, kernel_size=5)
-    groups = make_optimiser(
-        model, TrainConfig(learning_rate=0.2, frontend_rate=0.1, weight_decay=1e-3)
-    ).param_groups
+    model = create_classifier("resnet10_slim", {"name": "warp-lca", "features": 8, "kernel_size": 5})
+    recipe = TrainConfig(learning_rate=0.2, weight_decay=1e-3)
+    groups = make_optimiser(model, recipe, (WarpLCATraining(rate=0.1),)).param_groups
     decayed, plain, frontend = groups
     assert decayed["weight_decay"] == 1e-3
     assert all(p.ndim > 1 for p in decayed["params"])

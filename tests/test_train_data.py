@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from stripes import config, stripes
 
-from warplca.train.augment import Placement, draw_noise, place
-from warplca.train.order import StepOrder
 from warplca.train.policy import cut_out
+from warplca.train.sampling import Placement, StepOrder, draw_noise, place
 from warplca.train.source import BatchSource
 
 CPU = torch.device("cpu")

@@ -17,7 +17,8 @@ from stripes import config, stripes
 from warplca.train import train
 torch.set_num_threads(1)
 options = {"augment": {"noise": 0.1}, "average": {"kind": "ema", "decay": 0.9}, "select": {"keep": "best"}}
-run = config("warp-lca", epochs=24, save_minutes=1e-3, frozen_epochs=3, anneal={"lam_factor": 2.0}, **options)
+training = {"frozen_epochs": 3, "lam_factor": 2.0}
+run = config("warp-lca", epochs=24, save_minutes=1e-3, training=training, **options)
 print("ready", flush=True)
 train(run, stripes(), sys.argv[1], progress=False)
 print("finished", flush=True)

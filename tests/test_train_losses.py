@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stripes import section
 from torch import nn
 
 from warplca.attacks import ThreatModel
 from warplca.configs import InputError, TrainConfig, from_dict
-from warplca.models import create_classifier
+from warplca.configs.recipe import LOSS_SETTINGS
+from warplca.frontend import Encoding
+from warplca.models import Inspection, create_classifier
 from warplca.train import LOSSES, AdversarialLoss, Batch, InnerAttack, MartLoss, TradesLoss, build_loss
 from warplca.train.adversarial import boosted_cross_entropy, kl_divergence
 from warplca.train.losses import ConsistencyLoss, StandardLoss, jensen_shannon
@@ -29,9 +32,11 @@ class Linear(nn.Module):
         pixels = math.prod(size)
         self.weight = nn.Parameter(torch.randn(classes, pixels, generator=generator, dtype=torch.float64))
 
-    def forward(self, images, *, auxiliary=False, distil=False):
-        logits = images.flatten(1) @ self.weight.T
-        return (logits, {}) if auxiliary else logits
+    def forward(self, images):
+        return images.flatten(1) @ self.weight.T
+
+    def inspect(self, images):
+        return Inspection(self(images), Encoding(images))
 
 
 def batch(count=7, classes=3, size=(2, 3, 5), seed=1) -> Batch:
@@ -174,12 +179,14 @@ def sections(loss):
 def test_every_loss_reaches_every_parameter_through_the_front_end(name, threat, frontend):
     torch.manual_seed(0)
     model = create_classifier(
-        "resnet10_slim", frontend, features=8, kernel_size=5, iterations=2, threshold="soft", lam=0.2,
-        backbone_options={"channels": (8, 8, 16, 16)},
-    )  # fmt: skip
+        "resnet10_slim", section(frontend), backbone_options={"channels": (8, 8, 16, 16)}
+    )
     augment = {"policy": "augmix"} if name == "jsd" else {}
+    settings = {
+        key: value for key, value in {"threat": threat, "steps": 2}.items() if key in LOSS_SETTINGS[name]
+    }
     values = {
-        "loss": {"name": name, "threat": threat, "steps": 2},
+        "loss": {"name": name, **settings},
         "augment": augment,
         "validation_images": 1,
     }
@@ -201,7 +208,8 @@ def test_every_loss_reaches_every_parameter_through_the_front_end(name, threat, 
 @pytest.mark.parametrize("mode", ["unroll", "implicit"])
 def test_attacks_use_the_gradient_mode_of_choice_and_leave_the_layers_own(mode):
     model = create_classifier(
-        "resnet10_slim", "lca", features=8, kernel_size=5, iterations=3, gradient_mode="detach"
+        "resnet10_slim",
+        {"name": "lca", "features": 8, "kernel_size": 5, "iterations": 3, "gradient_mode": "detach"},
     )
     seen = []
     encode = model.frontend.encode
@@ -220,7 +228,7 @@ def test_attacks_use_the_gradient_mode_of_choice_and_leave_the_layers_own(mode):
 
 
 def test_attacks_leave_running_statistics_alone():
-    model = create_classifier("resnet10_slim", "conv", features=8).train()
+    model = create_classifier("resnet10_slim", {"name": "conv", "features": 8}).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     attack = InnerAttack(threat=ThreatModel("linf", 0.1), steps=3, step_size=0.05)
     attack(model, torch.rand(4, 3, 16, 16), cross_entropy_ascent(model, torch.arange(4)))
@@ -233,7 +241,7 @@ def test_attacks_leave_running_statistics_alone():
 
 @pytest.mark.parametrize("loss", [TradesLoss, MartLoss])
 def test_losses_with_attacks_move_running_statistics_by_their_own_passes_alone(loss):
-    model = create_classifier("resnet10_slim", "conv", features=8).train()
+    model = create_classifier("resnet10_slim", {"name": "conv", "features": 8}).train()
     attack = InnerAttack(threat=ThreatModel("linf", 0.1), steps=3, step_size=0.05)
     loss(attack=attack)(model, Batch(torch.rand(4, 3, 16, 16), torch.arange(4)))
     assert int(model.backbone.bn1.num_batches_tracked) == 2  # the image and its attacked version
@@ -241,7 +249,7 @@ def test_losses_with_attacks_move_running_statistics_by_their_own_passes_alone(l
 
 def test_the_divergence_of_trades_is_climbed_on_the_function_it_starts_from():
     model = create_classifier(
-        "resnet10_slim", "conv", features=8, backbone_options={"drop_rate": 0.5}
+        "resnet10_slim", {"name": "conv", "features": 8}, backbone_options={"drop_rate": 0.5}
     ).train()
     images = torch.rand(4, 3, 16, 16)
     attack = InnerAttack(threat=ThreatModel("linf", 0.1), steps=1, step_size=0.05)

@@ -9,9 +9,10 @@ from stripes import TIMES, config, stripes
 
 from warplca.configs import InputError, RunConfig, TrainConfig, from_dict, load_config, preset_names
 from warplca.configs.recipe import AverageConfig
+from warplca.frontend.sparse.settings import LCATraining, WarpLCATraining
 from warplca.models import build_classifier, create_classifier
 from warplca.train import Interrupted, build_loss, train
-from warplca.train.optim import FrontendSchedule, WeightAverage
+from warplca.train.optim import WeightAverage
 from warplca.train.processes import make_accelerator
 from warplca.train.validate import Validator, best_epoch, overfitted, stop_reason
 
@@ -25,18 +26,24 @@ RECIPES = tuple(sorted(set(preset_names("train")) - {*ARMS, *BACKBONES, *SCHEDUL
 def test_every_backbone_has_its_four_arms(backbone):
     for arm in ARMS:
         run = load_config(RunConfig, f"{arm}+{backbone}", "train")
-        assert run.model.frontend == (None if arm == "none" else arm)
+        assert run.model.frontend_name == arm
         assert run.model.backbone == backbone.replace("-", "_")
-        assert run.train.epochs_frozen < run.train.epochs
+        frozen = getattr(run.frontend_training[0], "frozen_epochs", 0)
+        assert frozen < run.train.epochs
 
 
 def test_recipes_and_schedules_lay_over_any_arm_and_keep_the_rest():
-    for arm, recipe in itertools.product(ARMS, (*RECIPES, *SCHEDULES)):
+    for arm, recipe in [*itertools.product(ARMS, RECIPES), *itertools.product(["warp-lca"], SCHEDULES)]:
         plain = load_config(RunConfig, arm, "train")
         run = load_config(RunConfig, f"{arm}+{recipe}", "train")
         build_loss(run.train)
         assert run.model.backbone == plain.model.backbone
         assert run.train.batch_size == plain.train.batch_size
+    for arm, recipe in itertools.product(
+        ("none", "conv"), ("annealed", "denoising", "fine-tuned", "scratch")
+    ):
+        with pytest.raises(InputError, match=f"front-end {arm}"):
+            load_config(RunConfig, f"{arm}+{recipe}", "train")
     run = load_config(RunConfig, "warp-lca+trades-l2+ema", "train", ["train.loss.beta=3"])
     assert (run.train.loss.name, run.train.loss.threat, run.train.loss.beta) == ("trades", "l2 0.5", 3)
     assert run.train.loss.steps == 10  # from its base
@@ -56,19 +63,23 @@ def test_steps_of_attacks_follow_the_radius_whatever_is_combined():
 def test_a_frozen_front_end_is_frozen_for_as_long_as_training_takes():
     for presets in ("warp-lca+frozen+wrn-16-4", "warp-lca+wrn-16-4+frozen"):
         run = load_config(RunConfig, presets, "train")
-        assert run.train.epochs_frozen == run.train.epochs == 60
-    assert recipe(epochs=7, frozen_epochs=None).epochs_frozen == 7
+        assert run.frontend_training[0].frozen_epochs is None
+        assert run.train.epochs == 60
+    layer = build_classifier(config("lca").model).frontend
+    for epoch in (0.0, 3.5, 6.9):
+        layer.at(epoch, 7, LCATraining(frozen_epochs=None))
+        assert not layer.dictionary.weight.requires_grad
     with pytest.raises(
         InputError, match=r"frozen_epochs is 9; give 0 to epochs \(7\), or null for all of them"
     ):
-        recipe(epochs=7, frozen_epochs=9)
+        config("lca", epochs=7, training={"frozen_epochs": 9})
 
 
 def test_a_file_may_begin_with_its_base(tmp_path):
     (tmp_path / "first.yaml").write_text("base: [warp-lca, pgd-linf]\ntrain: {loss: {steps: 3}}\n")
     (tmp_path / "second.yaml").write_text("base: first.yaml\ntrain: {epochs: 25}\n")
     run = load_config(RunConfig, tmp_path / "second.yaml", "train")
-    assert (run.model.frontend, run.train.loss.name, run.train.loss.steps, run.train.epochs) == (
+    assert (run.model.frontend_name, run.train.loss.name, run.train.loss.steps, run.train.epochs) == (
         "warp-lca", "pgd", 3, 25,
     )  # fmt: skip
     (tmp_path / "first.yaml").write_text("base: second.yaml\n")
@@ -95,10 +106,10 @@ def test_every_recipe_trains_and_continues_bit_for_bit(recipe, tmp_path):
         RunConfig, recipe, "train", ["train.loss.threat=linf 0.02"] if recipe in ("pgd-linf", "fast") else []
     ).train
     values = {
-        "loss": vars(section.loss) | {"steps": 2},
+        "loss": vars(section.loss) | ({"steps": 2} if section.loss.steps else {}),
         "augment": vars(section.augment) | {"workers": 0},
         "average": vars(section.average),
-        "select": vars(section.select) | {"robust_images": 8},
+        "select": vars(section.select) | ({"robust_images": 8} if section.measures_robustness else {}),
         "label_smoothing": section.label_smoothing,
         "epochs": 2,
         "batch_size": 32,
@@ -117,8 +128,11 @@ def test_every_recipe_trains_and_continues_bit_for_bit(recipe, tmp_path):
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 def test_averages_follow_their_recurrence(kind):
     torch.manual_seed(0)
-    model = create_classifier("resnet10_slim", "lca", features=4, kernel_size=3, iterations=1)
-    average = WeightAverage(model, AverageConfig(kind=kind, decay=0.9, start=0.5), total_steps=8)
+    model = create_classifier(
+        "resnet10_slim", {"name": "lca", "features": 4, "kernel_size": 3, "iterations": 1}
+    )
+    memory = {"decay": 0.9} if kind == "ema" else {"start": 0.5}
+    average = WeightAverage(model, AverageConfig(kind, **memory), total_steps=8)
     atoms = model.frontend.dictionary.weight
     history = [atoms.detach().clone()]
     for step in range(1, 9):
@@ -226,24 +240,35 @@ def test_validation_measures_the_attack_it_names(tmp_path):
 
 
 def test_lam_and_cycles_anneal_to_the_models_own():
-    run = config("warp-lca", anneal={"lam_factor": 4.0, "iterations": 6, "share": 0.5}, frozen_epochs=1)
-    model = build_classifier(run.model)
-    layer = model.frontend
-    schedule = FrontendSchedule(model, run.train, total_steps=20, steps_per_epoch=5)
-    seen = []
+    training = WarpLCATraining(frozen_epochs=1, lam_factor=4.0, first_iterations=6, anneal_share=0.5)
+    layer = build_classifier(config("warp-lca").model).frontend
+    images = torch.rand(2, 3, 16, 16)
+
+    def seen():
+        with torch.no_grad():
+            encoding = layer.encode(images)
+        return (encoding.lam, layer.margins(images).shape[1] - 1, layer.dictionary.weight.requires_grad)
+
+    layer.train()
+    steps = []
     for step in range(20):
-        schedule.apply(step)
-        seen.append((layer.lam, layer.iterations, layer.dictionary.weight.requires_grad))
-    assert seen[0] == (pytest.approx(0.8), 6, False)
-    assert seen[5] == (pytest.approx(0.4), 4, True)
-    assert seen[10] == seen[19] == (pytest.approx(0.2), 2, True)
-    schedule.apply(0)
-    schedule.finish()
-    assert (layer.lam, layer.iterations) == (0.2, 2)
+        layer.at(step / 5, 4, training)
+        steps.append(seen())
+    assert steps[0] == (pytest.approx(0.8), 6, False)
+    assert steps[5] == (pytest.approx(0.4), 4, True)
+    assert steps[10] == steps[19] == (pytest.approx(0.2), 2, True)
+    layer.at(0.0, 4, training)
+    assert (layer.lam, layer.iterations, layer.settings.lam) == (0.2, 2, 0.2)  # its own settings stay
+    layer.at(None, 4, training)
+    assert seen()[:2] == (0.2, 2)
+    layer.at(0.0, 4, training)
+    layer.eval()
+    assert seen()[:2] == (0.2, 2)
 
 
 def test_an_annealed_run_hands_over_the_models_settings_and_continues(tmp_path):
-    run = config("warp-lca", anneal={"lam_factor": 3.0, "iterations": 1, "share": 1.0}, epochs=2)
+    training = {"lam_factor": 3.0, "first_iterations": 1, "anneal_share": 1.0}
+    run = config("warp-lca", training=training, epochs=2)
     whole = train(run, stripes(), tmp_path / "whole", progress=False)
     assert (whole.frontend.lam, whole.frontend.iterations) == (0.2, 2)
     with pytest.raises(Interrupted):
@@ -256,14 +281,13 @@ def test_an_annealed_run_hands_over_the_models_settings_and_continues(tmp_path):
 
 
 def test_a_learned_lam_is_not_annealed():
-    model = create_classifier(
-        "resnet10_slim", "lca", features=4, kernel_size=3, threshold="soft", learn_lam=True
-    )
+    small = {"name": "lca", "features": 4, "kernel_size": 3}
+    model = create_classifier("resnet10_slim", {**small, "threshold": "soft", "learn_lam": True})
     with pytest.raises(InputError, match="lam is learned and annealed at once"):
-        FrontendSchedule(model, recipe(anneal={"lam_factor": 2.0}), 10, 5)
+        model.frontend.at(0.0, 2, LCATraining(lam_factor=2.0))
     with pytest.raises(InputError, match="lam is learned; it cannot be set as well"):
         model.frontend.lam = 0.5
-    hard = create_classifier("resnet10_slim", "lca", features=4, kernel_size=3)
+    hard = create_classifier("resnet10_slim", small)
     with pytest.raises(InputError, match="lam is -1; give a number above 0"):
         hard.frontend.lam = -1
 
@@ -291,7 +315,7 @@ def test_batch_norm_after_swa_sees_the_averaged_atoms(tmp_path, monkeypatch):
 
 def test_every_process_cuts_its_share_into_as_many_parts():
     from warplca.train.losses import Batch
-    from warplca.train.order import StepOrder
+    from warplca.train.sampling import StepOrder
     from warplca.train.step import _parts
 
     for count, processes, accumulation in itertools.product(range(1, 12), (1, 2, 3), (1, 2, 4)):

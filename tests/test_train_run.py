@@ -96,15 +96,16 @@ def test_a_run_of_a_version_that_knew_fewer_settings_goes_on_where_they_are_at_t
 ):
     def older(about):
         known = identity(about)
-        del known["model"]["stem_stride"], known["train"]["augment"]["lam_spread"]
+        del known["model"]["stem_stride"], known["train"]["augment"]["noise"]
+        del known["model"]["frontend"]["stride"]
         return known
 
     with monkeypatch.context() as patched:
         patched.setattr(loop_module, "identity", older)
         with pytest.raises(Interrupted):
             train(config("conv"), stripes(), tmp_path, progress=False, stop_after=3)
-    with pytest.raises(InputError, match=r"another configuration \(different: train; train.augment\)"):
-        train(config("conv", augment={"lam_spread": 2.0}), stripes(), tmp_path, progress=False)
+    with pytest.raises(InputError, match=r"another configuration \(different: train; train.frontend\)"):
+        train(config("conv", training={"rate": 2.0}), stripes(), tmp_path, progress=False)
     train(config("conv"), stripes(), tmp_path, progress=False)
 
 
@@ -152,10 +153,17 @@ class CountingReads(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-@pytest.mark.parametrize("loss", ["standard", "trades", "pgd"])
+LOSSES = {
+    "standard": {"name": "standard"},
+    "trades": {"name": "trades", "threat": "linf 0.01", "steps": 2},
+    "pgd": {"name": "pgd", "threat": "linf 0.01", "steps": 2},
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("frontend", ["conv", "warp-lca"])
 def test_a_step_never_waits_for_the_device(tmp_path, frontend, loss):
-    run = config(frontend, loss={"name": loss, "steps": 2}, augment={"noise": 0.1})
+    run = config(frontend, loss=LOSSES[loss], augment={"noise": 0.1})
     training = loop_module.TrainingRun(run, stripes(), tmp_path, progress=False)
     meter = Meter(training.accelerator, {}, 0)
     training.model.train()
@@ -183,9 +191,10 @@ def test_accumulated_parts_make_the_same_step(tmp_path):
     """Without batch norm the gradient of a batch is the mean over its parts, also where they differ in size."""
     norm = {"norm_layer": "groupnorm1"}
     recipe = {"options": norm, "batch_size": 15, "epochs": 1}
-    whole = train(config("warp-lca", **recipe, distillation=0.0), stripes(), tmp_path / "1", progress=False)
+    recipe["training"] = {"distillation": 0.0}  # it looks at a few images of each part
+    whole = train(config("warp-lca", **recipe), stripes(), tmp_path / "1", progress=False)
     parts = train(
-        config("warp-lca", **recipe, distillation=0.0, accumulation=4),
+        config("warp-lca", **recipe, accumulation=4),
         stripes(),
         tmp_path / "4",
         progress=False,
@@ -199,7 +208,7 @@ def test_accumulated_parts_make_the_same_step(tmp_path):
 
 @pytest.mark.parametrize("loss", ["standard", "pgd"])
 def test_bfloat16_learns(tmp_path, loss):
-    run = config("warp-lca", precision="bf16", loss={"name": loss, "threat": "linf 0.01", "steps": 2})
+    run = config("warp-lca", precision="bf16", loss=LOSSES[loss])
     train(run, stripes(), tmp_path, progress=False)
     assert pd.read_csv(tmp_path / "curves.csv")["train_loss"].is_monotonic_decreasing
 
@@ -221,7 +230,7 @@ def test_images_a_second_are_those_of_all_processes_together():
 @pytest.mark.slow
 @pytest.mark.parametrize("frontend", ["warp-lca", "conv"])
 def test_compiled_training_gives_the_same_curve(tmp_path, frontend):
-    recipe = {"epochs": 2, "frozen_epochs": 1, "learning_rate": 0.02}
+    recipe = {"epochs": 2, "training": {"frozen_epochs": 1}, "learning_rate": 0.02}
     torch.compiler.reset()
     plain = train(config(frontend, **recipe), stripes(), tmp_path / "plain", progress=False)
     compiled = train(

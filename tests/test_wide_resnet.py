@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from stripes import section
 
 from warplca.configs import InputError
 from warplca.models import create_classifier
@@ -55,9 +56,9 @@ def test_groups_share_a_layer_with_their_shortcut():
 
 @pytest.mark.parametrize("frontend", [None, "conv", "lca", "warp-lca"])
 def test_every_arm_has_the_same_map(frontend):
-    model = create_classifier("wrn_16_4", frontend, stride=2, iterations=1, features=8)
+    model = create_classifier("wrn_16_4", section(frontend))
     with torch.no_grad():
-        images = model.eval().features(torch.rand(1, 3, 32, 32))[0]
+        images = model.eval().backbone_input(torch.rand(1, 3, 32, 32))
         assert model.backbone.forward_features(images).shape == (1, 256, 4, 4)
 
 

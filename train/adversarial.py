@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..models import Classifier
 from .losses import Batch, LossResult, StandardLoss
 from .perturb import InnerAttack, cross_entropy_ascent, still
 
@@ -26,7 +27,7 @@ class AdversarialLoss(StandardLoss):
 
     attack: InnerAttack
 
-    def __call__(self, model: nn.Module, batch: Batch) -> LossResult:
+    def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of the attacked batch."""
         attacked = self.attack(model, batch.images, cross_entropy_ascent(model, batch.labels))
         logits, told = self.classify(model, attacked)
@@ -47,19 +48,14 @@ class TradesLoss(StandardLoss):
     attack: InnerAttack
     beta: float = 6.0
 
-    def __call__(self, model: nn.Module, batch: Batch) -> LossResult:
+    def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of a batch and its attacked version."""
         attacked = self.attack(model, batch.images, self._divergence_ascent(model, batch.images))
         logits, told = self.classify(model, batch.images)
-        other, _ = self.classify_only(model, attacked)
+        other, _ = self.classify(model, attacked, auxiliary=False)
         divergence = kl_divergence(logits, other).mean()
         loss = self.cross_entropy(logits, batch.labels) + self.beta * divergence
         return self.result(loss, other, {**told, "divergence": divergence})
-
-    def classify_only(self, model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Classify without a second share of self-distillation."""
-        logits, told = model(images, auxiliary=True, distil=False)
-        return logits.float(), told
 
     def _divergence_ascent(self, model: nn.Module, images: Tensor):
         with torch.no_grad(), still(model):  # the same function that the attack climbs on
@@ -83,7 +79,7 @@ class MartLoss(StandardLoss):
     attack: InnerAttack
     beta: float = 6.0
 
-    def __call__(self, model: nn.Module, batch: Batch) -> LossResult:
+    def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of a batch and its attacked version."""
         attacked = self.attack(model, batch.images, cross_entropy_ascent(model, batch.labels))
         logits, told = self.classify(model, attacked)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -14,13 +13,14 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from tqdm import tqdm
 
 from ..configs import InputError, RunConfig
+from ..configs.load import to_plain
 from ..data import ImageDataset
 from ..models import Classifier, build_classifier, save_checkpoint
-from .optim import FrontendSchedule, WeightAverage, make_optimiser
-from .order import StepOrder
+from .optim import WeightAverage, make_optimiser
 from .processes import Interrupted, Loaded, from_main, make_accelerator, stop_requested
 from .recipes import build_loss
 from .record import Meter, RunRecord, means
+from .sampling import StepOrder
 from .source import BatchSource, Share, check_data
 from .state import Progress, RunState, identity, read_state, save_state
 from .step import Objective, Stepper, memory_explained
@@ -74,13 +74,15 @@ class TrainingRun:
     ) -> None:
         recipe = config.train
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
-        layer_learns_alone = config.model.frontend in ("lca", "warp-lca")
-        self.accelerator = make_accelerator(recipe.precision, all_parameters_learn=not layer_learns_alone)
+        self.training = config.frontend_training
+        torch.manual_seed(recipe.seed)
+        self.model = build_classifier(config.model)
+        frozen = any(getattr(part, "frozen_epochs", 0) != 0 for part in self.training)
+        learns = self.model.frontend.always_learns and not frozen
+        self.accelerator = make_accelerator(recipe.precision, all_parameters_learn=learns)
         check_data(config, dataset, self.accelerator.num_processes)
         self.progress = progress and self.accelerator.is_main_process
         self.bar_position = bar_position
-        torch.manual_seed(recipe.seed)
-        self.model = build_classifier(config.model)
         kept, held_out = dataset, None
         if recipe.validation_images:
             kept, held_out = dataset.split(recipe.validation_images, seed=0)
@@ -95,9 +97,8 @@ class TrainingRun:
         self.total_steps = recipe.epochs * self.steps_per_epoch
         self.source = BatchSource(kept, recipe, self.order, self.accelerator.device)
         self.validate = Validator(held_out, recipe, self.accelerator)
-        self.schedule = FrontendSchedule(self.model, recipe, self.total_steps, self.steps_per_epoch)
         self._prepare()
-        about = {"config": asdict(config), "dataset": dataset.fingerprint, "images": len(kept)}
+        about = {"config": to_plain(config), "dataset": dataset.fingerprint, "images": len(kept)}
         self.about = json.loads(json.dumps(about))  # as it will be read back: tuples become lists
         self.identity = identity(self.about)
 
@@ -110,9 +111,11 @@ class TrainingRun:
         averages = recipe.average.kind != "none"
         self.average = WeightAverage(self.model, recipe.average, self.total_steps) if averages else None
         if recipe.compile:
-            self.model.compile()
-        optimiser = make_optimiser(self.model, recipe)
-        objective = Objective(self.model, build_loss(recipe))
+            self.model.compile()  # attacks call it, losses inspect it
+            self.model.inspect = torch.compile(self.model.inspect)  # type: ignore[method-assign]
+        optimiser = make_optimiser(self.model, recipe, self.training)
+        weights = {k: v for part in self.training for k, v in part.auxiliary_weights().items()}
+        objective = Objective(self.model, build_loss(recipe, weights))
         objective, self.optimiser = self.accelerator.prepare(objective, optimiser)
         self.stepper = Stepper(objective, self.optimiser, recipe, self.accelerator, self.total_steps)
         self.state = RunState(
@@ -190,18 +193,22 @@ class TrainingRun:
 
     def _step(self, step: int, share: Share, meter: Meter) -> None:
         """Do step number ``step``, counted from 1."""
-        self.schedule.apply(step - 1)
+        self._set_frontend((step - 1) / self.steps_per_epoch)
         figures = self.stepper(step - 1, share)
         if self.average is not None:
             self.average.update(self.model, step)
         meter.add(figures)
         meter.add_seconds(self.source.take_seconds())
 
+    def _set_frontend(self, epoch: float | None) -> None:
+        several = len(self.training) > 1
+        self.model.frontend.at(epoch, self.recipe.epochs, self.training if several else self.training[0])
+
     def _end_epoch(self, meter: Meter, curves: list[dict[str, float]], record: RunRecord) -> bool:
         """Validate, write the curves, and tell whether to stop here."""
         row = {"epoch": len(curves) + 1, **means(meter.read())}
         if self.validate.dataset is not None:
-            self.schedule.finish()  # it is the model's own settings that count
+            self._set_frontend(None)  # it is the model's own settings that count
             evaluated = self._evaluated()
             curves.append({**row, **self.validate(evaluated)})
             if keeps_best(self.recipe) and best_epoch(curves, self.recipe) == len(curves) - 1:
@@ -238,8 +245,9 @@ class TrainingRun:
 
     def _hand_over(self, where: Progress) -> None:
         """Put the run's outcome into the model: its best epoch, its average, or its last weights."""
-        self.schedule.finish()
+        self._set_frontend(None)
         self.model._compiled_call_impl = None
+        self.model.__dict__.pop("inspect", None)  # the compiled one
         if hands_over_best(where.curves, self.recipe):
             self.model.load_state_dict(self.state.best)
         elif self.average is not None:
@@ -267,7 +275,7 @@ class TrainingRun:
         final = {f"final {name}": round(value, 4) for name, value in where.curves[-1].items()}
         training = {
             "data": f"{self.dataset.name}, {self.order.images} images",
-            **asdict(self.recipe),
+            **to_plain(self.recipe),
             **final,
         }
         save_checkpoint(
@@ -279,11 +287,10 @@ class TrainingRun:
         )
 
     def _bar(self, done: int) -> tqdm:
-        arm = self.config.model.frontend or "none"
         return tqdm(
             total=self.total_steps,
             initial=done,
-            desc=f"train {arm}",
+            desc=f"train {self.config.model.frontend_name}",
             unit="step",
             position=self.bar_position,
             disable=not self.progress,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..frontend import StatePredictor
+from ..models import Classifier
 
 
 @dataclass(frozen=True)
@@ -46,32 +47,36 @@ class LossResult:
 class Loss(Protocol):
     """Anything that turns a model and a batch into a loss."""
 
-    def __call__(self, model: nn.Module, batch: Batch) -> LossResult:
+    def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of a batch, a mean over its images."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class StandardLoss:
-    """Cross entropy with label smoothing, plus the predictor's self-distillation where there is a predictor.
+    """Cross entropy with label smoothing, plus the auxiliary losses of the front-end.
 
     Attributes:
         label_smoothing: 0 to below 1 (Szegedy et al., CVPR 2016).
-        distillation: Weight of ``WarpLCA.distillation_loss``.
+        auxiliary: Weights of ``Frontend.auxiliary_losses``, by name.
     """
 
     label_smoothing: float = 0.0
-    distillation: float = 0.0
+    auxiliary: Mapping[str, float] = field(default_factory=dict)
 
-    def __call__(self, model: nn.Module, batch: Batch) -> LossResult:
+    def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of a batch of augmented images in [0, 1]."""
         logits, told = self.classify(model, batch.images)
         return self.result(self.cross_entropy(logits, batch.labels), logits, told)
 
-    def classify(self, model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return logits (N, classes) in float32 and what the front-end tells."""
-        distil = self.distillation > 0 and _learns_to_predict(model)
-        logits, told = model(images, auxiliary=True, distil=distil)
+    def classify(
+        self, model: Classifier, images: Tensor, *, auxiliary: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits (N, classes) in float32, means of the front-end's figures and, where asked for, its losses."""
+        logits, encoding = model.inspect(images)
+        told = {name: values.detach().mean() for name, values in encoding.figures().items()}
+        if auxiliary and any(weight > 0.0 for weight in self.auxiliary.values()):
+            told |= model.frontend.auxiliary_losses(encoding)
         return logits.float(), told
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -79,9 +84,10 @@ class StandardLoss:
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def result(self, loss: Tensor, logits: Tensor, told: dict[str, Tensor]) -> LossResult:
-        """Add the self-distillation, and cut off what is only shown."""
-        if "distillation" in told:
-            loss = loss + self.distillation * told["distillation"]
+        """Add the auxiliary losses, and cut off what is only shown."""
+        for name, weight in self.auxiliary.items():
+            if name in told:
+                loss = loss + weight * told[name]
         return LossResult(loss, logits.detach(), {name: value.detach() for name, value in told.items()})
 
 
@@ -98,7 +104,7 @@ class ConsistencyLoss(StandardLoss):
 
     weight: float = 12.0
 
-    def __call__(self, model: nn.Module, batch: Batch) -> LossResult:
+    def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of images and their views, classified in one pass."""
         logits, told = self.classify(model, torch.cat([batch.images, *batch.views]))
         views = logits.chunk(1 + len(batch.views))
@@ -113,10 +119,3 @@ def jensen_shannon(views: tuple[Tensor, ...]) -> Tensor:
     logs = torch.stack([logits.log_softmax(dim=1) for logits in views])
     mixture = logs.logsumexp(dim=0) - math.log(len(views))
     return (logs.exp() * (logs - mixture)).sum(dim=2).mean()
-
-
-def _learns_to_predict(model: nn.Module) -> bool:
-    """Tell whether the model has a predictor that is not frozen."""
-    return any(
-        isinstance(part, StatePredictor) and next(part.parameters()).requires_grad for part in model.modules()
-    )

@@ -1,40 +1,49 @@
-"""What moves the weights: the optimiser, its learning rate, the front-end's schedule, and averages of the weights."""
+"""What moves the weights: the optimiser, its learning rate, and averages of the weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from ..configs import InputError, TrainConfig
+from ..configs import TrainConfig
 from ..configs.recipe import AverageConfig
-from ..frontend import LCA, ConvDictionary, Equaliser
-from ..models import Classifier, ConvFrontend
+from ..models import Classifier
 
 
-def make_optimiser(model: Classifier, config: TrainConfig) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; an LCA front-end at its own rate and without decay.
+def make_optimiser(model: Classifier, config: TrainConfig, training: Sequence[Any] = ()) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; each front-end at its own rate.
 
-    Atoms are normalised on use, so that decay would only change their effective learning rate; biases and
-    norms are not decayed either.
+    Biases and norms are not decayed, nor what a front-end names; see ``Frontend.no_weight_decay``.
+
+    Args:
+        model: The classifier.
+        config: Rate, momentum, decay.
+        training: What happens to each front-end of the model in training: its ``rate`` counts, 1 without.
     """
-    frontend = model.frontend if not isinstance(model.frontend, ConvFrontend) else None
-    own = {id(parameter) for parameter in frontend.parameters()} if frontend is not None else set()
-    groups: dict[str, list[nn.Parameter]] = {"decayed": [], "plain": [], "frontend": []}
-    for parameter in model.parameters():
-        kind = "frontend" if id(parameter) in own else "decayed" if parameter.ndim > 1 else "plain"
-        groups[kind].append(parameter)
-    rate = config.learning_rate
-    settings = {
-        "decayed": {"lr": rate, "weight_decay": config.weight_decay},
-        "plain": {"lr": rate, "weight_decay": 0.0},
-        "frontend": {"lr": rate * config.frontend_rate, "weight_decay": 0.0},
+    kept = {f"frontend.{name}" for name in model.frontend.no_weight_decay()}
+    several = len(model.frontend.sections) > 1
+    factors = {
+        f"frontend.stages.{i}." if several else "frontend.": getattr(part, "rate", 1.0)
+        for i, part in enumerate(training)
     }
-    parameters = [{"params": groups[kind], **settings[kind]} for kind in groups if groups[kind]]
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    for name, parameter in model.named_parameters():
+        factor = next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)
+        decayed = parameter.ndim > 1 and name not in kept
+        groups.setdefault((factor, decayed), []).append(parameter)
+    rate = config.learning_rate
+    parameters = [
+        {"params": members, "lr": rate * factor, "weight_decay": config.weight_decay if decayed else 0.0}
+        for (factor, decayed), members in groups.items()
+        if members
+    ]
     return torch.optim.SGD(
         parameters, lr=rate, momentum=config.sgd_momentum, nesterov=config.sgd_momentum > 0
     )
@@ -42,62 +51,10 @@ def make_optimiser(model: Classifier, config: TrainConfig) -> torch.optim.SGD:
 
 def rate_factor(step: int, total: int, config: TrainConfig) -> float:
     """Return the share of the peak learning rate at a step, 0 to 1."""
-    rising = config.warmup * total if config.schedule == "one-cycle" else 0.0
+    rising = (config.warmup or 0.0) * total
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / max(total - rising, 1.0)))
-
-
-class FrontendSchedule:
-    """Sets the front-end before each step; does nothing for other models.
-
-    Args:
-        model: Its front-end's settings are those that annealing moves to.
-        recipe: What is annealed, and how long the front-end is frozen.
-        total_steps: Length of the run.
-        steps_per_epoch: Length of an epoch.
-
-    Raises:
-        InputError: If lam is both learned and annealed.
-    """
-
-    def __init__(
-        self, model: Classifier, recipe: TrainConfig, total_steps: int, steps_per_epoch: int
-    ) -> None:
-        self.layer = model.frontend if isinstance(model.frontend, LCA) else None
-        self.anneal = recipe.anneal
-        self.lam_spread = recipe.augment.lam_spread
-        self.frozen_steps = recipe.epochs_frozen * steps_per_epoch
-        self.span = recipe.anneal.share * total_steps
-        self.lam, self.iterations = 0.0, 0
-        if self.layer is None:
-            return
-        if self.layer.lam_raw is not None and self.anneal.lam_factor != 1.0:
-            raise InputError(
-                "lam is learned and annealed at once; drop model.learn_lam or train.anneal.lam_factor."
-            )
-        self.lam, self.iterations = float(self.layer.lam), self.layer.iterations
-
-    def apply(self, step: int) -> None:
-        """Set the front-end for this step; it never waits for the device."""
-        if self.layer is None:
-            return
-        self.layer.requires_grad_(step >= self.frozen_steps)
-        self.layer.lam_spread = self.lam_spread
-        left = max(0.0, 1.0 - step / self.span) if self.span else 0.0
-        if self.anneal.lam_factor != 1.0:
-            self.layer.lam = self.lam * self.anneal.lam_factor**left
-        if self.anneal.iterations is not None:
-            self.layer.iterations = round(self.iterations + left * (self.anneal.iterations - self.iterations))
-
-    def finish(self) -> None:
-        """Set the model's own lam and cycles, with which it is measured and handed over."""
-        if self.layer is None:
-            return
-        self.layer.lam_spread = 1.0
-        if self.anneal.lam_factor != 1.0:
-            self.layer.lam = self.lam
-        self.layer.iterations = self.iterations
 
 
 class WeightAverage:
@@ -117,11 +74,11 @@ class WeightAverage:
         exponential = config.kind == "ema"
         self.averaged = AveragedModel(
             model,
-            multi_avg_fn=get_ema_multi_avg_fn(config.decay) if exponential else None,
+            multi_avg_fn=get_ema_multi_avg_fn(config.decay or 0.0) if exponential else None,
             use_buffers=exponential,
         )
         # torch keeps n_averaged, which it looks at in every step, on the CPU: nothing waits for the device.
-        self.first = 0 if exponential else int(config.start * total_steps)
+        self.first = 0 if exponential else int((config.start or 0.0) * total_steps)
 
     def update(self, model: Classifier, step: int) -> None:
         """Take in the weights after ``step`` steps; before its start an average is just those weights."""
@@ -136,23 +93,21 @@ class WeightAverage:
             images: Batches of training images in [0, 1], for batch norm's statistics after SWA.
         """
         model: Classifier = self.averaged.module  # type: ignore[assignment]
-        refresh_dictionaries(model)  # batch norm is to see the codes of the averaged atoms
+        model.frontend.refresh()  # batch norm is to see the codes of the averaged atoms
         if self.config.kind == "swa" and any(isinstance(part, _BatchNorm) for part in model.modules()):
-            keep_equalisers(model)
-            update_bn(images, model)
+            with statistics_kept(model):
+                update_bn(images, model)
         return model.eval()
 
 
-def keep_equalisers(model: nn.Module) -> None:
-    """Keep what the equaliser learned: it is not to move while batch norm is measured behind it."""
-    for part in model.modules():
-        if isinstance(part, Equaliser):
-            part.learns = False
-
-
-@torch.no_grad()
-def refresh_dictionaries(model: nn.Module) -> None:
-    """Bring the spectral bounds up to date: the bound of an average is not the average of the bounds."""
-    for part in model.modules():
-        if isinstance(part, ConvDictionary):
-            part.refresh()
+@contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Keep the statistics that front-ends learn (see ``Frontend.learns_statistics``) as they are in the block."""
+    parts = [part for part in model.modules() if getattr(part, "learns_statistics", False)]
+    try:
+        for part in parts:
+            part.learns_statistics = False  # type: ignore[assignment]
+        yield
+    finally:
+        for part in parts:
+            part.learns_statistics = True  # type: ignore[assignment]

@@ -22,7 +22,7 @@ from ..attacks import ThreatModel, iterative_settings
 from ..attacks.gradient_descent import direction, random_direction
 from ..attacks.threat import project
 from ..configs import InputError
-from ..frontend import Equaliser
+from .optim import statistics_kept
 
 Objective = Callable[[Tensor], Tensor]
 Start = Literal["ball", "near"]
@@ -34,8 +34,8 @@ NEAR = 0.001
 class InnerAttack:
     """Gradient ascent inside a ball, through the front-end with the gradient mode of choice.
 
-    Batch norm, the equaliser and dropout keep still meanwhile: the attack is on the function that the images will
-    meet, and must not move running statistics.
+    Batch norm, statistics of front-ends and dropout keep still meanwhile: the attack is on the function that the
+    images will meet, and must not move running statistics.
 
     Attributes:
         threat: The ball.
@@ -90,12 +90,12 @@ def cross_entropy_ascent(model: nn.Module, labels: Tensor) -> Objective:
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
-    """Put batch norm, the equaliser, dropout and stochastic depth in evaluation mode for the block.
+    """Put batch norm, dropout and stochastic depth in evaluation mode for the block, and keep front-ends' statistics.
 
     The rest stays in training mode: evaluation mode would check pixel ranges, and wait for the device to do so.
     timm's networks drop features by a ``drop_rate`` of their own, without a module for it.
     """
-    kinds = (_BatchNorm, Equaliser, _DropoutNd, DropPath)
+    kinds = (_BatchNorm, _DropoutNd, DropPath)
     parts = [
         part
         for part in model.modules()
@@ -104,7 +104,8 @@ def still(model: nn.Module) -> Iterator[None]:
     try:
         for part in parts:
             part.training = False  # of this module alone, not of those inside it
-        yield
+        with statistics_kept(model):
+            yield
     finally:
         for part in parts:
             part.training = True

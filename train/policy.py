@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..configs.recipe import AugmentConfig
+from ..configs.recipe import AugmentConfig, filled
 from ..data.files import FileImages
-from .order import CUT, POLICY, StepOrder, mixed_seed
+from .sampling import CUT, POLICY, StepOrder, mixed_seed
 
 Policy = Callable[[Tensor], Tensor]
 SHAPES = (3.0 / 4.0, 4.0 / 3.0)  # of random cuts, width to height (Szegedy et al., CVPR 2015)
@@ -31,8 +31,8 @@ def make_policy(config: AugmentConfig) -> Policy:
     from torchvision.transforms import v2
 
     if config.policy == "augmix":
-        return v2.AugMix(severity=config.severity, mixture_width=config.width, all_ops=False)
-    return v2.RandAugment(num_ops=config.operations, magnitude=config.severity)
+        return v2.AugMix(severity=filled(config.severity), mixture_width=filled(config.width), all_ops=False)
+    return v2.RandAugment(num_ops=filled(config.operations), magnitude=filled(config.severity))
 
 
 def cut_out(image: np.ndarray, size: tuple[int, int], smallest_area: float, seed: int) -> np.ndarray:

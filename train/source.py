@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..configs import InputError, RunConfig, TrainConfig
+from ..configs.recipe import filled
 from ..data import ImageDataset
 from ..data.files import FileImages
-from .augment import Placement, draw_noise, place
 from .losses import Batch
-from .order import NOISE, PLACEMENT, StepOrder, generator, mixed_seed
 from .policy import PreparedImages
+from .sampling import NOISE, PLACEMENT, Placement, StepOrder, draw_noise, generator, mixed_seed, place
 
 
 class Share(NamedTuple):
@@ -109,7 +109,7 @@ class BatchSource:
         config = self.recipe.augment
         size = views.shape[1:]
         noise = draw_noise(
-            count, size[1:], seed, views.device, largest=config.noise, share=config.noise_share
+            count, size[1:], seed, views.device, largest=config.noise, share=filled(config.noise_share)
         )
         return noise[rows][:, None]
 

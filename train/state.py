@@ -9,7 +9,7 @@ import json
 import logging
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..configs import InputError, RunConfig
+from ..configs import InputError, RunConfig, from_dict
 from ..configs.atomic import file_written_whole
-from ..configs.load import merge
+from ..configs.load import to_plain
 
 OPERATION = ("save_minutes", "keep_states", "log_steps")
 """Settings that change nothing in the result: a run may go on with others."""
@@ -42,10 +42,12 @@ def identity(about: dict[str, Any]) -> dict[str, Any]:
 
 def completed(saved: dict[str, Any]) -> dict[str, Any]:
     """Return a saved identity with the settings that its version did not know yet at their defaults."""
-    defaults = identity(
-        {"config": json.loads(json.dumps(asdict(RunConfig()))), "dataset": None, "images": None}
-    )
-    return merge(defaults, saved)
+    parts = {name: saved[name] for name in ("model", "train", "data")}
+    try:
+        config = from_dict(RunConfig, parts, where="the saved state")
+    except InputError:  # of a version that knew settings which there are no more: another run in any case
+        return saved
+    return identity({**saved, "config": json.loads(json.dumps(to_plain(config)))})
 
 
 logger = logging.getLogger(__name__)

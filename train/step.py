@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import InputError, TrainConfig
+from ..models import Classifier
 from .losses import Batch, Loss, LossResult
 from .optim import rate_factor
-from .order import DROPOUT, mixed_seed
 from .record import precise
+from .sampling import DROPOUT, mixed_seed
 from .source import Share
 
 SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
@@ -55,7 +56,7 @@ def _explanation(recipe: TrainConfig, step: int) -> InputError:
 class Objective(nn.Module):
     """Model and loss as one module, so that several processes wrap, and synchronise, both at once."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
+    def __init__(self, model: Classifier, loss: Loss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 

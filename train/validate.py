@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..attacks import as_threat
 from ..configs import TrainConfig
+from ..configs.recipe import filled
 from ..data import ImageDataset
-from .order import mixed_seed
 from .perturb import InnerAttack, cross_entropy_ascent
+from .sampling import mixed_seed
 
 Curves = Sequence[dict[str, float]]
 
@@ -46,7 +47,12 @@ def overfitted(curves: Curves, recipe: TrainConfig) -> bool:
         return False
     best, last = curves[best_epoch(curves, recipe)]["val_robust"], curves[-1]["val_robust"]
     collapsed = best >= LEAST_TO_LOSE and last <= best / 4
-    return collapsed or last < best - recipe.select.largest_drop
+    return collapsed or last < best - _largest_drop(recipe)
+
+
+def _largest_drop(recipe: TrainConfig) -> float:
+    drop = recipe.select.largest_drop
+    return LARGEST_DROP if drop is None else drop
 
 
 def stop_reason(curves: Curves, recipe: TrainConfig) -> str:
@@ -64,6 +70,8 @@ def stop_reason(curves: Curves, recipe: TrainConfig) -> str:
 
 
 ROBUST = 6
+ROBUST_IMAGES = 256
+LARGEST_DROP = 0.2
 
 STEPS = 10
 
@@ -83,7 +91,7 @@ class Validator:
         self.dataset, self.recipe, self.accelerator = dataset, recipe, accelerator
         self.attack: InnerAttack | None = None
         if recipe.measures_robustness:
-            threat = as_threat(recipe.loss.threat)
+            threat = as_threat(filled(recipe.loss.threat))
             self.attack = InnerAttack(
                 threat=threat,
                 steps=STEPS,
@@ -103,7 +111,7 @@ class Validator:
         count = len(self.dataset)
         figures = {"val_loss": loss / count, "val_accuracy": correct / count}
         if self.attack is not None:
-            size = self.recipe.select.robust_images
+            size = self.recipe.select.robust_images or ROBUST_IMAGES
             chosen = self.dataset.split(size, seed=0)[1] if size < count else self.dataset
             figures["val_robust"] = self._attacked(model, self.attack, chosen) / len(chosen)
         return figures

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -113,15 +114,28 @@ def evaluation_mode(model: Model, device: torch.device | str | None) -> Iterator
             part.training = mode
 
 
-def module_fingerprint(model: nn.Module) -> str:
-    """SHA-256 (32 hex digits) of a module's structure and of every tensor in its state.
+@runtime_checkable
+class Identified(Protocol):
+    """A module that knows what its answers depend on beside its weights."""
 
-    The printed structure counts too: the number of iterations or the threshold of a front-end changes the
-    answers without changing a weight. Device and memory addresses do not count.
+    def identity(self) -> Mapping[str, Any]:
+        """Return settings as plain values; those at their defaults are left out, so that new ones change nothing."""
+        ...
+
+
+def module_fingerprint(model: nn.Module) -> str:
+    """SHA-256 (32 hex digits) of a module's settings and of every tensor in its state, in order.
+
+    The number of iterations or the threshold of a front-end changes the answers without changing a weight. A module
+    that is not :class:`Identified` is known by its printed structure instead. Names of tensors, devices and memory
+    addresses do not count.
     """
-    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", repr(model)).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
+    if isinstance(model, Identified):
+        known = json.dumps(model.identity(), sort_keys=True)
+    else:
+        known = re.sub(r"0x[0-9a-f]+", "", repr(model))
+    digest = hashlib.sha256(known.encode())
+    for value in model.state_dict().values():
         if isinstance(value, Tensor):
             digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
             flat = value.detach().cpu().contiguous().reshape(-1)

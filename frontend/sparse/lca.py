@@ -3,174 +3,181 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...configs.errors import InputError, unknown_name
-from ..encoding import GRADIENT_MODES, OUTPUTS, Encoding, GradientMode, Output
-from ..standardise import Standardised, check_finite, standardise
-from .checks import check_cycles, check_lam, check_state
+from ...configs.errors import InputError
+from ...configs.load import to_plain
+from ..base import Frontend, HandsOn, Setting, register_frontend
+from ..image_statistics import Standardised, check_finite, noise_level, raised_lam, standardise
+from ..pretrained import Primable, Primed, open_primed
 from .dictionary import ConvDictionary
+from .encoding import Recording, SparseEncoding
+from .functional import state_size
 from .implicit import implicit_code
 from .metrics import SolveStatistics, statistics
-from .noise import noise_level, raised_lam
 from .operator import ConvOperator
 from .schedule import Schedule, accelerated_schedule, accelerated_thresholds, falling, plain_schedule
+from .settings import LCASettings, LCATraining
 from .solver import check_overflow, solve, solve_until
-from .threshold import THRESHOLDS, Threshold, get_threshold
+from .threshold import Threshold, get_threshold
 
 
-class LCA(nn.Module):
+class _Varied(NamedTuple):
+    """What training varies of a layer at present; see :class:`LCATraining`."""
+
+    lam_spread: float = 1.0
+    lam_factor: float = 1.0
+    iterations: int | None = None
+
+
+@register_frontend("lca")
+class LCA(Primable, Frontend):
     """Sparse coding by convolutional LCA (Rozell et al. 2008), from a cold start.
 
     Maps images (N, C, H, W) with pixels in [0, 1] to their code (N, features, ceil(H/stride),
     ceil(W/stride)) or to their reconstruction (N, C, H, W) in pixel range. Images are standardised inside.
 
-    Args:
-        in_channels: C, 3 for RGB.
-        features: Number of atoms M.
-        kernel_size: Side of an atom in pixels.
-        stride: Pixels between neighbouring atoms, 1 to kernel_size.
-        lam: Threshold value lambda, above 0, in units of the standardised image.
-        threshold: A name of ``THRESHOLDS`` ("hard", "soft", "smooth", ...) or a :class:`Threshold`.
-        iterations: Number of cycles.
-        momentum: Heavy-ball momentum, 0 to below 1; plain LCA has 0.
-        step_size: eta = dt/tau; None (the default) takes 1 / L, which never diverges.
-        output: "code" or "reconstruction".
-        gradient_mode: "unroll" (autograd through all cycles), "implicit" (adjoint of the fixed point; biased
-            while unsettled) or "detach" (no gradient through the code). May be set on a built layer.
-        learn_lam: Whether lam is trained, kept positive; not with a hard threshold.
-        adaptive_lam: Raise lam with the noise estimated from each image itself: to sqrt(lam^2 + (adaptive_lam
-            noise)^2), noise in units of the standardised image. 0, the default, keeps lam for every image. The
-            estimate is differentiated like everything else; under a hard threshold that path, like lam's own,
-            carries no gradient.
-        accelerated: Take steps close to the largest stable ones, momentum to match and, unless the threshold is
-            soft, a value that falls to lam from above: about 40 cycles then reach the energy of 1,000 plain ones
-            from a cold start. It replaces ``momentum`` and ``step_size``.
-        convolution_dtype: What the convolutions compute in, e.g. ``torch.bfloat16``; the state keeps its dtype.
-            None: autocast's dtype where it is on, else the images'.
-        checkpoint_every: With "unroll", keep only every so many-th state for the backward pass and compute the
-            others again: less memory for one more forward pass.
+    Arguments are the fields of :class:`LCASettings`. Of these, ``lam``, ``threshold``, ``iterations``, ``momentum``,
+    ``step_size``, ``output``, ``gradient_mode``, ``adaptive_lam``, ``accelerated``, ``convolution_dtype`` and
+    ``checkpoint_every`` are attributes that may be set on a built layer.
 
     Attributes:
-        lam_spread: In training mode, each image's lam is multiplied by a factor drawn log-uniformly from 1 to this,
-            so that what follows learns codes of many lam; 1, the default, draws nothing.
         adjoint_residual: (N,) relative residual at which the last "implicit" backward pass stopped, or None; above
             about 1e-3 the gradient is not to be trusted.
     """
 
+    Settings = LCASettings
+    Training = LCATraining
+    always_learns = False
     _preconditioned = False
+    iterations = Setting()
+    momentum = Setting()
+    step_size = Setting()
+    output = Setting()
+    gradient_mode = Setting()
+    adaptive_lam = Setting()
+    accelerated = Setting()
+    checkpoint_every = Setting()
 
     def __init__(
-        self,
-        in_channels: int = 3,
-        features: int = 64,
-        kernel_size: int = 9,
-        stride: int = 2,
-        *,
-        lam: float = 0.5,
-        threshold: str | Threshold = "hard",
-        iterations: int = 300,
-        momentum: float = 0.0,
-        step_size: float | None = None,
-        output: Output = "code",
-        gradient_mode: GradientMode = "unroll",
-        learn_lam: bool = False,
-        adaptive_lam: float = 0.0,
-        accelerated: bool = False,
-        convolution_dtype: torch.dtype | None = None,
-        checkpoint_every: int | None = None,
+        self, settings: LCASettings | None = None, *, load_weights: bool = True, **options: Any
     ) -> None:
-        super().__init__()
-        check_lam(lam, adaptive_lam)
-        check_cycles(iterations, momentum, checkpoint_every)
-        if output not in OUTPUTS:
-            raise unknown_name("output", output, OUTPUTS)
-        if accelerated and (momentum or step_size is not None):
-            raise InputError("accelerated=True chooses momentum and step_size itself; leave them out.")
+        super().__init__(settings, **options)
+        primed = open_primed(self._settings.weights) if load_weights and self._settings.weights else None
+        self._build(primed)
+        if primed is not None:
+            self.load_primed(primed)
+
+    def _build(self, primed: Primed | None) -> None:
+        """Make the modules; sizes that the settings leave open follow from the primed weights."""
+        s = self._settings
         self.dictionary = ConvDictionary(
-            in_channels, features, kernel_size, stride, preconditioned=self._preconditioned
+            s.in_channels, s.features, s.kernel_size, s.stride, preconditioned=self._preconditioned
         )
-        self.threshold = get_threshold(threshold)
-        if learn_lam and not self.threshold.differentiable_in_lam:
-            raise InputError(
-                "learn_lam=True with a hard threshold: its gradient for lam is zero almost everywhere; "
-                'take threshold="soft" or "smooth".'
-            )
-        self._lam = float(lam)
-        self.lam_raw = nn.Parameter(torch.tensor(math.log(math.expm1(lam)))) if learn_lam else None
-        self.adaptive_lam = float(adaptive_lam)
-        self.lam_spread = 1.0
-        self.iterations = iterations
-        self.momentum = momentum
-        self.step_size = step_size
-        self.output: Output = output
-        self.gradient_mode = gradient_mode
-        self.accelerated = accelerated
-        self.convolution_dtype = convolution_dtype
-        self.checkpoint_every = checkpoint_every
+        self._threshold = get_threshold(s.threshold)
+        raw = nn.Parameter(torch.tensor(math.log(math.expm1(s.lam)))) if s.learn_lam else None
+        self.lam_raw = raw
+        self._varied = _Varied()
         self.adjoint_residual: Tensor | None = None
 
-    @classmethod
-    def from_pretrained(cls, name: str | Path, **overrides: Any) -> Self:
-        """Build a layer from a primed front-end, in evaluation mode.
-
-        Args:
-            name: Name of a shipped front-end (``shipped_frontends()``) or a folder that ``warplca prime`` wrote.
-            **overrides: Constructor arguments to change, e.g. ``output="reconstruction"``.
-
-        Raises:
-            InputError: If there is no such front-end, or the weights do not fit the arguments.
-        """
-        from ..pretrained import from_pretrained
-
-        return from_pretrained(cls, name, overrides)
+    @property
+    def settings(self) -> LCASettings:
+        """The settings as they are now; lam is the learned one where it is learned."""
+        return self._settings if self.lam_raw is None else replace(self._settings, lam=float(self.lam))
 
     @property
-    def threshold_name(self) -> str:
-        """The threshold's name in ``THRESHOLDS``.
-
-        Raises:
-            InputError: If it is one of the user's own, which cannot be saved by name.
-        """
-        for name, threshold in THRESHOLDS.items():
-            if threshold == self.threshold:
-                return name
-        raise InputError(f"{self.threshold} has no name; add it to THRESHOLDS to save this layer.")
+    def hands_on(self) -> HandsOn:
+        """The code, or images where ``output`` is "reconstruction"."""
+        return "features" if self.output == "code" else "images"
 
     @property
-    def gradient_mode(self) -> GradientMode:
-        """How gradients pass the layer: "unroll", "implicit" or "detach"."""
-        return self._gradient_mode
+    def figure_names(self) -> tuple[str, ...]:
+        """The share of active units."""
+        return ("active_fraction",)
 
-    @gradient_mode.setter
-    def gradient_mode(self, mode: GradientMode) -> None:
-        if mode not in GRADIENT_MODES:
-            raise unknown_name("gradient_mode", mode, GRADIENT_MODES)
-        self._gradient_mode: GradientMode = mode
+    @property
+    def threshold(self) -> Threshold:
+        """The threshold; set one, or a name of ``THRESHOLDS``."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, threshold: Any) -> None:
+        if isinstance(threshold, str | Threshold):
+            self._settings = replace(self._settings, threshold=threshold)
+            threshold = get_threshold(threshold)
+        self._threshold = threshold  # any other callable stands in for it, as attacks need
+
+    @property
+    def convolution_dtype(self) -> torch.dtype | None:
+        """What the convolutions compute in."""
+        name = self._settings.convolution_dtype
+        return None if name is None else getattr(torch, name)
+
+    @convolution_dtype.setter
+    def convolution_dtype(self, dtype: str | torch.dtype | None) -> None:
+        self._settings = replace(self._settings, convolution_dtype=dtype)
 
     @property
     def lam(self) -> Tensor | float:
         """The threshold value; a positive tensor with gradient if it is learned."""
-        return self._lam if self.lam_raw is None else F.softplus(self.lam_raw)
+        return self._settings.lam if self.lam_raw is None else F.softplus(self.lam_raw)
 
     @lam.setter
     def lam(self, value: float) -> None:
         if self.lam_raw is not None:
             raise InputError("lam is learned; it cannot be set as well.")
-        check_lam(value)
-        self._lam = float(value)
+        self._settings = replace(self._settings, lam=value)
 
     def image_lam(self, standardised: Tensor) -> Tensor | float:
         """The threshold value for standardised images: lam, or (N, 1, 1, 1), one for each, where it is adaptive."""
-        if not self.adaptive_lam:
-            return self.lam
-        return raised_lam(self.lam, self.adaptive_lam, noise_level(standardised))
+        factor = self._varied.lam_factor if self.training else 1.0
+        lam = self.lam if factor == 1.0 else self.lam * factor
+        return raised_lam(lam, self.adaptive_lam, noise_level(standardised)) if self.adaptive_lam else lam
+
+    def at(self, epoch: float | None, epochs: int, training: Any) -> None:
+        """Freeze, anneal and spread as ``training`` says; see :class:`LCATraining`."""
+        super().at(epoch, epochs, training)
+        if training.lam_factor != 1.0 and self.lam_raw is not None:
+            raise InputError(
+                "lam is learned and annealed at once; drop model.frontend.learn_lam or train.frontend.lam_factor."
+            )
+        if epoch is None:
+            self._varied = _Varied()
+            return
+        span = epochs * (0.5 if training.anneal_share is None else training.anneal_share)
+        left = max(0.0, 1.0 - epoch / span) if span else 0.0
+        first = training.first_iterations
+        cycles = None if first is None else round(self.iterations + left * (first - self.iterations))
+        self._varied = _Varied(training.lam_spread, training.lam_factor**left, cycles)
+
+    def refresh(self) -> None:
+        """Compute the spectral bound anew: the bound of averaged atoms is not the average of their bounds."""
+        self.dictionary.refresh()
+
+    def no_weight_decay(self) -> set[str]:
+        """All: atoms are normalised on use, so that decay would only change their effective learning rate."""
+        return {name for name, _ in self.named_parameters()}
+
+    def atoms(self) -> Tensor:
+        """Return the atoms, (M, C, k, k)."""
+        return self.dictionary.atoms
+
+    @torch.no_grad()
+    def margins(self, images: Tensor) -> Tensor:
+        """Return how far every unit is above the threshold in every cycle, (N, cycles, units)."""
+        plain, recording = self.threshold, Recording.of(self.threshold)
+        self._threshold = recording
+        try:
+            self.encode(images)
+        finally:
+            self._threshold = plain
+        return torch.stack([margin.flatten(1) for margin in recording.margins], dim=1)
 
     def standardise(self, images: Tensor) -> Standardised:
         """Check images and bring each to zero mean and unit variance."""
@@ -195,9 +202,11 @@ class LCA(nn.Module):
     def _training_lam(self, standardised: Tensor) -> Tensor | float:
         """``image_lam``, spread in training mode."""
         lam = self.image_lam(standardised)
-        if not self.training or self.lam_spread == 1.0:
+        if not self.training or self._varied.lam_spread == 1.0:
             return lam
-        return lam * self.lam_spread ** torch.rand((len(standardised), 1, 1, 1), device=standardised.device)
+        return lam * self._varied.lam_spread ** torch.rand(
+            (len(standardised), 1, 1, 1), device=standardised.device
+        )
 
     def initial_state(self, images: Tensor, lam: Tensor | float | None = None) -> Tensor | None:
         """Return the state before the first cycle for standardised images; None stands for zero.
@@ -208,7 +217,7 @@ class LCA(nn.Module):
         """
         return None
 
-    def encode(self, images: Tensor) -> Encoding:
+    def encode(self, images: Tensor) -> SparseEncoding:
         """Run the layer and keep what it computed on the way.
 
         Args:
@@ -216,6 +225,8 @@ class LCA(nn.Module):
         """
         standardised = self.standardise(images)
         lam = self._training_lam(standardised.images)
+        varied = self._varied.iterations if self.training else None
+        cycles = self.iterations if varied is None else varied
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient_mode == "unroll"):
             initial = self.initial_state(standardised.images, lam)
@@ -224,9 +235,9 @@ class LCA(nn.Module):
                 standardised.images,
                 self.threshold,
                 lam,
-                self.schedule(operator, self.iterations),
+                self.schedule(operator, cycles),
                 state=initial,
-                thresholds=self.thresholds(self.iterations, lam),
+                thresholds=self.thresholds(cycles, lam),
                 checkpoint_every=self.checkpoint_every,
             )
             check_overflow(operator, state)
@@ -240,15 +251,8 @@ class LCA(nn.Module):
                 state,
                 report=partial(setattr, self, "adjoint_residual"),
             )
-        output = code
-        if self.output == "reconstruction":
-            size = (images.shape[2], images.shape[3])
-            output = standardised.restore(operator.synthesise(code, size))
-        return Encoding(output, code, state, initial, standardised, operator, lam)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the code or, with ``output="reconstruction"``, the reconstruction in pixel range."""
-        return self.encode(images).output
+        encoding = SparseEncoding(code, code, state, initial, standardised, operator, lam)
+        return encoding if self.output == "code" else replace(encoding, output=encoding.reconstruction)
 
     @torch.no_grad()
     def solve(
@@ -299,10 +303,15 @@ class LCA(nn.Module):
         return self.threshold(final, lam), statistics(*problem, final, used, energies)
 
     def extra_repr(self) -> str:
-        """Name every setting: results of models that print differently are kept apart."""
-        adaptive = f"adaptive_lam={self.adaptive_lam!r}, " if self.adaptive_lam else ""
-        return (
-            f"lam={float(self.lam)!r}, {adaptive}threshold={self.threshold}, iterations={self.iterations}, "
-            f"momentum={self.momentum!r}, step_size={self.step_size!r}, accelerated={self.accelerated}, "
-            f"convolution_dtype={self.convolution_dtype}, output={self.output!r}, gradient_mode={self.gradient_mode!r}"
+        """Name every setting that is not at its default."""
+        return ", ".join(
+            f"{name}={value!r}" for name, value in to_plain(self.settings, defaults=False).items()
         )
+
+
+def check_state(state: Tensor, images: Tensor, dictionary: ConvDictionary) -> None:
+    """Refuse an initial state that does not fit the images (N, C, H, W)."""
+    size = state_size((images.shape[2], images.shape[3]), dictionary.stride)
+    expected = (len(images), len(dictionary.weight), *size)
+    if tuple(state.shape) != expected:
+        raise InputError(f"the state has shape {tuple(state.shape)}; expected {expected} for these images.")

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoding import Encoding, GradientMode, Output
+from ..base import Encoding, register_frontend
+from ..pretrained import Primed
+from .encoding import SparseEncoding
 from .functional import left_padding
 from .lca import LCA
 from .operator import ConvOperator
 from .schedule import LearnedSteps, Schedule, plain_schedule
+from .settings import WarpLCASettings, WarpLCATraining
 from .solver import solve
-from .threshold import Threshold, of_images
+from .threshold import of_images
+
+logger = logging.getLogger(__name__)
+PREDICTOR = {"predictor_width": 64, "predictor_depth": 3}
+"""Sizes of the predictor, and what they are where neither settings nor primed weights say."""
 
 
 class StatePredictor(nn.Module):
@@ -87,6 +96,7 @@ class _Block(nn.Module):
         return x + self.mix(torch.relu(self.convolve(x)))
 
 
+@register_frontend("warp-lca")
 class WarpLCA(LCA):
     """LCA that starts from predicted states and takes learned steps, so that a few cycles suffice.
 
@@ -98,57 +108,52 @@ class WarpLCA(LCA):
     The predictor is primed for one value of lam. For another it is shown the image at another contrast, which is the
     same problem: with lam and the image scaled alike, states scale alike.
 
-    Arguments are those of :class:`LCA`, and:
-
-    Args:
-        predictor_width: Channels inside the predictor.
-        predictor_depth: Number of its residual blocks.
+    Arguments are the fields of :class:`WarpLCASettings`.
     """
 
+    Settings = WarpLCASettings
+    Training = WarpLCATraining
     _preconditioned = True
 
-    def __init__(
-        self,
-        in_channels: int = 3,
-        features: int = 64,
-        kernel_size: int = 9,
-        stride: int = 2,
-        *,
-        lam: float = 0.5,
-        threshold: str | Threshold = "hard",
-        iterations: int = 10,
-        momentum: float = 0.9,
-        step_size: float | None = None,
-        output: Output = "code",
-        gradient_mode: GradientMode = "unroll",
-        learn_lam: bool = False,
-        adaptive_lam: float = 0.0,
-        predictor_width: int = 64,
-        predictor_depth: int = 3,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            features,
-            kernel_size,
-            stride,
-            lam=lam,
-            threshold=threshold,
-            iterations=iterations,
-            momentum=momentum,
-            step_size=step_size,
-            output=output,
-            gradient_mode=gradient_mode,
-            learn_lam=learn_lam,
-            adaptive_lam=adaptive_lam,
-        )
+    def _build(self, primed: Primed | None) -> None:
+        sizes = {} if primed is None else primed.settings
+        left_open = [name for name in PREDICTOR if getattr(self._settings, name) is None]
+        filled = {name: sizes.get(name) or PREDICTOR[name] for name in left_open}
+        self._settings = replace(self._settings, **filled)
+        super()._build(primed)
+        s = self._settings
         self.predictor = StatePredictor(
-            in_channels, features, kernel_size, stride, width=predictor_width, depth=predictor_depth, lam=lam
+            s.in_channels,
+            s.features,
+            s.kernel_size,
+            s.stride,
+            width=s.predictor_width,
+            depth=s.predictor_depth,
+            lam=s.lam,
         )
-        self.steps = LearnedSteps(iterations, momentum) if step_size is None else None
+        given = s.step_size is not None or s.accelerated
+        self.steps = None if given else LearnedSteps(s.iterations, s.momentum)
+
+    def _fixed_by(self, primed: Primed) -> tuple[str, ...]:
+        return (*super()._fixed_by(primed), *(name for name in PREDICTOR if name in primed.settings))
+
+    def _fitted(self, primed: Primed, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        threshold = primed.settings.get("threshold", self._settings.threshold)
+        if threshold != self._settings.threshold:
+            logger.warning(
+                "the primed front-end %r was primed for threshold %r (here %r): its predictor aims at other states",
+                primed.source,
+                threshold,
+                self._settings.threshold,
+            )
+        lam = torch.tensor(float(primed.settings["lam"]), dtype=torch.float64)
+        state.setdefault("predictor._extra_state", lam)
+        learned = {name: state.pop(name) for name in list(state) if name.startswith("steps.")}
+        return state if self.steps is None else state | _fitted_steps(self.steps, learned)
 
     def schedule(self, operator: ConvOperator, iterations: int) -> Schedule:
         """Return the learned steps, followed by the plain ones where there are more cycles."""
-        if self.steps is None:
+        if self.steps is None or self.accelerated:
             return super().schedule(operator, iterations)
         bound = operator.bound(preconditioned=self.steps.preconditioned)
         learned = self.steps(bound)
@@ -163,7 +168,9 @@ class WarpLCA(LCA):
 
     def thresholds(self, iterations: int, lam: Tensor | float) -> list[Tensor | float] | None:
         """Return the threshold value of each of ``iterations`` cycles; None where it is ``lam`` throughout."""
-        return None if self.steps is None else self.steps.thresholds(iterations, lam)
+        if self.steps is None or self.accelerated:
+            return super().thresholds(iterations, lam)
+        return self.steps.thresholds(iterations, lam)
 
     def initial_state(self, images: Tensor, lam: Tensor | float | None = None) -> Tensor | None:
         """Predict the states of standardised images; see :meth:`LCA.initial_state`."""
@@ -177,7 +184,13 @@ class WarpLCA(LCA):
         scale = lam / self.predictor.lam
         return scale * self.predictor(images / scale)
 
-    def distillation_loss(self, encoding: Encoding, *, settle: int = 10, images: int = 8) -> Tensor:
+    def auxiliary_losses(self, encoding: Encoding) -> dict[str, Tensor]:
+        """Return the self-distillation of a predictor that learns; see :meth:`distillation_loss`."""
+        if not next(self.predictor.parameters()).requires_grad:
+            return {}
+        return {"distillation": self.distillation_loss(cast(SparseEncoding, encoding))}
+
+    def distillation_loss(self, encoding: SparseEncoding, *, settle: int = 10, images: int = 8) -> Tensor:
         """Return the predictor's error against states that this layer settles to (self-distillation).
 
         The targets start at the encoding's final state and go on for ``settle`` momentum cycles without
@@ -197,3 +210,19 @@ class WarpLCA(LCA):
             target = solve(operator, standardised, self.threshold, lam, schedule, state=state)
         predicted = self.predict(standardised, lam)
         return (predicted - target).square().mean() / target.var().clamp_min(1e-12)
+
+
+def _fitted_steps(own: LearnedSteps, learned: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return as many learned steps as the layer has cycles; cycles beyond them take the primed tail."""
+    if not learned:
+        return {}
+    count = len(learned["steps.step_raw"])
+    primed = LearnedSteps(max(count, len(own.step_raw)), own.tail_momentum)
+    primed.cycles = count
+    primed.set_extra_state(learned.get("steps._extra_state", primed.get_extra_state()))
+    primed.fill(count, primed.tail_step, primed.tail_momentum)
+    fitted = primed.state_dict(prefix="steps.")
+    for name in ("steps.step_raw", "steps.momentum_raw"):
+        fitted[name][:count] = learned[name]
+        fitted[name] = fitted[name][: len(own.step_raw)]
+    return fitted

@@ -13,7 +13,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, cast
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from ... import __version__
 from ...configs import InputError
 from ...configs.atomic import file_written_whole
-from ...frontend import LCA, Threshold
+from ...configs.load import to_plain
+from ...frontend import Frontend
 from ..classifier import Classifier
 
 FLIP_TOLERANCE = (
@@ -34,37 +35,16 @@ FLIP_TOLERANCE = (
 )
 
 
-@dataclass(frozen=True)
-class _Recording(Threshold):
-    """A threshold that keeps every state it is applied to, relative to its value: |u| - lambda."""
-
-    margins: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, state: Tensor, lam: Tensor | float) -> Tensor:
-        size = state if self.rectified else state.abs()
-        self.margins.append(size - lam)
-        return super().__call__(state, lam)
-
-
 class ThresholdTrace(nn.Module):
-    """Maps images to how far every unit is above the threshold in every cycle, (N, cycles, M, h, w)."""
+    """Maps images to the margins of a front-end's hard decisions, (N, decisions, units); see ``Frontend.margins``."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, frontend: Frontend) -> None:
         super().__init__()
-        self.model = model
+        self.frontend = frontend
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Run the sparse-coding layer and return its states, less the threshold."""
-        layer = self.model.frontend
-        assert isinstance(layer, LCA)
-        plain = layer.threshold
-        recording = _Recording(plain.alpha, plain.gamma, plain.rectified)
-        layer.threshold = recording
-        try:
-            layer.encode(images)
-        finally:
-            layer.threshold = plain
-        return torch.stack(recording.margins, dim=1)
+    def forward(self, images: Tensor) -> Tensor | None:
+        """Return the margins."""
+        return self.frontend.margins(images)
 
 
 def are_flips(expected: NDArray[np.floating], found: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -151,24 +131,25 @@ class ExportCheck:
 
 
 class Deployed(nn.Module):
-    """What is written: logits, and with a sparse code its share of active units as a second output.
+    """What is written: logits, and what the front-end knows of each image, such as the share of active units.
 
     Args:
         model: The classifier, or any module from pixels to logits.
-        sparsity: Whether to give the second output.
+        sparsity: Whether to give the others.
     """
 
     def __init__(self, model: nn.Module, *, sparsity: bool = True) -> None:
         super().__init__()
         self.model = model
-        coded = isinstance(model, Classifier) and isinstance(model.frontend, LCA)
-        self.output_names = ("logits", "active_fraction") if sparsity and coded else ("logits",)
+        known = model.frontend.figure_names if sparsity and isinstance(model, Classifier) else ()
+        self.output_names = ("logits", *known)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Map pixels in [0, 1] to the outputs named in ``output_names``."""
         if len(self.output_names) == 1:
             return self.model(images)
-        return cast(tuple[Tensor, ...], cast(Classifier, self.model).logits_and_sparsity(images))
+        logits, encoding = cast(Classifier, self.model).inspect(images)
+        return (logits, *encoding.figures().values())
 
 
 def export_checked(
@@ -250,7 +231,7 @@ def metadata(model: nn.Module, images: Tensor) -> dict[str, Any]:
         "torch": torch.__version__,
         "input_size": list(images.shape[1:]),
         "class_names": list(about.get("class_names", ())),
-        "model": asdict(model.config) if isinstance(model, Classifier) else {},
+        "model": to_plain(model.config) if isinstance(model, Classifier) else {},
         "training": dict(about.get("training", {})),
         "results": dict(about.get("results", {})),
         "evidence": dict(about.get("evidence", {})),
@@ -287,13 +268,16 @@ def interleaved_latency(run: Run, model: nn.Module, image: Tensor, runs: int = 3
 
 
 def _count_flips(backend: Backend, model: nn.Module, images: Tensor, folder: Path) -> int:
-    if not len(images) or not isinstance(model, Classifier) or not isinstance(model.frontend, LCA):
+    if not len(images) or not isinstance(model, Classifier):
         return 0
-    trace = ThresholdTrace(model).eval()
+    trace = ThresholdTrace(model.frontend).eval()
+    with torch.no_grad():
+        expected = trace(images)
+    if expected is None:
+        return 0
     backend.write(trace, images, folder / "trace.pt2", {})
     found = backend.open(folder / "trace.pt2")(images)[0]
-    with torch.no_grad():
-        return int(are_flips(trace(images).numpy(), found).sum())
+    return int(are_flips(expected.numpy(), found).sum())
 
 
 def _double_difference(backend: Backend, model: nn.Module, images: Tensor, folder: Path) -> float | None:

@@ -1,0 +1,241 @@
+"""The contract of front-ends: what stands between pixels and what comes next.
+
+A front-end is made from one frozen dataclass of settings and registered by name::
+
+    @register_frontend("gabor")
+    class Gabor(Frontend):
+        Settings = GaborSettings
+        ...
+
+Classifiers, training, checkpoints, evaluation, attacks, reports and exports know front-ends by this contract alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeVar
+
+from torch import Tensor, nn
+
+from ..configs.errors import InputError
+from ..configs.load import from_dict
+from ..configs.registry import FRONTENDS
+
+HandsOn = Literal["features", "images"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What one forward pass of a front-end computes; subclasses hold what else is known.
+
+    Attributes:
+        output: What the front-end hands on: features (N, out_channels, h, w), or images (N, C, H, W) in pixel range.
+    """
+
+    output: Tensor
+
+    def figures(self) -> dict[str, Tensor]:
+        """Return what is known of each image, (N,) each, under the names of ``Frontend.figure_names``."""
+        return {}
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Return what people would look at: images (N, C, H, W) in pixel range, or maps (N, h, w)."""
+        return {}
+
+
+@dataclass(frozen=True)
+class FrontendTraining:
+    """What happens to a front-end as training goes on; the keys of ``train.frontend``.
+
+    Attributes:
+        frozen_epochs: First epochs in which its weights stay as they are; None for all of them.
+        rate: Factor on the learning rate of its weights.
+    """
+
+    frozen_epochs: int | None = 0
+    rate: float = 1.0
+
+    def check(self, epochs: int) -> None:
+        """Refuse settings that do not fit a run of so many epochs.
+
+        Raises:
+            InputError: What came, what was expected.
+        """
+        if self.frozen_epochs is not None and not 0 <= self.frozen_epochs <= epochs:
+            raise InputError(
+                f"train.frontend.frozen_epochs is {self.frozen_epochs}; give 0 to epochs ({epochs}), or null for all "
+                "of them."
+            )
+        if not self.rate >= 0.0:
+            raise InputError(f"train.frontend.rate is {self.rate}; give 0 or more.")
+
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Return the weight of each of the front-end's auxiliary losses, by name."""
+        return {}
+
+
+@dataclass(frozen=True)
+class NoTraining:
+    """The ``Training`` of a front-end of which training changes nothing but what it learns by itself."""
+
+    def check(self, epochs: int) -> None:
+        """Accept any run."""
+
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Return nothing."""
+        return {}
+
+
+class Setting:
+    """An attribute of a front-end that reads and changes its settings, which check themselves anew."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, frontend: Frontend | None, owner: type | None = None) -> Any:
+        return self if frontend is None else getattr(frontend._settings, self.name)
+
+    def __set__(self, frontend: Frontend, value: Any) -> None:
+        frontend._settings = replace(frontend._settings, **{self.name: value})
+
+
+class Frontend(nn.Module, ABC):
+    """Maps pixels in [0, 1], (N, C, H, W), to features or to images.
+
+    Subclasses name their settings and write ``encode``. What they hand on follows from the settings
+    ``in_channels``, ``features`` and ``stride`` where there are such; else override the properties.
+
+    Args:
+        settings: All that YAML sets and a checkpoint keeps; or give its fields as keywords.
+        load_weights: Whether weights that the settings name are loaded; a checkpoint brings its own.
+
+    Attributes:
+        Settings: The frozen dataclass of settings.
+        Training: What ``train.frontend`` may set of it: its fields, their defaults and ``check``.
+        figure_names: Names of the figures of each image that its encodings hold.
+        always_learns: Whether every parameter gets a gradient in every step while it learns.
+        learns_statistics: Whether statistics over images (other than batch norm's) move in training mode; attacks
+            inside training and SWA keep them still.
+    """
+
+    Settings: ClassVar[type]
+    Training: ClassVar[type] = FrontendTraining
+    always_learns: ClassVar[bool] = True
+
+    def __init__(self, settings: Any = None, *, load_weights: bool = True, **options: Any) -> None:
+        super().__init__()
+        if settings is None:
+            settings = from_dict(self.Settings, options, where=type(self).__name__)
+        elif options:
+            raise InputError(
+                f"{type(self).__name__} got settings and {next(iter(options))}={next(iter(options.values()))!r} beside "
+                "them; give one or the other."
+            )
+        elif not isinstance(settings, self.Settings):
+            raise InputError(
+                f"{type(self).__name__} got {settings!r}; expected its settings, {self.Settings.__name__}(...), or "
+                "keywords."
+            )
+        self._settings = settings
+        self.learns_statistics = True
+
+    @property
+    def settings(self) -> Any:
+        """The settings as they are now."""
+        return self._settings
+
+    @property
+    def sections(self) -> tuple[Any, ...]:
+        """The settings of each front-end in order: those of this one, or of all in a chain."""
+        return (self.settings,)
+
+    @property
+    def hands_on(self) -> HandsOn:
+        """What it hands on: "features", or "images" in pixel range."""
+        return "images"
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images that it takes."""
+        return getattr(self._settings, "in_channels", 3)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of what it hands on."""
+        return self._settings.features if self.hands_on == "features" else self.in_channels
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image for each position of what it hands on, along a side; features have ceil(H / stride)."""
+        return self._settings.stride if self.hands_on == "features" else 1
+
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        """Names of the figures of each image that its encodings hold."""
+        return ()
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Encoding:
+        """Run the front-end and keep what is known on the way.
+
+        Args:
+            images: (N, C, H, W), pixels in [0, 1].
+        """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return what is handed on, for images (N, C, H, W) in [0, 1]."""
+        return self.encode(images).output
+
+    def auxiliary_losses(self, encoding: Encoding) -> dict[str, Tensor]:
+        """Return losses of its own by name, scalars; ``Training.auxiliary_weights`` weighs them."""
+        return {}
+
+    def at(self, epoch: float | None, epochs: int, training: Any) -> None:
+        """Set what depends on how far training is, before each step; it never waits for the device.
+
+        Args:
+            epoch: Epochs done, a fraction within an epoch; None where the model is measured and handed over.
+            epochs: Length of the run.
+            training: The ``Training`` of its class.
+        """
+        frozen = getattr(training, "frozen_epochs", 0)
+        if epoch is not None:
+            self.requires_grad_(frozen is not None and epoch >= frozen)
+
+    def refresh(self) -> None:
+        """Bring up to date what follows from the weights, after these were changed from outside."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of its parameters that are not decayed; those of one dimension never are."""
+        return set()
+
+    def atoms(self) -> Tensor | None:
+        """Return its patterns (M, C, k, k) for people to look at; None without any."""
+        return None
+
+    def margins(self, images: Tensor) -> Tensor | None:
+        """Return by how much each hard decision is taken, (N, decisions in order, units); None without hard decisions.
+
+        The sign is the decision. Where two backends differ by more than rounding, the first difference of signs tells
+        whether a decision that was nearly even is why.
+        """
+        return None
+
+
+F = TypeVar("F", bound=type[Frontend])
+
+
+def register_frontend(name: str) -> Callable[[F], F]:
+    """Register a class under a name, by which configurations and checkpoints know it.
+
+    Raises:
+        InputError: If another class has this name.
+    """
+
+    def register(cls: F) -> F:
+        FRONTENDS.add(name, cls)
+        return cls
+
+    return register

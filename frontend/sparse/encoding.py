@@ -1,0 +1,67 @@
+"""What one forward pass of a sparse-coding layer computes, and the decisions that it takes on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..base import Encoding
+from ..image_statistics import Standardised
+from .metrics import active_fraction
+from .operator import ConvOperator
+from .threshold import Threshold
+
+
+@dataclass(frozen=True)
+class SparseEncoding(Encoding):
+    """All that one forward pass of a sparse-coding layer computes.
+
+    Attributes:
+        output: What the layer hands on: the code, or the reconstruction in pixel range.
+        code: (N, M, ceil(H/s), ceil(W/s)).
+        state: The final state, same shape.
+        initial_state: The state before the first iteration; None for a cold start.
+        standardised: The images as the solver saw them.
+        operator: The dictionary used.
+        lam: The threshold value used; one per image, (N, 1, 1, 1), where it is adaptive.
+    """
+
+    code: Tensor
+    state: Tensor
+    initial_state: Tensor | None
+    standardised: Standardised
+    operator: ConvOperator
+    lam: Tensor | float
+
+    @property
+    def reconstruction(self) -> Tensor:
+        """What the code restores, (N, C, H, W) in pixel range."""
+        height, width = self.standardised.images.shape[2:]
+        return self.standardised.restore(self.operator.synthesise(self.code, (height, width)))
+
+    def figures(self) -> dict[str, Tensor]:
+        """Return the share of active units of each code."""
+        return {"active_fraction": active_fraction(self.code, self.lam)}
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Return what the codes restore and where they are active."""
+        return {"reconstruction": self.reconstruction, "activity": self.code.abs().sum(1)}
+
+
+@dataclass(frozen=True)
+class Recording(Threshold):
+    """A threshold that keeps every state it is applied to, relative to its value: |u| - lambda."""
+
+    margins: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, threshold: Threshold) -> Recording:
+        """Return one that gives what another gives."""
+        return cls(threshold.alpha, threshold.gamma, threshold.rectified)
+
+    def __call__(self, state: Tensor, lam: Tensor | float) -> Tensor:
+        """Keep the margin, and give what the threshold gives."""
+        size = state if self.rectified else state.abs()
+        self.margins.append(size - lam)
+        return super().__call__(state, lam)
