@@ -13,7 +13,7 @@ from ..configs.plan import PLANS
 def quickstart(args: Namespace) -> int:
     """Run the quick start's comparison."""
     from ..pipeline.comparison import run_comparison
-    from ..pipeline.pictures import cycles_fact
+    from ..pipeline.examples import cycles_fact
 
     preset = args.config or ("quickstart-fast" if args.fast else "quickstart")
     config = load_config(ComparisonConfig, preset, "comparison", args.overrides)

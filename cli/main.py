@@ -52,7 +52,7 @@ def _dispatch(arguments: list[str]) -> int:
         build_parser().print_help()
         return 0
     namespace = parse(arguments)  # help and mistakes end here, before torch is loaded
-    from ..configs.registry import import_file
+    from ..configs.extensions import import_file
     from ..train.processes import Interrupted
     from . import commands
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from .errors import InputError, unknown_name
-from .registry import FRONTENDS, Registry
+from .extensions import FRONTENDS, Registry
 
 T = TypeVar("T")
 PRESETS = Path(__file__).parent

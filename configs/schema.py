@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from .errors import InputError, unknown_name
+from .extensions import FRONTENDS
 from .load import from_dict, merge, read_sections, to_plain
 from .plan import EvaluationPlan
 from .recipe import TrainConfig
-from .registry import FRONTENDS
 
 _IN_FRONTEND = (
     *(

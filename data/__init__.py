@@ -15,7 +15,7 @@ from .corruptions.table import (
 from .corruptions.write import write_corruptions
 from .dataset import ImageDataset
 from .download import download_cifar_c
-from .load import load_dataset, save_npz
+from .sources import load_dataset, save_npz
 
 __all__ = [
     "CORRUPTIONS",

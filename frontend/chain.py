@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..configs.errors import InputError
+from ..configs.extensions import FRONTENDS
 from ..configs.load import read_sections
-from ..configs.registry import FRONTENDS
-from .base import Encoding, Frontend, HandsOn, NoTraining, register_frontend
+from .contract import Encoding, Frontend, HandsOn, NoTraining, register_frontend
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from ..configs import EvaluationPlan, InputError, RunConfig
-from ..configs.registry import import_file, imported_files
+from ..configs.extensions import import_file, imported_files
 from ..data import ImageDataset
 from ..eval import ResultsStore, evaluate
 from ..models import load_checkpoint

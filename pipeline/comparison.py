@@ -16,7 +16,7 @@ from ..eval import Comparison, ResultsStore, compare, evaluate
 from ..models import Classifier, save_checkpoint
 from ..train import train
 from .arms import Measurement, Run, default_workers, measure_at_once, train_at_once
-from .pictures import collect_atoms, collect_examples, environment_facts
+from .examples import collect_atoms, collect_examples, environment_facts
 
 Say = Callable[[str], None]
 

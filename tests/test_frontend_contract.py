@@ -13,8 +13,8 @@ from stripes import stripes
 from warplca.attacks import run_attack
 from warplca.attacks.adaptive.modules import suspicious_modules
 from warplca.configs import InputError, RunConfig, from_dict
+from warplca.configs.extensions import FRONTENDS, import_file
 from warplca.configs.load import to_plain
-from warplca.configs.registry import FRONTENDS, import_file
 from warplca.data import load_dataset
 from warplca.eval import evaluate
 from warplca.eval.measure.inference import module_fingerprint

@@ -17,7 +17,7 @@ from warplca.eval import ResultsStore
 from warplca.frontend import Equaliser, build_frontend
 from warplca.models import create_classifier, load_checkpoint
 from warplca.pipeline.comparison import run_comparison
-from warplca.pipeline.pictures import collect_examples
+from warplca.pipeline.examples import collect_examples
 
 CONFIG = {
     "baseline": "conv",

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 from torch import Tensor, nn
 
 from ..configs.errors import InputError
+from ..configs.extensions import FRONTENDS
 from ..configs.load import from_dict
-from ..configs.registry import FRONTENDS
 
 HandsOn = Literal["features", "images"]
 
