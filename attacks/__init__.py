@@ -1,8 +1,8 @@
 """Threat models and attacks on any callable that maps pixels in [0, 1] to logits."""
 
 from .adaptive.layers import GRADIENT_MODES, IterativeLayer, find_iterative_layers, iterative_settings
-from .base import Attack, AttackResult
 from .gradient_free import Transfer
+from .interface import Attack, AttackResult
 from .registry import ATTACKS, as_attack, run_attack
 from .suite.catalogue import IMAGE_COUNTS, SUITES, suite_attacks, suite_in
 from .suite.masking import MaskingCheck, Verdict, masking_verdict

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from ..configs.errors import InputError, unknown_name
 from .access import CountingModel
-from .base import RANDOM_NOTE, Attack, forward
 from .checks import NotApplicable
+from .interface import RANDOM_NOTE, Attack, forward
 from .threat import ThreatModel
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..configs.errors import InputError
 from .access import CountingModel, as_foolbox
-from .base import BatchwiseAttack
+from .interface import BatchwiseAttack
 from .threat import ThreatModel, project
 
 if TYPE_CHECKING:

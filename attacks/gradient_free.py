@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..configs.errors import InputError
 from .access import CountingModel, as_foolbox
-from .base import BatchwiseAttack
+from .interface import BatchwiseAttack
 from .threat import ThreatModel, scale_into_ball
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..configs.errors import InputError
 from .access import CountingModel, as_foolbox
-from .base import BatchwiseAttack
 from .checks import NotApplicable
+from .interface import BatchwiseAttack
 from .threat import ThreatModel, scale_into_ball
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from ..configs.errors import unknown_name
 from .access import Model
 from .adaptive.ensemble import ADAPTIVE, Ensemble
 from .autoattack import AutoAttack
-from .base import Attack, AttackResult
 from .gradient_descent import FGSM, PGD
 from .gradient_free import AdditiveNoise
+from .interface import Attack, AttackResult
 from .minimisation import Boundary, BrendelBethge, CarliniWagner, DeepFool, HopSkipJump
 from .threat import ThreatModel, as_threat
 

@@ -1,7 +1,7 @@
 """Front-ends: the contract and its registry, sparse coding (LCA, WARP-LCA), convolution, equaliser, chains; priming."""
 
+from .base import Encoding, Frontend, FrontendTraining, NoTraining, register_frontend
 from .chain import Chain, NoFrontend, build_frontend
-from .contract import Encoding, Frontend, FrontendTraining, NoTraining, register_frontend
 from .conv import ConvFrontend, ConvSettings
 from .equaliser import Equaliser, EqualiserSettings
 from .image_statistics import Standardised, noise_level, raised_lam, standardise

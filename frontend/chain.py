@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..configs.errors import InputError
 from ..configs.extensions import FRONTENDS
 from ..configs.load import read_sections
-from .contract import Encoding, Frontend, HandsOn, NoTraining, register_frontend
+from .base import Encoding, Frontend, HandsOn, NoTraining, register_frontend
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contract import Encoding, Frontend, HandsOn, register_frontend
+from .base import Encoding, Frontend, HandsOn, register_frontend
 from .image_statistics import standardise
 from .sparse.functional import left_padding
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..configs.errors import InputError
-from .contract import Encoding, Frontend, NoTraining, register_frontend
+from .base import Encoding, Frontend, NoTraining, register_frontend
 from .image_statistics import standardise
 
 CENTRES = tuple(2.0**exponent for exponent in (-3.5, -3.0, -2.5, -2.0, -1.5, -1.0))  # cycles per pixel

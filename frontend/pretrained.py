@@ -19,7 +19,7 @@ from ..configs.atomic import file_written_whole, folder_written_whole
 from ..configs.errors import InputError, unknown_name
 from ..configs.extensions import FRONTENDS
 from ..configs.load import from_dict, to_plain
-from .contract import Frontend
+from .base import Frontend
 
 SHIPPED = Path(__file__).parent / "pretrained"
 RULE_FILE = "noise_rule.json"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..configs import InputError
 from ..configs.errors import unknown_name
 from ..frontend import ConvFrontend, ConvSettings
-from ..frontend.contract import HandsOn
+from ..frontend.base import HandsOn
 from .wide_resnet import WideResNet
 
 default_cfgs = generate_default_cfgs(

@@ -24,7 +24,7 @@ from warplca.attacks import (
 from warplca.attacks.adaptive.ensemble import ViewAttack
 from warplca.attacks.adaptive.views import EstimatedView
 from warplca.attacks.autoattack import AutoAttack
-from warplca.attacks.base import BatchwiseAttack
+from warplca.attacks.interface import BatchwiseAttack
 from warplca.configs.errors import InputError
 from warplca.frontend import WarpLCA
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ...configs.errors import InputError
 from ..access import CountingModel
-from ..base import BatchwiseAttack
 from ..checks import NotApplicable
 from ..gradient_descent import Objective, ascend
+from ..interface import BatchwiseAttack
 from ..threat import ThreatModel
 from .layers import LayerView, find_iterative_layers
 

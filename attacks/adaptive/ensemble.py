@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..access import CountingModel
 from ..autoattack import AutoAttack
-from ..base import Attack, misclassified
 from ..checks import NotApplicable, differentiable
+from ..interface import Attack, misclassified
 from ..threat import ThreatModel, enforce
 from .code_attack import CodeAttack
 from .layers import LayerView

@@ -8,8 +8,8 @@ from torch import nn
 
 from ...configs.errors import unknown_name
 from ..adaptive.ensemble import ADAPTIVE
-from ..base import Attack
 from ..gradient_free import Transfer
+from ..interface import Attack
 from ..registry import as_attack
 
 PLAIN = (

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from ...configs.errors import InputError
 from ..access import Model, frozen_parameters
 from ..autoattack import AutoAttack
-from ..base import Attack, AttackResult, forward, prepare
 from ..checks import NotApplicable, chance_note, looks_random
+from ..interface import Attack, AttackResult, forward, prepare
 from ..threat import ThreatModel, as_threat
 from .catalogue import PLAIN_KIND, kind_of, suite_attacks
 from .masking import MaskingCheck, Prober, masking_verdict, nothing_beats_plain_gradients

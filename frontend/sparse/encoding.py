@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..contract import Encoding
+from ..base import Encoding
 from ..image_statistics import Standardised
 from .metrics import active_fraction
 from .operator import ConvOperator

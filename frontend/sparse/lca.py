@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...configs.errors import InputError
 from ...configs.load import to_plain
-from ..contract import Frontend, HandsOn, Setting, register_frontend
+from ..base import Frontend, HandsOn, Setting, register_frontend
 from ..image_statistics import Standardised, check_finite, noise_level, raised_lam, standardise
 from ..pretrained import Primable, Primed, open_primed
 from .dictionary import ConvDictionary

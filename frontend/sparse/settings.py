@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from ...configs.errors import InputError, unknown_name
-from ..contract import FrontendTraining
+from ..base import FrontendTraining
 from .threshold import THRESHOLDS, Threshold, get_threshold
 
 Output = Literal["code", "reconstruction"]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..contract import Encoding, register_frontend
+from ..base import Encoding, register_frontend
 from ..pretrained import Primed
 from .encoding import SparseEncoding
 from .functional import left_padding
