@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from warplca.attacks import ATTACKS, ThreatModel, as_attack, run_attack
 from warplca.attacks.adaptive.ensemble import ADAPTIVE
-from warplca.attacks.interface import BatchwiseAttack
 from warplca.attacks.gradient_descent import FGSM, PGD
+from warplca.attacks.interface import BatchwiseAttack
 from warplca.attacks.threat import BallError
 from warplca.configs.errors import InputError
 
