@@ -89,7 +89,11 @@ def import_file(path: str | Path) -> None:
         InputError: If there is no such file, or it raises an error; the message says which.
     """
     path = Path(path).resolve()
-    if not path.is_file() or path.suffix != ".py":
+    if not path.is_file():
+        raise InputError(
+            f"--import {path}: there is no such file; name the Python file that registers your classes."
+        )
+    if path.suffix != ".py":
         raise InputError(f"--import {path}: expected a Python file, FILE.py.")
     if path in imported_files:
         return

@@ -15,7 +15,7 @@ Unknown keys are shown as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -98,7 +98,17 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    return table(("what", "value"), facts.items()) if facts else "Nothing recorded."
+    rows = list(_flat(facts))
+    return table(("what", "value"), rows) if rows else "Nothing recorded."
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Entries of nested sections under the dotted keys of the command line; unset ones are left out."""
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", value
 
 
 def _measured(ours: Mapping[str, Any]) -> str:

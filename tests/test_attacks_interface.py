@@ -105,6 +105,32 @@ def test_equal_seeds_repeat_and_leave_the_generators_alone(name: str) -> None:
     np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
 
 
+class StrictModel(nn.Module):
+    """Refuses pixels outside [0, 1], as this package's classifiers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = small_network()
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.min() >= 0
+        assert images.max() <= 1
+        return self.network(images)
+
+
+@pytest.mark.parametrize(
+    "name", ["pgd", "noise", "boundary", "square", "deepfool", "smoothed", "estimated", "adaptive"]
+)
+def test_no_attack_shows_the_model_pixels_outside_the_range(name: str) -> None:
+    model, attack = StrictModel().eval(), quick(name)
+    norm = "linf" if "linf" in attack.norms else "l2"
+    images = pictures(
+        3
+    ).round()  # black and white pixels: every step in one of two directions leaves the range
+    result = attack(model, images, model(images).argmax(dim=1), ThreatModel(norm, 0.05))
+    assert result.adversarial.min() >= 0
+
+
 def test_counts_are_exact() -> None:
     model = small_network()
     images, labels = images_and_labels(model, count=8, wrong=2)

@@ -141,7 +141,7 @@ def test_the_verdict_stands_beside_adversarial_figures(verdict, expected):
             "timm": "1",
             "model": {"backbone": "resnet18", "frontend": {"name": "none"}},
             "class_names": [],
-            "training": {},
+            "training": {"loss": {"name": "trades", "beta": 6.0, "steps": None}},
             "results": {},
             "evidence": {"cells": [cell], "verdict": verdict, "anything else": "kept"},
         },
@@ -152,6 +152,8 @@ def test_the_verdict_stands_beside_adversarial_figures(verdict, expected):
         assert expected in text
         assert "| pgd, linf 8/255 | 10.0 % |  | 10 |" in text
         assert "| anything else | kept |" in text
+        assert "| loss.name | trades |\n| loss.beta | 6.0 |\n" in text
+        assert "steps" not in text
 
 
 def test_evidence_is_of_this_very_network(measured, tmp_path):

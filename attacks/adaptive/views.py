@@ -98,10 +98,15 @@ class SmoothedView(View):
             logits = model(images)
             if not torch.is_grad_enabled():
                 return logits
-            copies = [model(images + self.sigma * torch.randn_like(images)) for _ in range(self.samples)]
+            copies = [model(self._noisy(images)) for _ in range(self.samples)]
             return replace_backward(logits, torch.stack(copies).mean(dim=0))
 
         return call
+
+    def _noisy(self, images: Tensor) -> Tensor:
+        """Noisy pixels in [0, 1]; clipping takes no pixel's gradient away."""
+        noisy = images + self.sigma * torch.randn_like(images)
+        return replace_backward(noisy.clamp(0.0, 1.0), images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +146,8 @@ class _Differences(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        images, total = ctx.images, torch.zeros_like(ctx.images)
+        # Around the nearest image with room on both sides, so that no pixel leaves [0, 1].
+        images, total = ctx.images.clamp(ctx.sigma, 1.0 - ctx.sigma), torch.zeros_like(ctx.images)
         with torch.no_grad():
             for _ in range(ctx.samples):
                 direction = torch.randn_like(images).sign()
@@ -153,8 +159,10 @@ class _Differences(torch.autograd.Function):
 
 
 def _check_positive(sigma: float, samples: int) -> None:
-    if sigma <= 0 or samples < 1:
-        raise InputError(f"sigma={sigma}, samples={samples}; expected sigma above 0 and at least 1 sample.")
+    if not 0 < sigma <= 0.5 or samples < 1:
+        raise InputError(
+            f"sigma={sigma}, samples={samples}; expected 0 < sigma <= 0.5 and at least 1 sample."
+        )
 
 
 CUTTING: frozenset[Any] = frozenset(
