@@ -285,6 +285,7 @@ print(json.dumps({"kept": kept, "killed": table(path), "whole": table(f"{folder}
 """
 
 
+@pytest.mark.slow
 def test_kills_lose_no_finished_batch_and_change_no_figure(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)

@@ -66,8 +66,11 @@ def images():
 
 @pytest.mark.parametrize(
     "steps",
-    [lambda model: model, primed, lambda model: equalised()],
-    ids=["classical", "primed", "equalised"],
+    [
+        pytest.param(lambda model: model, id="classical", marks=pytest.mark.slow),
+        pytest.param(primed, id="primed"),
+        pytest.param(lambda model: equalised(), id="equalised", marks=pytest.mark.slow),
+    ],
 )
 def test_onnx_agrees_at_any_batch_and_says_what_it_is(tmp_path, images, steps):
     import onnxruntime
@@ -103,7 +106,15 @@ def test_the_onnx_graph_itself_is_exact_in_float64(tmp_path, images):
     np.testing.assert_allclose(active, expected[1].detach().numpy(), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("arm", [None, "conv", "lca", "warp-lca", "warp-lca, primed", "warp-lca, equalised"])
+@pytest.mark.parametrize(
+    "arm",
+    [
+        None,
+        "conv",
+        *(pytest.param(arm, marks=pytest.mark.slow) for arm in ("lca", "warp-lca", "warp-lca, equalised")),
+        "warp-lca, primed",
+    ],
+)
 def test_a_program_agrees_in_float32_and_in_float64(tmp_path, images, arm):
     arm, _, kind = (arm or "").partition(", ")
     model = small(arm, adaptive_lam=0.5) if arm in ("lca", "warp-lca") else small(arm or None)

@@ -148,7 +148,7 @@ def test_pretrained_backbones_work_behind_a_reconstruction(backbone, tmp_path):
     assert timm.data.resolve_data_config(model=model)["input_size"] == (3, 224, 224)
 
 
-@pytest.mark.parametrize("first", ["warplca", "timm"])
+@pytest.mark.parametrize("first", ["warplca", pytest.param("timm", marks=pytest.mark.slow)])
 def test_importing_warplca_registers_without_importing_timm_itself(first):
     second = "timm" if first == "warplca" else "warplca"
     program = (

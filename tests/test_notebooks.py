@@ -13,7 +13,9 @@ def test_there_are_two():
     assert [path.stem for path in NOTEBOOKS] == ["robust_classifier", "sparse_codes"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(NOTEBOOKS[0], marks=pytest.mark.slow), NOTEBOOKS[1]], ids=lambda path: path.stem
+)
 def test_a_notebook_runs_and_is_stored_without_outputs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells)

@@ -61,6 +61,7 @@ def test_runs_at_once_have_the_weights_of_runs_in_turn(tmp_path):
     train_at_once(at_once, dataset(), workers=2, progress=False)  # nothing is left to do
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_named_and_its_message_kept(tmp_path):
     first, second = runs(tmp_path)
     (tmp_path / "conv").write_text("a file where the folder should be")
@@ -68,14 +69,8 @@ def test_a_failing_run_is_named_and_its_message_kept(tmp_path):
         train_at_once([second, first], dataset(), workers=2, progress=False)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_process_leaves_no_other_behind_and_loses_nothing(tmp_path, number):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -41,7 +41,7 @@ def same_weights(one, other):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_job_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_path, every):
     stops = 0
     finished = False

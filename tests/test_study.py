@@ -119,6 +119,7 @@ def command():
         sys.path.remove(str(BENCHMARKS))
 
 
+@pytest.mark.slow
 def test_the_command_leaves_tables_verdicts_and_costs_and_does_nothing_twice(
     tmp_path, command, monkeypatch, capsys
 ):

@@ -100,7 +100,14 @@ def test_recipes_that_need_held_out_images_say_so():
         from_dict(TrainConfig, {"loss": {"name": "jsd"}}, where="test")
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("standard", "early-stop")])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.endswith("-l2") else ())
+        for name in RECIPES
+        if name not in ("standard", "early-stop")
+    ],
+)
 def test_every_recipe_trains_and_continues_bit_for_bit(recipe, tmp_path):
     section = load_config(
         RunConfig, recipe, "train", ["train.loss.threat=linf 0.02"] if recipe in ("pgd-linf", "fast") else []

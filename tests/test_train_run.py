@@ -206,7 +206,7 @@ def test_accumulated_parts_make_the_same_step(tmp_path):
     assert left["train_accuracy"][0] == right["train_accuracy"][0]
 
 
-@pytest.mark.parametrize("loss", ["standard", "pgd"])
+@pytest.mark.parametrize("loss", ["standard", pytest.param("pgd", marks=pytest.mark.slow)])
 def test_bfloat16_learns(tmp_path, loss):
     run = config("warp-lca", precision="bf16", loss=LOSSES[loss])
     train(run, stripes(), tmp_path, progress=False)
