@@ -18,7 +18,7 @@ DATA_HELP = (
     "with train/<class>/ and test/<class>/, or files:SIZE:DIR, which leaves the images on disk"
 )
 CHECKPOINT_HELP = "folder that `warplca train` wrote, or a shipped classifier's name"
-OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.lam=0.3"
+OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.frontend.lam=0.3"
 
 FORMATS = ("onnx", "onnx-int8", "pt2", "aoti", "safetensors")
 USAGE = 2

@@ -56,12 +56,16 @@ class Registry(Generic[T]):
             InputError: If there is none.
         """
         self._load()
-        if name not in self._classes:
+        if not isinstance(name, str) or name not in self._classes:
             raise InputError(
                 f"{unknown_name(self.kind, name, self._classes, where=where)} One of your own is registered by "
                 "importing its file first (on the command line: --import FILE.py)."
             )
-        return self._classes[str(name)]
+        return self._classes[name]
+
+    def registered(self) -> dict[str, T]:
+        """Return the classes that are registered so far, without looking for more."""
+        return dict(self._classes)
 
     def items(self) -> dict[str, T]:
         """Return all classes by name."""
@@ -74,7 +78,13 @@ class Registry(Generic[T]):
         self._complete = True
         importlib.import_module(f"{PACKAGE}.{self.home}")
         for point in entry_points(group=self.group):
-            found = point.load()
+            try:
+                found = point.load()
+            except Exception as error:
+                raise InputError(
+                    f"the installed {self.kind} {point.name!r} ({point.value}) cannot be imported: "
+                    f"{type(error).__name__}: {error}; mend or uninstall it."
+                ) from error
             if isinstance(found, type):
                 self.add(point.name, found)  # type: ignore[arg-type]
 

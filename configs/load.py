@@ -26,10 +26,14 @@ def merge(*parts: Mapping[str, Any]) -> dict[str, Any]:
     for part in parts:
         for key, value in part.items():
             below = merged.get(key)
-            if isinstance(value, Mapping):
-                below = _named(below)
-                if isinstance(below, Mapping) and value.get("name", below.get("name")) == below.get("name"):
-                    value = merge(below, value)
+            below = _named(below) if isinstance(value, Mapping) else below
+            named = _named(value) if isinstance(below, Mapping) else value
+            if isinstance(named, Mapping) and isinstance(below, Mapping):
+                value = (
+                    merge(below, named)
+                    if named.get("name", below.get("name")) == below.get("name")
+                    else value
+                )
             merged[key] = value
     return merged
 
@@ -250,10 +254,13 @@ def _override(values: Any, entry: str, before: str = "") -> Any:
         if not head.isdigit() or int(head) >= len(values):
             last = f"{before}{len(values) - 1}"
             raise InputError(f"{place}: expected the number of an entry, {before}0 to {last}.")
-        changed: Any = list(values)
+        changed = list(values)
         below, index = values[int(head)], int(head)
     else:
-        changed = dict(_named(values) or {})
+        named = {} if values is None else _named(values)
+        if not isinstance(named, Mapping):
+            raise InputError(f"{place}: {before.rstrip('.')} is {values!r}, which has no keys of its own.")
+        changed: Any = dict(named)
         below, index = changed.get(head), head
     changed[index] = _override(below, f"{rest}={text}", f"{place}.") if rest else value
     return changed

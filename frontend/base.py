@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class FrontendTraining:
 
 @dataclass(frozen=True)
 class NoTraining:
-    """The ``Training`` of a front-end of which training changes nothing but what it learns by itself."""
+    """The ``Training`` of a front-end without weights: there is nothing to set."""
 
     def check(self, epochs: int) -> None:
         """Accept any run."""
@@ -98,7 +98,7 @@ class Setting:
         return self if frontend is None else getattr(frontend._settings, self.name)
 
     def __set__(self, frontend: Frontend, value: Any) -> None:
-        frontend._settings = replace(frontend._settings, **{self.name: value})
+        frontend._settings = frontend.changed(replace(frontend._settings, **{self.name: value}))
 
 
 class Frontend(nn.Module, ABC):
@@ -139,12 +139,21 @@ class Frontend(nn.Module, ABC):
                 "keywords."
             )
         self._settings = settings
+        self._learnable: list[nn.Parameter] | None = None
         self.learns_statistics = True
 
     @property
     def settings(self) -> Any:
         """The settings as they are now."""
         return self._settings
+
+    def changed(self, settings: Any) -> Any:
+        """Return the settings that a built front-end takes on; override to refuse what weights decide.
+
+        Raises:
+            InputError: If they cannot be changed any more.
+        """
+        return settings
 
     @property
     def sections(self) -> tuple[Any, ...]:
@@ -153,7 +162,7 @@ class Frontend(nn.Module, ABC):
 
     @property
     def hands_on(self) -> HandsOn:
-        """What it hands on: "features", or "images" in pixel range."""
+        """What it hands on: "features", or "images", whose pixels may leave [0, 1] a little."""
         return "images"
 
     @property
@@ -181,7 +190,7 @@ class Frontend(nn.Module, ABC):
         """Run the front-end and keep what is known on the way.
 
         Args:
-            images: (N, C, H, W), pixels in [0, 1].
+            images: (N, C, H, W), pixels in [0, 1]; those that another front-end hands on may leave it a little.
         """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -189,7 +198,7 @@ class Frontend(nn.Module, ABC):
         return self.encode(images).output
 
     def auxiliary_losses(self, encoding: Encoding) -> dict[str, Tensor]:
-        """Return losses of its own by name, scalars; ``Training.auxiliary_weights`` weighs them."""
+        """Return losses of its own by name, scalars; ``Training.auxiliary_weights`` must name a weight for each."""
         return {}
 
     def at(self, epoch: float | None, epochs: int, training: Any) -> None:
@@ -201,8 +210,11 @@ class Frontend(nn.Module, ABC):
             training: The ``Training`` of its class.
         """
         frozen = getattr(training, "frozen_epochs", 0)
+        if self._learnable is None:  # what its author holds fixed stays so
+            self._learnable = [weight for weight in self.parameters() if weight.requires_grad]
         if epoch is not None:
-            self.requires_grad_(frozen is not None and epoch >= frozen)
+            for weight in self._learnable:
+                weight.requires_grad_(frozen is not None and epoch >= frozen)
 
     def refresh(self) -> None:
         """Bring up to date what follows from the weights, after these were changed from outside."""
@@ -231,10 +243,27 @@ def register_frontend(name: str) -> Callable[[F], F]:
     """Register a class under a name, by which configurations and checkpoints know it.
 
     Raises:
-        InputError: If another class has this name.
+        InputError: If another class has this name or these settings, or the class breaks the contract.
     """
 
     def register(cls: F) -> F:
+        settings = getattr(cls, "Settings", None)
+        if not issubclass(cls, Frontend) or not is_dataclass(settings):
+            raise InputError(
+                f"front-end {name!r}: {cls.__name__} must derive from Frontend, and its Settings be a frozen dataclass."
+            )
+        if "name" in (field.name for field in fields(settings)):
+            raise InputError(f"front-end {name!r}: a setting cannot be called 'name'; choose another word.")
+        if not issubclass(cls.Training, FrontendTraining | NoTraining):
+            raise InputError(
+                f"front-end {name!r}: {cls.Training.__name__} must derive from FrontendTraining or NoTraining."
+            )
+        for known, other in FRONTENDS.registered().items():
+            if known != name and other.Settings is settings:
+                raise InputError(
+                    f"front-end {name!r} has the Settings of {known!r}; derive a dataclass of its own, which tells "
+                    "them apart in checkpoints."
+                )
         FRONTENDS.add(name, cls)
         return cls
 

@@ -199,7 +199,14 @@ def build_frontend(frontend: Any, *, load_weights: bool = True) -> Frontend:
         InputError: On an unknown name or setting, or front-ends that cannot follow one another.
     """
     if isinstance(frontend, Frontend):
-        return frontend
+        for stage in frontend if isinstance(frontend, Chain) else (frontend,):
+            if type(stage) not in FRONTENDS.items().values():
+                raise InputError(
+                    f"{type(stage).__name__} is not registered; write @register_frontend(name) above its class, so "
+                    "that checkpoints can name it."
+                )
+        single = isinstance(frontend, Chain) and len(frontend.stages) == 1
+        return frontend.stages[0] if single else frontend  # type: ignore[return-value]
     if isinstance(frontend, list | tuple) and any(isinstance(entry, Frontend) for entry in frontend):
         built = [build_frontend(entry, load_weights=load_weights) for entry in frontend]
     else:

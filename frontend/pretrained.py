@@ -149,7 +149,7 @@ class Primable(Frontend):
             if primed.settings[key] != own[key]:
                 raise InputError(
                     f"the primed front-end {primed.source!r} has {key} {primed.settings[key]}, this layer has "
-                    f"{own[key]}; build the layer with the same geometry."
+                    f"{own[key]}; build the layer with the same {key}."
                 )
         wanted = self.state_dict()
         # lam belongs to the layer's settings; a plain LCA has no predictor and no learned steps

@@ -173,7 +173,10 @@ def load_weights(model: TimmAPI, path: Path) -> None:
     differing += [
         name
         for name in own
-        if name in state and own[name].shape != state[name].shape and not name.endswith("_extra_state")
+        if name in state
+        and own[name].shape != state[name].shape
+        and not name.endswith("_extra_state")
+        and not getattr(model.get_submodule(name.rpartition(".")[0]), "any_length", False)
     ]
     if differing:
         raise InputError(

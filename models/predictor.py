@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def _from_onnx(path: Path) -> Predictor:
     told = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
 
     def answer(images: Tensor) -> Answer:
-        return _pair(session.run(None, {session.get_inputs()[0].name: images.numpy()}))
+        return _pair(session.run(None, {session.get_inputs()[0].name: images.numpy()}), told)
 
     _, *size = session.get_inputs()[0].shape
     if len(size) != 3 or not all(isinstance(side, int) for side in size):
@@ -120,11 +120,14 @@ def _from_program(path: Path, native: bool) -> Predictor:
     @torch.no_grad()
     def answer(images: Tensor) -> Answer:
         outputs = call(images)
-        return _pair([o.numpy() for o in (outputs if isinstance(outputs, list | tuple) else (outputs,))])
+        return _pair(
+            [o.numpy() for o in (outputs if isinstance(outputs, list | tuple) else (outputs,))], told
+        )
 
     channels, height, width = told["input_size"]
     return Predictor(answer, (channels, height, width), told.get("class_names", ()))
 
 
-def _pair(outputs: Sequence[Any]) -> Answer:
-    return outputs[0], outputs[1] if len(outputs) > 1 else None
+def _pair(outputs: Sequence[Any], told: Mapping[str, Any]) -> Answer:
+    figures = dict(zip(told.get("figures", ()), outputs[1:], strict=False))  # a file may hold logits alone
+    return outputs[0], figures.get("active_fraction")

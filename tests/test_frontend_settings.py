@@ -3,7 +3,7 @@
 import pytest
 
 from warplca.configs import InputError, ModelConfig, RunConfig, from_dict, load_config
-from warplca.configs.load import to_plain
+from warplca.configs.load import merge, to_plain
 from warplca.frontend import LCA
 from warplca.models import build_classifier, create_classifier
 
@@ -99,3 +99,15 @@ def test_overrides_reach_sections_by_name_and_by_number():
     assert to_plain(replaced.model.frontend)[0] == {
         "name": "conv", "in_channels": 3, "features": 9, "kernel_size": 9, "stride": 2,
     }  # fmt: skip
+
+
+def test_a_name_alone_and_a_section_with_that_name_lay_over_another_alike():
+    below = {"frontend": {"name": "warp-lca", "lam": 0.1}}
+    assert merge(below, {"frontend": "warp-lca"}) == merge(below, {"frontend": {"name": "warp-lca"}}) == below
+    assert merge(below, {"frontend": "lca"}) == {"frontend": "lca"}
+    assert merge({"data": "a"}, {"data": "b"}) == {"data": "b"}
+
+
+def test_a_key_below_a_number_is_refused():
+    with pytest.raises(InputError, match=r"train.epochs.x: train.epochs is 10, which has no keys of its own"):
+        load_config(RunConfig, "none", "train", ["train.epochs=10", "train.epochs.x=3"])

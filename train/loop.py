@@ -114,7 +114,14 @@ class TrainingRun:
             self.model.compile()  # attacks call it, losses inspect it
             self.model.inspect = torch.compile(self.model.inspect)  # type: ignore[method-assign]
         optimiser = make_optimiser(self.model, recipe, self.training)
-        weights = {k: v for part in self.training for k, v in part.auxiliary_weights().items()}
+        weights: dict[str, float] = {}
+        for part in self.training:
+            for name, weight in part.auxiliary_weights().items():
+                if weights.setdefault(name, weight) != weight:
+                    raise InputError(
+                        f"two front-ends weigh the loss {name!r} by {weights[name]} and {weight}; losses of one name "
+                        "are added, so give equal weights."
+                    )
         objective = Objective(self.model, build_loss(recipe, weights))
         objective, self.optimiser = self.accelerator.prepare(objective, optimiser)
         self.stepper = Stepper(objective, self.optimiser, recipe, self.accelerator, self.total_steps)
@@ -201,14 +208,17 @@ class TrainingRun:
         meter.add_seconds(self.source.take_seconds())
 
     def _set_frontend(self, epoch: float | None) -> None:
-        several = len(self.training) > 1
-        self.model.frontend.at(epoch, self.recipe.epochs, self.training if several else self.training[0])
+        models = [self.model]
+        if epoch is None and self.average is not None:
+            models.append(cast(Classifier, self.average.averaged.module))
+        for model in models:
+            several = len(self.training) > 1
+            model.frontend.at(epoch, self.recipe.epochs, self.training if several else self.training[0])
 
     def _end_epoch(self, meter: Meter, curves: list[dict[str, float]], record: RunRecord) -> bool:
         """Validate, write the curves, and tell whether to stop here."""
         row = {"epoch": len(curves) + 1, **means(meter.read())}
         if self.validate.dataset is not None:
-            self._set_frontend(None)  # it is the model's own settings that count
             evaluated = self._evaluated()
             curves.append({**row, **self.validate(evaluated)})
             if keeps_best(self.recipe) and best_epoch(curves, self.recipe) == len(curves) - 1:
@@ -224,7 +234,8 @@ class TrainingRun:
         return bool(reason)
 
     def _evaluated(self) -> Classifier:
-        """Return the model that stands for the run now, in evaluation mode."""
+        """Return the model that stands for the run now, with its own settings, in evaluation mode."""
+        self._set_frontend(None)
         if self.average is None:
             return self.model.eval()
         return self.average.model(self.source.plain_batches())

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..configs.errors import InputError
 from ..models import Classifier
 
 
@@ -58,11 +59,11 @@ class StandardLoss:
 
     Attributes:
         label_smoothing: 0 to below 1 (Szegedy et al., CVPR 2016).
-        auxiliary: Weights of ``Frontend.auxiliary_losses``, by name.
+        auxiliary: A weight for each of ``Frontend.auxiliary_losses``, by name; None leaves these losses out.
     """
 
     label_smoothing: float = 0.0
-    auxiliary: Mapping[str, float] = field(default_factory=dict)
+    auxiliary: Mapping[str, float] | None = None
 
     def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of a batch of augmented images in [0, 1]."""
@@ -75,8 +76,20 @@ class StandardLoss:
         """Return logits (N, classes) in float32, means of the front-end's figures and, where asked for, its losses."""
         logits, encoding = model.inspect(images)
         told = {name: values.detach().mean() for name, values in encoding.figures().items()}
-        if auxiliary and any(weight > 0.0 for weight in self.auxiliary.values()):
-            told |= model.frontend.auxiliary_losses(encoding)
+        weights = self.auxiliary
+        if (
+            auxiliary
+            and weights is not None
+            and (not weights or any(weight > 0.0 for weight in weights.values()))
+        ):
+            losses = model.frontend.auxiliary_losses(encoding)
+            for name in losses:
+                if name not in weights:
+                    raise InputError(
+                        f"the front-end gives the loss {name!r} and no weight for it; let its Training name one in "
+                        "auxiliary_weights."
+                    )
+            told |= losses
         return logits.float(), told
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -85,7 +98,7 @@ class StandardLoss:
 
     def result(self, loss: Tensor, logits: Tensor, told: dict[str, Tensor]) -> LossResult:
         """Add the auxiliary losses, and cut off what is only shown."""
-        for name, weight in self.auxiliary.items():
+        for name, weight in (self.auxiliary or {}).items():
             if name in told:
                 loss = loss + weight * told[name]
         return LossResult(loss, logits.detach(), {name: value.detach() for name, value in told.items()})

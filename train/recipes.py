@@ -23,7 +23,7 @@ def build_loss(recipe: TrainConfig, auxiliary: Mapping[str, float] | None = None
     Raises:
         InputError: If the threat cannot be read, or the recipe has no such norm.
     """
-    common = {"label_smoothing": recipe.label_smoothing, "auxiliary": dict(auxiliary or {})}
+    common = {"label_smoothing": recipe.label_smoothing, "auxiliary": auxiliary}
     return LOSSES[recipe.loss.name](recipe, common)
 
 

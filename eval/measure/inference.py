@@ -131,7 +131,7 @@ def module_fingerprint(model: nn.Module) -> str:
     addresses do not count.
     """
     if isinstance(model, Identified):
-        known = json.dumps(model.identity(), sort_keys=True)
+        known = json.dumps(model.identity(), sort_keys=True, default=repr)
     else:
         known = re.sub(r"0x[0-9a-f]+", "", repr(model))
     digest = hashlib.sha256(known.encode())

@@ -89,7 +89,11 @@ class LCA(Primable, Frontend):
     @property
     def settings(self) -> LCASettings:
         """The settings as they are now; lam is the learned one where it is learned."""
-        return self._settings if self.lam_raw is None else replace(self._settings, lam=float(self.lam))
+        return (
+            self._settings
+            if self.lam_raw is None
+            else replace(self._settings, lam=float(F.softplus(self.lam_raw.detach())))
+        )
 
     @property
     def hands_on(self) -> HandsOn:

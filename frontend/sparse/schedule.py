@@ -130,6 +130,7 @@ class LearnedSteps(nn.Module):
         momentum: Initial mu.
 
     Attributes:
+        any_length: Loading takes any number of steps.
         reach: Largest eta in units of (1 + mu) / L.
         tail_step: eta L of further cycles, where ``reach`` is above 2.
         tail_momentum: Their mu.
@@ -137,6 +138,8 @@ class LearnedSteps(nn.Module):
         cycles: Number of cycles that was primed for.
         preconditioned: Whether steps go through the dictionary's preconditioner; L is then that of those dynamics.
     """
+
+    any_length = True
 
     def __init__(self, iterations: int, momentum: float) -> None:
         super().__init__()
@@ -212,4 +215,9 @@ class LearnedSteps(nn.Module):
             f"{prefix}_extra_state",
             torch.tensor([CLASSICAL, 1.0, self.tail_momentum, 1.0, float(self.cycles)], dtype=torch.float64),
         )
+        # As many steps as were saved: a layer's cycles may have been changed since it was built.
+        for name in ("momentum_raw", "step_raw"):
+            own, saved = getattr(self, name), state_dict.get(prefix + name)
+            if saved is not None and saved.shape != own.shape:
+                setattr(self, name, nn.Parameter(own.new_zeros(saved.shape)))
         super()._load_from_state_dict(state_dict, prefix, *args, **options)

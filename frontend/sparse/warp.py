@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...configs.errors import InputError
 from ..base import Encoding, register_frontend
 from ..pretrained import Primed
 from .encoding import SparseEncoding
@@ -135,7 +136,19 @@ class WarpLCA(LCA):
         self.steps = None if given else LearnedSteps(s.iterations, s.momentum)
 
     def _fixed_by(self, primed: Primed) -> tuple[str, ...]:
-        return (*super()._fixed_by(primed), *(name for name in PREDICTOR if name in primed.settings))
+        learned = () if self.steps is None else ("momentum",)
+        names = (*PREDICTOR, *learned)
+        return (*super()._fixed_by(primed), *(name for name in names if name in primed.settings))
+
+    def changed(self, settings: WarpLCASettings) -> WarpLCASettings:
+        """Refuse what construction decides: whether steps are learned, and with which momentum they begin."""
+        given = settings.step_size is not None or settings.accelerated
+        if given != (self.steps is None) or (not given and settings.momentum != self._settings.momentum):
+            raise InputError(
+                "step_size, accelerated and momentum of WarpLCA decide at construction whether and how steps are "
+                "learned; build it anew with them."
+            )
+        return settings
 
     def _fitted(self, primed: Primed, state: dict[str, Tensor]) -> dict[str, Tensor]:
         threshold = primed.settings.get("threshold", self._settings.threshold)

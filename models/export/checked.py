@@ -231,6 +231,7 @@ def metadata(model: nn.Module, images: Tensor) -> dict[str, Any]:
         "torch": torch.__version__,
         "input_size": list(images.shape[1:]),
         "class_names": list(about.get("class_names", ())),
+        "figures": list(model.frontend.figure_names) if isinstance(model, Classifier) else [],
         "model": to_plain(model.config) if isinstance(model, Classifier) else {},
         "training": dict(about.get("training", {})),
         "results": dict(about.get("results", {})),

@@ -34,7 +34,7 @@ OPSET = 23
 
 KEY = "warplca"
 
-FRONTEND = "frontend"
+FRONTEND = "model.frontend"
 
 CALIBRATION_IMAGES = 100
 
