@@ -1,4 +1,4 @@
-"""The one exception type that stands for a user's mistake."""
+"""The one exception type that stands for a user's mistake, and what is refused in many places."""
 
 from __future__ import annotations
 
@@ -31,3 +31,13 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str = 
     place = f" in {where}" if where else ""
     shown = ", ".join(options) if len(options) <= MOST_LISTED else f"{len(options)} names"
     return InputError(f"unknown {kind} {name!r}{place}{hint} Known: {shown}.")
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuse a number that is too small.
+
+    Raises:
+        InputError: If ``value`` is below ``least``.
+    """
+    if value < least:
+        raise InputError(f"{name} is {value}; give at least {least}.")

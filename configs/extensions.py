@@ -63,6 +63,23 @@ class Registry(Generic[T]):
             )
         return self._classes[name]
 
+    def name_of(self, settings: type) -> str | None:
+        """Return the name of the class that has these ``Settings``; None if none has."""
+        return next((name for name, cls in self.items().items() if cls.Settings is settings), None)
+
+    def of(self, settings: object) -> T:
+        """Return the class that such settings are of.
+
+        Raises:
+            InputError: If it is not registered.
+        """
+        name = self.name_of(type(settings))
+        if name is None:
+            raise InputError(
+                f"{settings!r} are settings of no registered {self.kind}; register its class first."
+            )
+        return self._classes[name]
+
     def registered(self) -> dict[str, T]:
         """Return the classes that are registered so far, without looking for more."""
         return dict(self._classes)
@@ -75,12 +92,13 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._complete:
             return
-        self._complete = True
+        self._complete = True  # while the package's own register, which looks them up
         importlib.import_module(f"{PACKAGE}.{self.home}")
         for point in entry_points(group=self.group):
             try:
                 found = point.load()
             except Exception as error:
+                self._complete = False
                 raise InputError(
                     f"the installed {self.kind} {point.name!r} ({point.value}) cannot be imported: "
                     f"{type(error).__name__}: {error}; mend or uninstall it."

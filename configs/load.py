@@ -175,7 +175,7 @@ def read_sections(registry: Registry, value: Any, *, where: str, prefix: str) ->
 
 def _read_section(registry: Registry, value: Any, where: str, prefix: str) -> Any:
     value = _named("none" if value is None else value)
-    if any(isinstance(value, cls.Settings) for cls in registry.items().values()):
+    if registry.name_of(type(value)) is not None:
         return value
     if not isinstance(value, Mapping) or "name" not in value:
         raise InputError(f"{where}: {prefix} is {value!r}; expected a name, or keys with one of them 'name'.")
@@ -203,7 +203,7 @@ def to_plain(config: Any, *, defaults: bool = True) -> Any:
             if defaults or value not in (_default(field), getattr(config, "FILLED", {}).get(field.name)):
                 single = "registry" in field.metadata and len(value) == 1
                 kept[field.name] = to_plain(value[0] if single else value, defaults=defaults)
-        name = _section_names().get(type(config))
+        name = FRONTENDS.name_of(type(config))
         return kept if name is None else {"name": name, **kept}
     if isinstance(config, Mapping):
         return {key: to_plain(value, defaults=defaults) for key, value in config.items()}
@@ -214,10 +214,6 @@ def to_plain(config: Any, *, defaults: bool = True) -> Any:
 
 def _default(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _section_names() -> dict[type, str]:
-    return {cls.Settings: name for name, cls in FRONTENDS.items().items()}
 
 
 def _typed(hint: Any, value: Any, key: str, where: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
-from .errors import InputError
+from .errors import InputError, at_least
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class LossConfig:
             if value is None and name in used:
                 object.__setattr__(self, name, used[name])
         if self.steps is not None:
-            _at_least("loss.steps", self.steps, 1)
+            at_least("loss.steps", self.steps, 1)
         if self.step_size is not None and not self.step_size > 0.0:
             raise InputError(f"loss.step_size is {self.step_size}; give a number above 0, or null.")
         if self.beta is not None and not self.beta >= 0.0:
@@ -115,8 +115,8 @@ class AugmentConfig:
             _share("augment.noise_share", self.noise_share)
         for name in ("width", "operations"):
             if getattr(self, name) is not None:
-                _at_least(f"augment.{name}", getattr(self, name), 1)
-        _at_least("augment.workers", self.workers, 0)
+                at_least(f"augment.{name}", getattr(self, name), 1)
+        at_least("augment.workers", self.workers, 0)
         largest = 10 if self.policy == "augmix" else 30
         if self.severity is not None and not 1 <= self.severity <= largest:
             raise InputError(f"augment.severity is {self.severity}; give 1 to {largest}.")
@@ -166,9 +166,9 @@ class SelectConfig:
     largest_drop: float | None = None
 
     def __post_init__(self) -> None:
-        _at_least("select.patience", self.patience, 0)
+        at_least("select.patience", self.patience, 0)
         if self.robust_images is not None:
-            _at_least("select.robust_images", self.robust_images, 1)
+            at_least("select.robust_images", self.robust_images, 1)
         if self.largest_drop is not None:
             _share("select.largest_drop", self.largest_drop)
 
@@ -242,7 +242,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep_states", "accumulation", "log_steps"):
-            _at_least(name, getattr(self, name), 1)
+            at_least(name, getattr(self, name), 1)
         if not self.learning_rate > 0.0:
             raise InputError(f"learning_rate is {self.learning_rate}; give a number above 0.")
         _only(self, "warmup", self.schedule == "one-cycle", f"schedule is {self.schedule!r}")
@@ -306,11 +306,6 @@ def _only(section: Any, name: str, used: bool, why: str) -> None:
         object.__setattr__(section, name, section.FILLED[name])
     elif not used and value is not None:
         raise InputError(f"{name} is {value}, and {why}: it would be ignored; leave it out.")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise InputError(f"{name} is {value}; give at least {least}.")
 
 
 def _share(name: str, value: float) -> None:

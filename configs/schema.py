@@ -111,8 +111,7 @@ class RunConfig:
             InputError: If no front-end of the model knows a key, or a value is out of range.
         """
         given = self.train.frontend
-        classes = {cls.Settings: cls.Training for cls in FRONTENDS.items().values()}
-        kinds = [classes[type(settings)] for settings in self.model.frontend]
+        kinds = [FRONTENDS.of(settings).Training for settings in self.model.frontend]
         known = {name.name for kind in kinds for name in fields(kind)}
         for key in given:
             if not known:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from ..configs.errors import InputError
+from ..configs.errors import InputError, at_least
 from ..configs.extensions import FRONTENDS
 from ..configs.load import from_dict
 
@@ -70,6 +70,16 @@ class FrontendTraining:
             )
         if not self.rate >= 0.0:
             raise InputError(f"train.frontend.rate is {self.rate}; give 0 or more.")
+        if self.frozen_epochs is None:
+            self._only_default("rate")
+
+    def _only_default(self, name: str) -> None:
+        """Refuse a setting of learning weights where they never learn."""
+        if getattr(self, name) != getattr(type(self), name):
+            raise InputError(
+                f"train.frontend.{name} is {getattr(self, name)}, and frozen_epochs: null lets nothing learn; leave "
+                "one of them out."
+            )
 
     def auxiliary_weights(self) -> dict[str, float]:
         """Return the weight of each of the front-end's auxiliary losses, by name."""
@@ -109,10 +119,10 @@ class Frontend(nn.Module, ABC):
 
     Args:
         settings: All that YAML sets and a checkpoint keeps; or give its fields as keywords.
-        load_weights: Whether weights that the settings name are loaded; a checkpoint brings its own.
 
     Attributes:
         Settings: The frozen dataclass of settings.
+        origin: Names of settings that only say where weights come from, which is no part of a network's fingerprint.
         Training: What ``train.frontend`` may set of it: its fields, their defaults and ``check``.
         figure_names: Names of the figures of each image that its encodings hold.
         always_learns: Whether every parameter gets a gradient in every step while it learns.
@@ -122,9 +132,10 @@ class Frontend(nn.Module, ABC):
 
     Settings: ClassVar[type]
     Training: ClassVar[type] = FrontendTraining
+    origin: ClassVar[tuple[str, ...]] = ()
     always_learns: ClassVar[bool] = True
 
-    def __init__(self, settings: Any = None, *, load_weights: bool = True, **options: Any) -> None:
+    def __init__(self, settings: Any = None, **options: Any) -> None:
         super().__init__()
         if settings is None:
             settings = from_dict(self.Settings, options, where=type(self).__name__)
@@ -138,6 +149,8 @@ class Frontend(nn.Module, ABC):
                 f"{type(self).__name__} got {settings!r}; expected its settings, {self.Settings.__name__}(...), or "
                 "keywords."
             )
+        for name in ("in_channels", "features", "kernel_size", "stride"):
+            at_least(f"{name} of {type(self).__name__}", getattr(settings, name, 1), 1)
         self._settings = settings
         self._learnable: list[nn.Parameter] | None = None
         self.learns_statistics = True

@@ -15,6 +15,7 @@ from ..configs.errors import InputError
 from ..configs.extensions import FRONTENDS
 from ..configs.load import read_sections
 from .base import Encoding, Frontend, HandsOn, NoTraining, register_frontend
+from .pretrained import Primable
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,11 @@ def build_frontend(frontend: Any, *, load_weights: bool = True) -> Frontend:
         built = [build_frontend(entry, load_weights=load_weights) for entry in frontend]
     else:
         sections = read_sections(FRONTENDS, frontend, where="the front-end", prefix="frontend")
-        classes = {cls.Settings: cls for cls in FRONTENDS.items().values()}
-        built = [classes[type(section)](section, load_weights=load_weights) for section in sections]
+        built = []
+        for section in sections:
+            cls = FRONTENDS.of(section)
+            options = {"load_weights": load_weights} if issubclass(cls, Primable) else {}
+            built.append(cls(section, **options))
     return built[0] if len(built) == 1 else Chain(built)
 
 

@@ -112,7 +112,12 @@ def _primed_settings(frontend: Frontend) -> dict[str, Any]:
 
 
 class Primable(Frontend):
-    """A front-end whose weights may come from a primed one; its settings have ``weights``."""
+    """A front-end whose weights may come from a primed one: its settings have ``weights``.
+
+    Its constructor takes ``load_weights``, whether they are loaded; a checkpoint brings its own.
+    """
+
+    origin = ("weights",)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **overrides: Any) -> Self:
@@ -131,7 +136,7 @@ class Primable(Frontend):
             raise unknown_name(f"{cls.__name__} argument", unknown, known)
         primed = open_primed(name)
         values = {key: value for key, value in primed.settings.items() if key in known}
-        if primed.kind != _name_of(cls):
+        if primed.kind != FRONTENDS.name_of(cls.Settings):
             # What WARP-LCA was primed with is not plain LCA: cold start, no momentum, its own number of cycles.
             for key in ("iterations", "momentum", "step_size"):
                 values.pop(key, None)
@@ -171,11 +176,6 @@ class Primable(Frontend):
     def _fitted(self, primed: Primed, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Fit primed tensors to this layer."""
         return state
-
-
-def _name_of(cls: type[Frontend]) -> str:
-    names = (name for name, known in FRONTENDS.items().items() if known.Settings is cls.Settings)
-    return next(names, "")
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,9 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     path = folder / CONFIG
     refuse_pickles(folder)
     if not path.is_file():
-        raise InputError(
-            f"{folder} holds no config.json; give a checkpoint folder that `warplca train` wrote."
-        )
+        inner = folder / "checkpoint"
+        hint = str(inner) if inner.is_dir() else "a checkpoint folder that `warplca train` wrote"
+        raise InputError(f"{folder} holds no config.json; give {hint}.")
     verify_manifest(folder)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig, from_dict
+from ..configs.extensions import FRONTENDS
 from ..configs.load import to_plain
 from ..frontend import Encoding, Frontend, build_frontend, standardise
 from .backbones import create_backbone
@@ -112,9 +113,11 @@ class Classifier(TimmAPI, HubAPI):
         Where weights come from does not count.
         """
         plain = to_plain(self.config, defaults=False)
-        for section in (*_sections(plain), plain):
-            for name in ("weights", "pretrained", "num_classes"):
+        for section in _sections(plain):
+            for name in FRONTENDS.get(section["name"]).origin:
                 section.pop(name, None)
+        for name in ("pretrained", "num_classes"):
+            plain.pop(name, None)
         if self.fixed_normalisation:
             plain["normalisation"] = [self.mean.flatten().tolist(), self.std.flatten().tolist()]
         return plain

@@ -196,21 +196,31 @@ def _work(
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="warplca: %(message)s")
     warnings.filterwarnings("ignore", module=r"(?!warplca)")
-    for file in imports:  # before the first task, whose front-end one of them may register
-        import_file(file)
     torch.set_num_threads(threads)
     tqdm.set_lock(lock)
-    while (task := tasks.get()) is not None:
-        try:
+    name = "a worker process"
+    try:
+        for file in imports:  # before the first task, whose front-end one of them may register
+            import_file(file)
+        while (task := _next(tasks)) is not None:
+            name = task.name
             task.work(dataset, progress=progress, place=place)
-        except Interrupted:
-            return
-        except InputError as error:
-            failures.put(InputError(f"{task.name}: {error}"))
-            return
-        except Exception:  # noqa: BLE001 - the parent raises it, with its traceback as text
-            failures.put(RuntimeError(f"{task.name}: {traceback.format_exc()}"))
-            return
+    except Interrupted:
+        return
+    except InputError as error:
+        failures.put(InputError(f"{name}: {error}"))
+    except Exception:  # noqa: BLE001 - the parent raises it, with its traceback as text
+        failures.put(RuntimeError(f"{name}: {traceback.format_exc()}"))
+
+
+def _next(tasks: Any) -> Any:
+    try:
+        return tasks.get()
+    except (AttributeError, ImportError) as error:
+        raise InputError(
+            f"what is to be trained cannot be imported ({error}); define your front-end in a file and load it with "
+            "--import FILE.py or warplca.configs.import_file, or take workers: 1."
+        ) from error
 
 
 def _stop_with_parent() -> None:

@@ -12,6 +12,7 @@ from .. import __version__
 from ..attacks import run_attack
 from ..attacks.suite.catalogue import PLAIN_KIND, kind_of
 from ..configs import ComparisonConfig, EvaluationPlan
+from ..configs.extensions import FRONTENDS
 from ..data import CORRUPTION_GROUPS, ImageDataset, corrupt
 from ..eval import Example, corruption_example, difference_picture
 from ..frontend.pretrained import open_primed
@@ -106,7 +107,7 @@ def primed_fact(config: ComparisonConfig) -> str:
     told = []
     for arm in config.arms:
         for section in config.run(arm, config.seeds[0]).model.frontend:
-            name = getattr(section, "weights", None)
+            name = getattr(section, "weights", None) if FRONTENDS.of(section).origin else None
             if name:
                 facts = open_primed(name).facts
                 images, data = facts.get("images", "some"), facts.get("data", "another set")

@@ -1,19 +1,18 @@
 """The contract of front-ends: the registry, settings, chains, and a front-end of a user's own."""
 
-import dataclasses
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from frontends import EXAMPLE, SECTIONS
 from stripes import stripes
 
 from warplca.attacks import run_attack
 from warplca.attacks.adaptive.modules import suspicious_modules
 from warplca.configs import InputError, RunConfig, from_dict
-from warplca.configs.extensions import FRONTENDS, import_file
+from warplca.configs.extensions import import_file
 from warplca.configs.load import to_plain
 from warplca.data import load_dataset
 from warplca.eval import evaluate
@@ -23,44 +22,18 @@ from warplca.frontend import (
     Chain,
     Encoding,
     Equaliser,
-    Frontend,
     WarpLCA,
     WarpLCASettings,
     build_frontend,
-    register_frontend,
 )
 from warplca.models import (
     create_classifier,
     export_program,
     load_checkpoint,
     open_predictor,
-    save_checkpoint,
 )
 from warplca.train import train
-from warplca.train.losses import Batch, StandardLoss
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "gabor_frontend.py"
-SMALL = {"features": 8, "kernel_size": 5}
-SECTIONS = {
-    "none": "none",
-    "conv": {"name": "conv", **SMALL},
-    "lca": {"name": "lca", **SMALL, "iterations": 2, "threshold": "soft"},
-    "warp-lca": {"name": "warp-lca", **SMALL, "iterations": 2, "predictor_width": 4, "predictor_depth": 1},
-    "reconstruction": {
-        "name": "lca",
-        **SMALL,
-        "iterations": 2,
-        "output": "reconstruction",
-        "threshold": "soft",
-    },
-    "equaliser": {"name": "equaliser", "strength": 0.5},
-    "gabor": {"name": "gabor", **SMALL},
-    "chain": [
-        {"name": "lca", **SMALL, "iterations": 2, "output": "reconstruction", "threshold": "soft"},
-        {"name": "equaliser"},
-        {"name": "conv", **SMALL},
-    ],
-}
 IMAGES = torch.rand(3, 3, 19, 14, generator=torch.Generator().manual_seed(0))
 
 
@@ -242,119 +215,3 @@ def test_settings_that_came_later_do_not_change_the_fingerprint(monkeypatch):
     torch.manual_seed(0)
     model = create_classifier("resnet10_slim", SECTIONS["conv"])
     assert model.identity() == {"frontend": {"name": "conv", "features": 8, "kernel_size": 5}}
-
-
-@dataclasses.dataclass(frozen=True)
-class StrengthSettings:
-    """Settings of front-ends that tests register."""
-
-    strength: float = 1.0
-
-
-class Passing(Frontend):
-    """Hands images on as they are."""
-
-    Settings = StrengthSettings
-
-    def encode(self, images):
-        return Encoding(self.settings.strength * images)
-
-
-def test_classes_that_break_the_contract_are_refused_before_anything_is_trained():
-    named = dataclasses.make_dataclass("Named", [("name", str, "x")], frozen=True)
-    for members, message in (
-        ({"Settings": WarpLCASettings}, "has the Settings of 'warp-lca'; derive a dataclass of its own"),
-        ({"Settings": dict}, "its Settings be a frozen dataclass"),
-        ({"Settings": named}, "a setting cannot be called 'name'"),
-        ({"Training": StrengthSettings}, "StrengthSettings must derive from FrontendTraining or NoTraining"),
-    ):
-        with pytest.raises(InputError, match=message):
-            register_frontend("broken")(type("Broken", (Passing,), members))
-    assert "broken" not in FRONTENDS.items()
-    with pytest.raises(InputError, match="Passing is not registered; write @register_frontend"):
-        create_classifier("resnet10_slim", [Passing()])
-    assert type(build_frontend(SECTIONS["conv"])) is FRONTENDS.get("conv")
-
-
-def test_one_name_is_one_class_and_a_file_is_imported_once(tmp_path):
-    with pytest.raises(
-        InputError, match=r"there is a front-end 'conv' already, .*ConvFrontend; choose another name"
-    ):
-
-        @register_frontend("conv")
-        class Mine(Passing):
-            Settings = StrengthSettings
-
-    import_file(EXAMPLE)
-    assert FRONTENDS.get("gabor").__name__ == "Gabor"
-    with pytest.raises(InputError, match="there is no such file"):
-        import_file(tmp_path / "missing.py")
-    (tmp_path / "broken_frontend.py").write_text("1 / 0\n")
-    with pytest.raises(InputError, match="broken_frontend.py: ZeroDivisionError: division by zero"):
-        import_file(tmp_path / "broken_frontend.py")
-
-
-@pytest.mark.parametrize(("name", "value"), [("iterations", 1), ("iterations", 3), ("adaptive_lam", 0.5)])
-def test_settings_of_warp_lca_changed_after_building_come_back_from_a_checkpoint(tmp_path, name, value):
-    model = create_classifier("resnet10_slim", SECTIONS["warp-lca"]).eval()
-    setattr(model.frontend, name, value)
-    save_checkpoint(model, tmp_path / "c")
-    images = torch.rand(2, 3, 16, 16)
-    again = load_checkpoint(tmp_path / "c")
-    assert getattr(again.frontend, name) == value
-    assert torch.equal(again(images), model(images))
-
-
-@pytest.mark.parametrize(("name", "value"), [("step_size", 0.01), ("accelerated", True), ("momentum", 0.1)])
-def test_what_construction_decides_is_refused_later(name, value):
-    layer = build_frontend(SECTIONS["warp-lca"])
-    with pytest.raises(
-        InputError, match="step_size, accelerated and momentum of WarpLCA decide at construction"
-    ):
-        setattr(layer, name, value)
-    assert getattr(layer, name) != value
-
-
-def test_a_primed_layer_has_the_momentum_it_was_primed_with():
-    with pytest.raises(InputError, match="has momentum 0.9, this layer has 0.1"):
-        WarpLCA.from_pretrained("cifar10-64x9s2", momentum=0.1)
-
-
-def test_what_an_author_holds_fixed_stays_fixed():
-    layer = build_frontend(SECTIONS["conv"])
-    fixed = next(layer.parameters()).requires_grad_(False)
-    training = FRONTENDS.get("conv").Training(frozen_epochs=1)
-    for epoch, learns in ((0.0, False), (1.0, True)):
-        layer.at(epoch, 2, training)
-        assert not fixed.requires_grad
-        assert all(weight.requires_grad == learns for weight in layer.parameters() if weight is not fixed)
-
-
-def test_a_loss_without_a_weight_is_refused_and_one_with_a_weight_counts():
-    class Frugal(FRONTENDS.get("gabor")):
-        def auxiliary_losses(self, encoding):
-            return {"size": encoding.output.mean()}
-
-    model = create_classifier("resnet10_slim", SECTIONS["gabor"])
-    model.frontend.__class__ = Frugal
-    batch = Batch(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))
-    with pytest.raises(InputError, match="gives the loss 'size' and no weight for it"):
-        StandardLoss(auxiliary={})(model, batch)
-    size = model.inspect(batch.images).encoding.output.mean()
-    losses = [StandardLoss(auxiliary={"size": weight})(model, batch).loss for weight in (0.0, 2.0)]
-    assert torch.allclose(losses[1] - losses[0], 2 * size, atol=1e-5)
-
-
-def test_a_chain_of_one_is_that_one(tmp_path):
-    model = create_classifier("resnet10_slim", Chain([build_frontend(SECTIONS["conv"])])).eval()
-    save_checkpoint(model, tmp_path / "c")
-    images = torch.rand(1, 3, 16, 16)
-    assert torch.equal(load_checkpoint(tmp_path / "c")(images), model(images))
-
-
-def test_checkpoints_keep_what_was_set_on_a_built_front_end(tmp_path):
-    model = create_classifier("resnet10_slim", SECTIONS["lca"]).eval()
-    model.frontend.lam = 0.25
-    save_checkpoint(model, tmp_path / "c")
-    assert load_checkpoint(tmp_path / "c").frontend.lam == 0.25
-    assert dataclasses.asdict(load_checkpoint(tmp_path / "c").config) == dataclasses.asdict(model.config)

@@ -63,6 +63,11 @@ class InnerAttack:
             InputError: If the front-end hands no gradient to its input.
         """
         with still(model), iterative_settings(model, gradient_mode=self.gradient_mode) as layers:
+            if self.gradient_mode is not None and not layers:
+                raise InputError(
+                    f"train.loss.gradient_mode is {self.gradient_mode!r}, and this front-end runs no cycles; leave it "
+                    "out."
+                )
             if any(layer.gradient_mode == "detach" for layer in layers):
                 raise InputError(
                     'gradient_mode is "detach": no attack can see through the front-end, which would look like '

@@ -101,6 +101,10 @@ class Meter:
         self.sums = {}
 
 
+COUNTED = frozenset({"loss", "correct", "images", "seconds", "data_seconds"})
+"""What is summed of every run; figures of front-ends have other names."""
+
+
 def means(sums: dict[str, float]) -> dict[str, float]:
     """Turn an epoch's sums into the figures of its row in the curves."""
     images = sums["images"]
@@ -110,8 +114,7 @@ def means(sums: dict[str, float]) -> dict[str, float]:
         "images_per_second": images / max(sums["seconds"], 1e-9),
         "data_share": sums["data_seconds"] / max(sums["seconds"], 1e-9),
     }
-    known = {"loss", "correct", "images", "seconds", "data_seconds"}
-    return named | {name: value / images for name, value in sums.items() if name not in known}
+    return named | {name: value / images for name, value in sums.items() if name not in COUNTED}
 
 
 logger = logging.getLogger(__name__)

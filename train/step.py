@@ -14,7 +14,7 @@ from ..configs import InputError, TrainConfig
 from ..models import Classifier
 from .losses import Batch, Loss, LossResult
 from .optim import rate_factor
-from .record import precise
+from .record import COUNTED, precise
 from .sampling import DROPOUT, mixed_seed
 from .source import Share
 
@@ -146,6 +146,10 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
 
 def _add(figures: dict[str, Tensor | float], result: LossResult, labels: Tensor) -> None:
     count = len(labels)
+    for name in COUNTED & result.told.keys():
+        raise InputError(
+            f"the front-end calls a figure or a loss {name!r}, a name that training has; rename it."
+        )
     seen: dict[str, Tensor | float] = {
         "loss": precise(result.loss) * count,
         "correct": (result.logits.argmax(1) == labels).sum(),

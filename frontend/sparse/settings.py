@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from ...configs.errors import InputError, unknown_name
+from ...configs.errors import InputError, at_least, unknown_name
 from ..base import FrontendTraining
 from .threshold import THRESHOLDS, Threshold, get_threshold
 
@@ -125,6 +125,12 @@ class WarpLCASettings(LCASettings):
 
     own_momentum: ClassVar[float] = 0.9
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("predictor_width", 1), ("predictor_depth", 0)):
+            value = getattr(self, name)
+            at_least(name, least if value is None else value, least)
+
 
 @dataclass(frozen=True)
 class LCATraining(FrontendTraining):
@@ -174,6 +180,14 @@ class WarpLCATraining(LCATraining):
     """
 
     distillation: float = 0.1
+
+    def check(self, epochs: int) -> None:
+        """Refuse values that are out of range, or would be ignored."""
+        super().check(epochs)
+        if not 0.0 <= self.distillation < math.inf:
+            raise InputError(f"train.frontend.distillation is {self.distillation}; give 0 (off) or more.")
+        if self.frozen_epochs is None:
+            self._only_default("distillation")
 
     def auxiliary_weights(self) -> dict[str, float]:
         """Return the weight of the self-distillation."""
