@@ -98,16 +98,9 @@ def build(kind: str) -> nn.Module:
         return nn.Sequential(CutQuantiser(), trained(classifier())).eval()
     if kind == "cut predictor":
         settings = {"lam": 0.3, "threshold": "soft", "iterations": 2, "step_size": 0.002}
-        layer = CutPredictor(3, 12, 5, 2, predictor_width=16, predictor_depth=1, **settings)
-        open_layer = WarpLCA(
-            in_channels=3,
-            features=12,
-            kernel_size=5,
-            stride=2,
-            predictor_width=16,
-            predictor_depth=1,
-            **settings,
-        )
+        shape = {"features": 12, "kernel_size": 5, "predictor_width": 16, "predictor_depth": 1}
+        layer = CutPredictor(**shape, **settings)
+        open_layer = WarpLCA(**shape, **settings)
         network = trained(nn.Sequential(open_layer, classifier(channels=12, stride=1)))
         layer.load_state_dict(open_layer.state_dict())
         return nn.Sequential(layer, network[1]).eval()  # pyright: ignore[reportIndexIssue]

@@ -25,7 +25,7 @@ from warplca.pipeline.sharded import evaluate_sharded, write_corruptions_sharded
 from accelerate import PartialState
 
 torch.manual_seed(0)
-model = create_classifier("resnet10_slim", "conv", num_classes=2, features=4, kernel_size=5)
+model = create_classifier("resnet10_slim", {"name": "conv", "features": 4, "kernel_size": 5}, num_classes=2)
 plan = EvaluationPlan(
     corruptions=("gaussian_noise", "contrast", "gaussian_noise+contrast"), severities=(2, 5),
     attacks=(AttackSetting("fgsm", "linf 8/255"), AttackSetting("pgd-10", "linf 8/255")), attack_images=16,
