@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +230,14 @@ def test_a_path_that_cannot_hold_a_file(tmp_path: Path) -> None:
         ResultsStore(tmp_path / "file" / "results.sqlite")
     with pytest.raises(InputError, match="choose a path in a folder you may write to"):
         ResultsStore(tmp_path)
+
+
+def test_a_store_opens_once_another_process_has_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.sqlite"
+    ResultsStore(path).close()
+    writer = sqlite3.connect(path, check_same_thread=False)
+    writer.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, writer.rollback).start()
+    with ResultsStore(path) as store:
+        store.save(cell())
+    writer.close()

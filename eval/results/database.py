@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ...configs.errors import InputError
 SCHEMA_VERSION = 2
 
 APPLICATION_ID = 0x77617270  # "warp"
+
+_PATIENCE = 60.0  # seconds to wait for another process that writes
 
 
 class Database:
@@ -72,13 +75,10 @@ class Database:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         mode = "ro" if read_only else "rwc"
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
-        return sqlite3.connect(address, uri=True, isolation_level=None, timeout=60.0)
+        return sqlite3.connect(address, uri=True, isolation_level=None, timeout=_PATIENCE)
 
     def _check_schema(self, schema: str, read_only: bool) -> None:
-        execute = self._connection.execute
-        application = execute("PRAGMA application_id").fetchone()[0]
-        version = execute("PRAGMA user_version").fetchone()[0]
-        tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        application, version, tables = self._header()
         if tables == 0 and application == 0 and not read_only:
             with self.transaction():
                 self._create_tables(schema)
@@ -91,9 +91,32 @@ class Database:
                 f"results store {self.path} has schema version {version}, expected {SCHEMA_VERSION}: "
                 "use the warplca version that wrote it, or evaluate into a new file."
             )
-        # Asked for again, it would be refused ("locked") while another process writes, without waiting.
-        if not read_only and execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            execute("PRAGMA journal_mode = WAL")
+        if not read_only and self._connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete":
+            self._write_ahead()
+
+    def _header(self) -> tuple[int, int, int]:
+        """Application id, schema version and number of tables, all of one moment: others may be making them."""
+        execute = self._connection.execute
+        execute("BEGIN")
+        try:
+            application = execute("PRAGMA application_id").fetchone()[0]
+            version = execute("PRAGMA user_version").fetchone()[0]
+            return application, version, execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        finally:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+
+    def _write_ahead(self) -> None:
+        """Switch to the write-ahead log, which SQLite refuses at once, ignoring the timeout, while others write."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def _create_tables(self, schema: str) -> None:
         execute = self._connection.execute
