@@ -1,10 +1,13 @@
-"""Front-ends: the contract and its registry, sparse coding (LCA, WARP-LCA), convolution, equaliser, chains; priming."""
+"""Front-ends: the contract and its registry; sparse coding, convolution, equaliser, repairs; gates, chains; priming."""
 
 from .base import Encoding, Frontend, FrontendTraining, NoTraining, register_frontend
 from .chain import Chain, NoFrontend, build_frontend
+from .contrast import ContrastLevelling, ContrastSettings
 from .conv import ConvFrontend, ConvSettings
 from .equaliser import Equaliser, EqualiserSettings
+from .gate import Gated, GatedFrontend
 from .image_statistics import Standardised, noise_level, raised_lam, standardise
+from .impulses import ImpulseRepair, ImpulseSettings
 from .pretrained import save_frontend, shipped_frontends
 from .priming import measure, prime
 from .priming.stages import PrimingPlan
@@ -22,6 +25,8 @@ __all__ = [
     "LCA",
     "THRESHOLDS",
     "Chain",
+    "ContrastLevelling",
+    "ContrastSettings",
     "ConvDictionary",
     "ConvFrontend",
     "ConvSettings",
@@ -30,6 +35,10 @@ __all__ = [
     "EqualiserSettings",
     "Frontend",
     "FrontendTraining",
+    "Gated",
+    "GatedFrontend",
+    "ImpulseRepair",
+    "ImpulseSettings",
     "LCASettings",
     "NoFrontend",
     "NoTraining",

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..configs.errors import InputError
-from .base import Encoding, Frontend, NoTraining, register_frontend
+from .base import NoTraining, register_frontend
+from .gate import Gate, GatedFrontend, check_gate
 from .image_statistics import standardise
+from .pretrained import Primable, Primed
 
 CENTRES = tuple(2.0**exponent for exponent in (-3.5, -3.0, -2.5, -2.0, -1.5, -1.0))  # cycles per pixel
 FLOOR = 0.3  # share of the usual amplitude under which gains hardly grow: they are at most 1.3 / 0.3
@@ -31,33 +32,32 @@ class EqualiserSettings:
 
     Attributes:
         strength: Above 0 (no change) to 1 (the same amplitudes in every image, but for the floor).
+        gate: Damage (see :class:`Equaliser`) at which the gate begins to open, and at which it is open; null equalises
+            every image.
         in_channels: Image channels.
+        weights: Name of a shipped equaliser, or a folder with one; null starts without a usual spectrum.
     """
 
     strength: float = 1.0
+    gate: Gate | None = None
     in_channels: int = 3
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.strength <= 1.0:
             raise InputError(f"strength is {self.strength}; give a number above 0, at most 1.")
-
-
-@dataclass(frozen=True)
-class EqualisedImages(Encoding):
-    """The equalised images."""
-
-    def pictures(self) -> dict[str, Tensor]:
-        """Return the images."""
-        return {"equalised": self.output}
+        object.__setattr__(self, "gate", check_gate(self.gate))
 
 
 @register_frontend("equaliser")
-class Equaliser(Frontend):
+class Equaliser(Primable, GatedFrontend):
     """Multiply each band of an image's spectrum by ((1 + f) usual / (amplitude + f usual)) ** strength, f = 0.3.
 
     Amplitude is the mean magnitude of a band's cosine coefficients over channels, each channel's constant left out;
     "usual" is its running mean over the training images, updated in training mode only and saved with the weights, as
     batch norm's statistics are. It belongs to the size of those images: at another resolution it is another spectrum.
+
+    Damage is the root mean square over the bands of log(amplitude / usual).
 
     Arguments are the fields of :class:`EqualiserSettings`.
 
@@ -69,12 +69,20 @@ class Equaliser(Frontend):
     Training = NoTraining
     usual: Tensor
 
-    def __init__(self, settings: EqualiserSettings | None = None, **options: Any) -> None:
-        super().__init__(settings, **options)
+    def _build(self, primed: Primed | None) -> None:
         self.register_buffer("usual", torch.zeros(len(CENTRES)))
 
-    def encode(self, images: Tensor) -> EqualisedImages:
-        """Equalise images (N, C, H, W) in pixel range.
+    def _fixed_by(self, primed: Primed) -> tuple[str, ...]:
+        return ("in_channels",)
+
+    @torch.no_grad()
+    def learn(self, images: Tensor) -> None:
+        """Take the mean spectrum of unlabelled images (N, C, H, W) in [0, 1] as the usual one; a thousand will do."""
+        spectrum, bands = self._spectrum(standardise(images).images)
+        self.usual.copy_(mean_amplitudes(spectrum, bands).mean(0))
+
+    def restore(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Equalise images (N, C, H, W) in pixel range; return them and how unusual each spectrum was, (N,).
 
         Their mean stays; their contrast, and with it the colour of even areas, may grow up to 4.3 times, so that pixels
         may leave [0, 1].
@@ -82,15 +90,25 @@ class Equaliser(Frontend):
         standardised = standardise(images)
         x = standardised.images.to(torch.promote_types(images.dtype, torch.float32))
         with torch.autocast(x.device.type, enabled=False):
-            rows, columns = cosines(x.shape[2], x), cosines(x.shape[3], x)
-            spectrum = transformed(x, rows, columns)
-            bands = band_weights(x.shape[2], x.shape[3], x)
+            spectrum, bands = self._spectrum(x)
             amplitude = mean_amplitudes(spectrum, bands)
             if self.training and self.learns_statistics:
                 self._update(amplitude.detach().mean(0))
             gain = (self._gain(amplitude) @ bands.T).reshape(-1, 1, x.shape[2], x.shape[3])
+            rows, columns = cosines(x.shape[2], x), cosines(x.shape[3], x)
             equalised = transformed(spectrum * gain, rows.T, columns.T).to(images.dtype)
-            return EqualisedImages(standardised.restore(equalised))
+            return standardised.restore(equalised), self._unusual(amplitude).to(images.dtype)
+
+    def _spectrum(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine coefficients of standardised images, and each frequency's shares in the bands."""
+        rows, columns = cosines(x.shape[2], x), cosines(x.shape[3], x)
+        return transformed(x, rows, columns), band_weights(x.shape[2], x.shape[3], x)
+
+    def _unusual(self, amplitude: Tensor) -> Tensor:
+        """Root mean square of log(amplitude / usual) over the bands, (N,); 0 before there is a usual spectrum."""
+        usual = torch.where(self.usual == 0.0, 1.0, self.usual)
+        ratio = torch.where(self.usual == 0.0, 1.0, amplitude.clamp_min(1e-6) / usual)
+        return ratio.log().square().mean(1).clamp_min(1e-12).sqrt()
 
     def _gain(self, amplitude: Tensor) -> Tensor:
         """Gain of each band, (N, bands)."""

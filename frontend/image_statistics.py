@@ -104,7 +104,7 @@ def noise_level(images: Tensor) -> Tensor:
     return smaller.mean(1) / (FILTER_NORM * LOWER_HALF_MEAN)
 
 
-def raised_lam(lam: Tensor | float, strength: float, noise: Tensor) -> Tensor:
+def raised_lam(lam: Tensor | float, strength: Tensor | float, noise: Tensor) -> Tensor:
     """Return sqrt(lam^2 + (strength * noise)^2): lam without noise, proportional to the noise where that is strong.
 
     Args:

@@ -6,6 +6,7 @@ A front-end that denoises has a rule beside its weights that chooses lambda from
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,6 +25,8 @@ from .base import Frontend
 SHIPPED = Path(__file__).parent / "pretrained"
 RULE_FILE = "noise_rule.json"
 GEOMETRY = ("in_channels", "features", "kernel_size", "stride")
+LEARNED_SETTINGS = ("lam_raw", "adaptive_raw")
+"""Names of weights that are settings: what priming learned of them is kept in the settings of a primed front-end."""
 
 
 def shipped_frontends() -> list[str]:
@@ -99,7 +102,11 @@ def save_frontend(
         facts: Measured figures for config.json.
     """
     with folder_written_whole(Path(folder)) as target:
-        state = {name: tensor.contiguous() for name, tensor in frontend.state_dict().items()}
+        state = {
+            name: tensor.contiguous()
+            for name, tensor in frontend.state_dict().items()
+            if name not in LEARNED_SETTINGS
+        }
         (target / "model.safetensors").write_bytes(save(state))
         config = {"frontend": _primed_settings(frontend), "facts": dict(facts or {})}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -107,17 +114,31 @@ def save_frontend(
 
 
 def _primed_settings(frontend: Frontend) -> dict[str, Any]:
-    """Its settings as plain values, without the name of the weights that it started from."""
-    return {key: value for key, value in to_plain(frontend.settings).items() if key != "weights"}
+    """Its settings as plain values, without the weights that it started from and whether priming learned lambda."""
+    plain = to_plain(frontend.settings)
+    return {key: value for key, value in plain.items() if key not in ("weights", "learn_lam")}
 
 
 class Primable(Frontend):
-    """A front-end whose weights may come from a primed one: its settings have ``weights``.
+    """A front-end whose weights may come from a primed one: its settings have ``weights``; subclasses write ``_build``.
 
-    Its constructor takes ``load_weights``, whether they are loaded; a checkpoint brings its own.
+    Args:
+        settings: As for every front-end.
+        load_weights: Whether the weights that the settings name are loaded; a checkpoint brings its own.
     """
 
     origin = ("weights",)
+
+    def __init__(self, settings: Any = None, *, load_weights: bool = True, **options: Any) -> None:
+        super().__init__(settings, **options)
+        primed = open_primed(self._settings.weights) if load_weights and self._settings.weights else None
+        self._build(primed)
+        if primed is not None:
+            self.load_primed(primed)
+
+    @abstractmethod
+    def _build(self, primed: Primed | None) -> None:
+        """Make modules and buffers; sizes that the settings leave open follow from the primed weights."""
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **overrides: Any) -> Self:
@@ -156,12 +177,10 @@ class Primable(Frontend):
                     f"the primed front-end {primed.source!r} has {key} {primed.settings[key]}, this layer has "
                     f"{own[key]}; build the layer with the same {key}."
                 )
-        wanted = self.state_dict()
         # lam belongs to the layer's settings; a plain LCA has no predictor and no learned steps
-        state = self._fitted(
-            primed, {n: t for n, t in primed.state().items() if n in wanted and n != "lam_raw"}
-        )
-        missing = [name for name in wanted if name not in state and name != "lam_raw"]
+        wanted = [name for name in self.state_dict() if name not in LEARNED_SETTINGS]
+        state = self._fitted(primed, {n: t for n, t in primed.state().items() if n in wanted})
+        missing = [name for name in wanted if name not in state]
         if missing:
             raise InputError(
                 f"the primed front-end {primed.source!r} lacks {missing[0]}: it is of another kind; "

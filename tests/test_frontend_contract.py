@@ -162,7 +162,7 @@ def test_a_chain_is_its_stages_one_after_the_other():
     chain = Chain([first, second]).eval()
     assert torch.equal(chain(IMAGES), second(first(IMAGES)))
     names = [name for stage in chain.encode(IMAGES).stages for name in stage.pictures()]
-    assert list(chain.encode(IMAGES).pictures()) == names == ["reconstruction", "activity", "equalised"]
+    assert list(chain.encode(IMAGES).pictures()) == names == ["reconstruction", "activity", "restored"]
     assert build_frontend([first]) is not None
     assert [type(part) for part in build_frontend([chain, second])] == [LCA, Equaliser, Equaliser]
 

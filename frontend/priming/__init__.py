@@ -2,7 +2,8 @@
 
 Stage one alternates sparse coding with gradient steps on the atoms (Olshausen and Field, Nature 1996).
 Stage two teaches the predictor the settled states of a thorough solve. Stage three searches the schedule, then trains
-predictor and step sizes through the unrolled cycles, on the energy that those few cycles reach.
+predictor and step sizes through the unrolled cycles, on the energy that those few cycles reach. Where the plan asks
+for it, a last stage trains everything to restore noisy images.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..sparse.metrics import active_fraction, energy
 from ..sparse.schedule import plain_schedule
 from ..sparse.solver import solve
 from ..sparse.warp import WarpLCA
+from .restoring import RestoringStage, measure_restoration
 from .stages import DictionaryStage, PrimingPlan, Stage, StatesStage, UnrolledStage, settled_states
 
 HELD_OUT = 64
@@ -34,7 +36,7 @@ def prime(layer: WarpLCA, images: Tensor, plan: PrimingPlan, *, progress: bool =
         progress: Whether to show progress bars.
 
     Returns:
-        Mean energies and active fraction on 64 images left out of priming; see :func:`measure`.
+        What 64 images left out of priming show; see :func:`measure`.
     """
     held_out, rest = split(layer, images, plan)
     layer.train()
@@ -78,9 +80,11 @@ def make_stages(
         stage.targets.progress = progress
         yield stage
     if plan.unrolled_steps or plan.search_images:
-        last = UnrolledStage(layer, images, plan, plan.unrolled_steps)
-        last.progress = progress
-        yield last
+        unrolled = UnrolledStage(layer, images, plan, plan.unrolled_steps)
+        unrolled.progress = progress
+        yield unrolled
+    if plan.restoring_steps:
+        yield RestoringStage(layer, images, plan, plan.restoring_steps)
 
 
 def progress_bar(stage: Stage, done: int, progress: bool) -> tqdm:
@@ -99,10 +103,13 @@ def measure(layer: WarpLCA, images: Tensor) -> dict[str, float]:
     """Compare a primed layer with long solves on the same images.
 
     Returns:
-        ``warp_energy`` after the layer's own cycles and ``warp_energy_30`` after 30, ``plain_energy_100``, 300 and
-        1000 of plain LCA (cold, eta = 1/L), ``settled_energy`` of an accelerated solve of 300 cycles, all per image,
+        Of a layer that hands on reconstructions PSNR; see ``restoring.measure_restoration``. Of one that hands on
+        codes ``warp_energy`` after its own cycles and ``warp_energy_30`` after 30, ``plain_energy_100``, 300 and 1000
+        of plain LCA (cold, eta = 1/L), ``settled_energy`` of an accelerated solve of 300 cycles, all per image,
         and the ``active_fraction`` of the layer's code.
     """
+    if layer.output == "reconstruction":
+        return measure_restoration(layer, images)
     x = layer.standardise(images).images
     operator = layer.dictionary.operator()
 

@@ -39,6 +39,9 @@ class PrimingPlan:
         predictor_steps: Gradient steps on states (second stage).
         unrolled_steps: Gradient steps through the unrolled cycles (third stage).
         unrolled_cycles: How many cycles these go through; 0 for as many as the layer has.
+        restoring_steps: Gradient steps of the last stage: restore noisy images, all weights learning; see
+            :class:`RestoringStage`.
+        restoring_rate: Its peak rate.
         search_images: Images on which the schedule is searched between these two; 0 keeps the present schedule.
         batch_size: Images a step.
         solve_cycles: Cycles of a thorough, accelerated solve.
@@ -52,6 +55,8 @@ class PrimingPlan:
     unrolled_steps: int = 300
     unrolled_cycles: int = 0
     search_images: int = 64
+    restoring_steps: int = 0
+    restoring_rate: float = 1e-3
     batch_size: int = 32
     solve_cycles: int = 80
     learning_rate: float = 5e-4
@@ -60,12 +65,13 @@ class PrimingPlan:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             least = 1 if name in ("batch_size", "solve_cycles") else 0
-            if name != "learning_rate" and value < least:
+            if not name.endswith("rate") and value < least:
                 raise InputError(f"{name} of the priming plan is {value}; give {least} or more.")
-        if not self.learning_rate > 0.0:
-            raise InputError(
-                f"learning_rate of the priming plan is {self.learning_rate}; give a number above 0."
-            )
+        for name in ("learning_rate", "restoring_rate"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise InputError(
+                    f"{name} of the priming plan is {getattr(self, name)}; give a number above 0."
+                )
 
 
 class Stage(ABC):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..base import Encoding
+from ..gate import Gated
 from ..image_statistics import Standardised
 from .metrics import active_fraction
 from .operator import ConvOperator
@@ -25,6 +26,7 @@ class SparseEncoding(Encoding):
         standardised: The images as the solver saw them.
         operator: The dictionary used.
         lam: The threshold value used; one per image, (N, 1, 1, 1), where it is adaptive.
+        gated: What the gate decided; None without one.
     """
 
     code: Tensor
@@ -33,6 +35,7 @@ class SparseEncoding(Encoding):
     standardised: Standardised
     operator: ConvOperator
     lam: Tensor | float
+    gated: Gated | None = None
 
     @property
     def reconstruction(self) -> Tensor:
@@ -41,8 +44,9 @@ class SparseEncoding(Encoding):
         return self.standardised.restore(self.operator.synthesise(self.code, (height, width)))
 
     def figures(self) -> dict[str, Tensor]:
-        """Return the share of active units of each code."""
-        return {"active_fraction": active_fraction(self.code, self.lam)}
+        """Return the share of active units of each code, and what the gate decided of each image."""
+        figures = {"active_fraction": active_fraction(self.code, self.lam)}
+        return figures if self.gated is None else figures | self.gated.figures()
 
     def pictures(self) -> dict[str, Tensor]:
         """Return what the codes restore and where they are active."""

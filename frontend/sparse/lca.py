@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ...configs.errors import InputError
 from ...configs.load import to_plain
 from ..base import Frontend, HandsOn, Setting, register_frontend
+from ..gate import GateMode, mean_of_image, through_gate
 from ..image_statistics import Standardised, check_finite, noise_level, raised_lam, standardise
-from ..pretrained import Primable, Primed, open_primed
+from ..pretrained import Primable, Primed
 from .dictionary import ConvDictionary
 from .encoding import Recording, SparseEncoding
 from .functional import state_size
@@ -44,10 +45,11 @@ class LCA(Primable, Frontend):
     ceil(W/stride)) or to their reconstruction (N, C, H, W) in pixel range. Images are standardised inside.
 
     Arguments are the fields of :class:`LCASettings`. Of these, ``lam``, ``threshold``, ``iterations``, ``momentum``,
-    ``step_size``, ``output``, ``gradient_mode``, ``adaptive_lam``, ``accelerated``, ``convolution_dtype`` and
-    ``checkpoint_every`` are attributes that may be set on a built layer.
+    ``step_size``, ``output``, ``gradient_mode``, ``adaptive_lam``, ``accelerated``, ``convolution_dtype``,
+    ``checkpoint_every`` and ``gate`` are attributes that may be set on a built layer.
 
     Attributes:
+        gate_mode: How the gate decides; see ``gate.through_gate``. Only adaptive attacks change it.
         adjoint_residual: (N,) relative residual at which the last "implicit" backward pass stopped, or None; above
             about 1e-3 the gradient is not to be trusted.
     """
@@ -61,39 +63,28 @@ class LCA(Primable, Frontend):
     step_size = Setting()
     output = Setting()
     gradient_mode = Setting()
-    adaptive_lam = Setting()
     accelerated = Setting()
     checkpoint_every = Setting()
-
-    def __init__(
-        self, settings: LCASettings | None = None, *, load_weights: bool = True, **options: Any
-    ) -> None:
-        super().__init__(settings, **options)
-        primed = open_primed(self._settings.weights) if load_weights and self._settings.weights else None
-        self._build(primed)
-        if primed is not None:
-            self.load_primed(primed)
+    gate = Setting()
 
     def _build(self, primed: Primed | None) -> None:
-        """Make the modules; sizes that the settings leave open follow from the primed weights."""
         s = self._settings
         self.dictionary = ConvDictionary(
             s.in_channels, s.features, s.kernel_size, s.stride, preconditioned=self._preconditioned
         )
         self._threshold = get_threshold(s.threshold)
-        raw = nn.Parameter(torch.tensor(math.log(math.expm1(s.lam)))) if s.learn_lam else None
-        self.lam_raw = raw
+        self.lam_raw = _positive(s.lam) if s.learn_lam else None
+        self.adaptive_raw = _positive(s.adaptive_lam) if s.learn_lam and s.adaptive_lam else None
         self._varied = _Varied()
         self.adjoint_residual: Tensor | None = None
+        self.gate_mode: GateMode = "measured"
 
     @property
     def settings(self) -> LCASettings:
-        """The settings as they are now; lam is the learned one where it is learned."""
-        return (
-            self._settings
-            if self.lam_raw is None
-            else replace(self._settings, lam=float(F.softplus(self.lam_raw.detach())))
-        )
+        """The settings as they are now; lam and adaptive_lam are the learned ones where they are learned."""
+        if self.lam_raw is None:
+            return self._settings
+        return replace(self._settings, lam=float(self.lam), adaptive_lam=float(self.adaptive_lam))
 
     @property
     def hands_on(self) -> HandsOn:
@@ -102,8 +93,8 @@ class LCA(Primable, Frontend):
 
     @property
     def figure_names(self) -> tuple[str, ...]:
-        """The share of active units."""
-        return ("active_fraction",)
+        """The share of active units, and what the gate decides where there is one."""
+        return ("active_fraction",) if self.gate is None else ("active_fraction", "damage", "gate")
 
     @property
     def threshold(self) -> Threshold:
@@ -138,11 +129,24 @@ class LCA(Primable, Frontend):
             raise InputError("lam is learned; it cannot be set as well.")
         self._settings = replace(self._settings, lam=value)
 
+    @property
+    def adaptive_lam(self) -> Tensor | float:
+        """The threshold per unit of noise; a positive tensor with gradient if it is learned."""
+        return self._settings.adaptive_lam if self.adaptive_raw is None else F.softplus(self.adaptive_raw)
+
+    @adaptive_lam.setter
+    def adaptive_lam(self, value: float) -> None:
+        if self.adaptive_raw is not None:
+            raise InputError("adaptive_lam is learned; it cannot be set as well.")
+        self._settings = replace(self._settings, adaptive_lam=value)
+
     def image_lam(self, standardised: Tensor) -> Tensor | float:
         """The threshold value for standardised images: lam, or (N, 1, 1, 1), one for each, where it is adaptive."""
         factor = self._varied.lam_factor if self.training else 1.0
         lam = self.lam if factor == 1.0 else self.lam * factor
-        return raised_lam(lam, self.adaptive_lam, noise_level(standardised)) if self.adaptive_lam else lam
+        if not self._settings.adaptive_lam:
+            return lam
+        return raised_lam(lam, self.adaptive_lam, noise_level(standardised))
 
     def at(self, epoch: float | None, epochs: int, training: Any) -> None:
         """Freeze, anneal and spread as ``training`` says; see :class:`LCATraining`."""
@@ -256,7 +260,16 @@ class LCA(Primable, Frontend):
                 report=partial(setattr, self, "adjoint_residual"),
             )
         encoding = SparseEncoding(code, code, state, initial, standardised, operator, lam)
-        return encoding if self.output == "code" else replace(encoding, output=encoding.reconstruction)
+        return encoding if self.output == "code" else self._restored(images, encoding)
+
+    def _restored(self, images: Tensor, encoding: SparseEncoding) -> SparseEncoding:
+        """Hand on the reconstruction, behind the gate: an image's damage is what coding leaves out of it."""
+        restored = encoding.reconstruction
+        if self.gate is None:
+            return replace(encoding, output=restored)
+        damage = mean_of_image((restored - images).square()).clamp_min(1e-12).sqrt()
+        gated = through_gate(images, restored, damage, self.gate, self.gate_mode)
+        return replace(encoding, output=gated.images, gated=gated)
 
     @torch.no_grad()
     def solve(
@@ -311,6 +324,11 @@ class LCA(Primable, Frontend):
         return ", ".join(
             f"{name}={value!r}" for name, value in to_plain(self.settings, defaults=False).items()
         )
+
+
+def _positive(value: float) -> nn.Parameter:
+    """Return the parameter whose softplus is ``value``, above 0."""
+    return nn.Parameter(torch.tensor(math.log(math.expm1(value))))
 
 
 def check_state(state: Tensor, images: Tensor, dictionary: ConvDictionary) -> None:

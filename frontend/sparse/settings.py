@@ -10,6 +10,7 @@ import torch
 
 from ...configs.errors import InputError, at_least, unknown_name
 from ..base import FrontendTraining
+from ..gate import Gate, check_gate
 from .threshold import THRESHOLDS, Threshold, get_threshold
 
 Output = Literal["code", "reconstruction"]
@@ -35,7 +36,8 @@ class LCASettings:
         output: "code" or "reconstruction".
         gradient_mode: "unroll" (autograd through all cycles), "implicit" (adjoint of the fixed point; biased
             while unsettled) or "detach" (no gradient through the code).
-        learn_lam: Whether lam is trained, kept positive; not with a hard threshold.
+        learn_lam: Whether lam, and adaptive_lam where that is not 0, are trained, kept positive; not with a hard
+            threshold.
         adaptive_lam: Raise lam with the noise estimated from each image itself: to sqrt(lam^2 + (adaptive_lam
             noise)^2), noise in units of the standardised image. 0, the default, keeps lam for every image. The
             estimate is differentiated like everything else; under a hard threshold that path, like lam's own,
@@ -47,6 +49,9 @@ class LCASettings:
             its dtype. None: autocast's dtype where it is on, else the images'.
         checkpoint_every: With "unroll", keep only every so many-th state for the backward pass and compute the
             others again: less memory for one more forward pass.
+        gate: With ``output`` "reconstruction": root mean square of what coding leaves out of the image, in pixels, at
+            which the gate begins to open and at which it is open: below, the image itself is handed on. None always
+            restores.
         weights: Name of a shipped primed front-end, or a folder with one; None starts at random.
     """
 
@@ -66,6 +71,7 @@ class LCASettings:
     accelerated: bool = False
     convolution_dtype: str | torch.dtype | None = None
     checkpoint_every: int | None = None
+    gate: Gate | None = None
     weights: str | None = None
 
     own_momentum: ClassVar[float] = 0.0
@@ -87,6 +93,11 @@ class LCASettings:
         for name, known in (("output", Output), ("gradient_mode", GradientMode)):
             if getattr(self, name) not in known.__args__:
                 raise unknown_name(name, getattr(self, name), known.__args__)
+        object.__setattr__(self, "gate", check_gate(self.gate))
+        if self.gate is not None and self.output != "reconstruction":
+            raise InputError(
+                "gate needs output: reconstruction; a code has none. Leave gate out, or change output."
+            )
         if self.accelerated and (self.momentum != self.own_momentum or self.step_size is not None):
             raise InputError("accelerated=True chooses momentum and step_size itself; leave them out.")
         if self.learn_lam and not get_threshold(self.threshold).differentiable_in_lam:
