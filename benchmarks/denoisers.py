@@ -15,10 +15,14 @@ from tqdm import tqdm
 TV_WEIGHTS = (0.02, 0.04, 0.06, 0.09, 0.13, 0.2, 0.3, 0.45)
 
 
-def each(images: Tensor, name: str, denoise: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-    """Apply a function of one (H, W, 3) array to every image."""
+def each(
+    images: Tensor, name: str, denoise: Callable[[np.ndarray], np.ndarray], *, quiet: bool = False
+) -> Tensor:
+    """Apply a function of one (H, W, 3) array to every image; ``quiet`` shows no bar."""
     arrays = images.permute(0, 2, 3, 1).numpy()
-    found = [np.asarray(denoise(array)) for array in tqdm(arrays, desc=name, dynamic_ncols=True)]
+    found = [
+        np.asarray(denoise(array)) for array in tqdm(arrays, desc=name, disable=quiet, dynamic_ncols=True)
+    ]
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float()
 
 

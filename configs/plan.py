@@ -94,6 +94,7 @@ PLANS: dict[str, EvaluationPlan] = {
         attacks=_attacks(("fgsm", "pgd-10", "suite:quick"), ("linf 2/255", "linf 8/255")),
         attack_images=100,
     ),
+    "corruptions": EvaluationPlan(corruptions=("standard",)),
     "standard": EvaluationPlan(
         corruptions=("standard",),
         attacks=_attacks(("pgd", "autoattack", "suite:standard"), RADII),

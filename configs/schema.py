@@ -46,6 +46,7 @@ class ModelConfig:
         stem_kernel: Side of its kernel; null takes 9.
         pretrained: Whether timm loads pretrained weights into the backbone.
         backbone_options: Further keyword arguments for ``timm.create_model``.
+        hardened: How many of the first front-ends ``harden`` put before a classifier that was finished; 0 for none.
     """
 
     MOVED: ClassVar[dict[str, str]] = {
@@ -63,6 +64,7 @@ class ModelConfig:
     stem_kernel: int | None = None
     pretrained: bool = False
     backbone_options: dict[str, Any] = field(default_factory=dict)
+    hardened: int = 0
 
     def __post_init__(self) -> None:
         sections = read_sections(FRONTENDS, self.frontend, where="the model", prefix="frontend")

@@ -29,9 +29,10 @@ LEARNED_SETTINGS = ("lam_raw", "adaptive_raw")
 """Names of weights that are settings: what priming learned of them is kept in the settings of a primed front-end."""
 
 
-def shipped_frontends() -> list[str]:
-    """Names of the primed front-ends inside the package."""
-    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "config.json").is_file())
+def shipped_frontends(kind: str | None = None) -> list[str]:
+    """Names of the primed front-ends inside the package; of one kind, e.g. "warp-lca", or of all."""
+    names = sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "config.json").is_file())
+    return [name for name in names if kind is None or open_primed(name).kind == kind]
 
 
 @dataclass(frozen=True)

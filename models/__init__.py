@@ -7,11 +7,13 @@ from .classifier import Classifier, Inspection, build_classifier, create_classif
 from .export.checked import ExportCheck
 from .export.onnx_file import QuantisedCheck, export_onnx, export_quantised
 from .export.program import export_compiled, export_program
+from .harden import Hardened, harden, shipped_chains
 from .predictor import Predictor, open_predictor
 
 __all__ = [
     "Classifier",
     "ExportCheck",
+    "Hardened",
     "Inspection",
     "Predictor",
     "QuantisedCheck",
@@ -22,9 +24,11 @@ __all__ = [
     "export_onnx",
     "export_program",
     "export_quantised",
+    "harden",
     "load_checkpoint",
     "open_predictor",
     "read_card",
     "save_checkpoint",
+    "shipped_chains",
     "shipped_checkpoints",
 ]

@@ -168,7 +168,7 @@ def odd_images():
             factor,
             marks=() if factor == 1.0 and "x7s1" not in name else pytest.mark.slow,
         )
-        for name in shipped_frontends()
+        for name in shipped_frontends("warp-lca")
         for factor in (0.5, 1.0, 2.0)
     ],
 )

@@ -188,7 +188,7 @@ def test_too_few_images_for_priming():
 BEATEN = {"cifar10-64x9s2": 1000, "cifar10-64x9s2-soft": 200, "cifar10-64x7s1": 100}
 
 
-@pytest.mark.parametrize("name", shipped_frontends())
+@pytest.mark.parametrize("name", shipped_frontends("warp-lca"))
 def test_shipped_frontends_code_better_than_many_plain_cycles(name):
     from warplca.data import load_dataset
 

@@ -186,7 +186,7 @@ def fingerprint(**change) -> str:
 
 
 def test_every_shipped_front_end_works_in_a_classifier_and_its_checkpoint(tmp_path):
-    for name in shipped_frontends():
+    for name in shipped_frontends("warp-lca"):
         layer = WarpLCA.from_pretrained(name)
         kernel, stride = layer.dictionary.weight.shape[2], layer.dictionary.stride
         model = create_classifier(
