@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
@@ -64,7 +64,7 @@ def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.pin_memory().to(device, non_blocking=True)
 
 
-_tf32 = False  # what the innermost block asked for
+_told: bool | None = None  # what the innermost block asked for; None outside of any
 
 
 @contextmanager
@@ -76,17 +76,17 @@ def float32(*, tf32: bool | None = None) -> Iterator[None]:
     Args:
         tf32: Whether TF32 is allowed; None means as the block around says, not allowed outside of any.
     """
-    global _tf32
-    before_told = _tf32
-    _tf32 = before_told if tf32 is None else tf32
+    global _told
+    told_before = _told
     switches, exact, fast = _switches()
     before = [getattr(*switch) for switch in switches]
     try:
+        _told = bool(told_before) if tf32 is None else tf32
         for switch in switches:
-            setattr(*switch, fast if _tf32 else exact)
+            setattr(*switch, fast if _told else exact)
         yield
     finally:
-        _tf32 = before_told
+        _told = told_before
         for switch, value in zip(switches, before, strict=True):
             setattr(*switch, value)
 
@@ -101,21 +101,53 @@ def _switches() -> tuple[list[tuple[Any, str]], Any, Any]:
     return [(cudnn.conv, name), (cudnn.rnn, name), (cuda.matmul, name)], "ieee", "tf32"
 
 
-def exactly(values: torch.Tensor) -> AbstractContextManager[None]:
-    """Return ``float32()`` where it makes a difference to ``values``, and it is not compiled or exported."""
+def exactly(values: torch.Tensor) -> AbstractContextManager[Any]:
+    """Return ``float32()`` where that changes anything for ``values``: on NVIDIA GPUs, outside of any such block.
+
+    What is compiled or exported heeds the block that it runs in.
+    """
     import torch
 
-    if values.device.type != "cuda" or torch.compiler.is_compiling():
+    if values.device.type != "cuda" or _told is not None or torch.compiler.is_compiling():
         return nullcontext()
     return float32()
 
 
-def without_autocast(values: torch.Tensor) -> AbstractContextManager[Any]:
-    """Return what switches autocast off for the device of ``values``; nothing where it is off."""
+def precisely(values: torch.Tensor) -> AbstractContextManager[Any]:
+    """Return what switches autocast off for the device of ``values``, and TF32 as :func:`exactly` does."""
     import torch
 
     kind = values.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    if not torch.is_autocast_enabled(kind):
+        return exactly(values)
+    stack = ExitStack()
+    stack.enter_context(exactly(values))
+    stack.enter_context(torch.autocast(kind, enabled=False))
+    return stack
+
+
+_watching = True
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Let models take their input and their codes for sound in the block, where looking would wait for the device.
+
+    For callers who know their pixels: training, evaluation and attacks, which look before and after.
+    """
+    global _watching
+    before, _watching = _watching, False
+    try:
+        yield
+    finally:
+        _watching = before
+
+
+def may_look(values: torch.Tensor) -> bool:
+    """Tell whether to look at values: on the CPU always, elsewhere outside of ``unwatched``; never while compiling."""
+    import torch
+
+    return (_watching or values.device.type == "cpu") and not torch.compiler.is_compiling()
 
 
 def described(device: torch.device, *, tf32: bool = False) -> str:

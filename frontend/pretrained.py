@@ -99,7 +99,7 @@ def save_frontend(
         facts: Measured figures for config.json.
     """
     with folder_written_whole(Path(folder)) as target:
-        state = {name: tensor.contiguous() for name, tensor in frontend.state_dict().items()}
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in frontend.state_dict().items()}
         (target / "model.safetensors").write_bytes(save(state))
         config = {"frontend": _primed_settings(frontend), "facts": dict(facts or {})}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -280,7 +280,8 @@ class TrainingRun:
 
     def _save(self, where: Progress, *, needed: bool = True) -> None:
         """Save the state; where it is not needed now, a full disk only costs a warning."""
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
+        sound = torch.stack([torch.isfinite(parameter).all() for parameter in self.model.parameters()])
+        if not bool(sound.all()):
             raise InputError(
                 f"the weights are not finite after step {where.step}; lower train.learning_rate or train.clip_norm and "
                 "choose another output folder. This one keeps the last good state."
