@@ -32,7 +32,7 @@ class Tally:
 
     queries: int = 0
     gradients: int = 0
-    bad_gradients: int = 0
+    bad_gradients: int | Tensor = 0
     notes: list[str] = field(default_factory=list)
     watch: Callable[[int], object] = lambda count: None
 
@@ -44,7 +44,8 @@ class Tally:
     def count_gradient(self, gradient: Tensor) -> None:
         """Record one backward pass of a batch."""
         self.gradients += len(gradient)
-        self.bad_gradients += int((~gradient.flatten(1).isfinite().all(dim=1)).sum())
+        # A tensor, which is read once at the end: each look would wait for the device.
+        self.bad_gradients = self.bad_gradients + (~gradient.flatten(1).isfinite().all(dim=1)).sum()
 
 
 class CountingModel(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..configs.device import unwatched
 from ..configs.errors import InputError
 from . import checks
 from .access import CountingModel, Model, frozen_parameters, seeded
@@ -149,17 +150,16 @@ class Attack(ABC):
             counter.tally.watch = bar.update
             counter.tally.notes += checks.chance_note(correct, logits.shape[1])
             counter.tally.notes += self._probe(model, x[:batch_size], logits[:batch_size])
-            adversarial = self._run_on_correct(
-                counter, x, y, correct, threat, seed=seed, batch_size=batch_size
-            )
+            with unwatched():  # the images were looked at, and what the attack returns will be
+                adversarial = self._run_on_correct(
+                    counter, x, y, correct, threat, seed=seed, batch_size=batch_size
+                )
             final_logits = forward(model, adversarial, batch_size)
             checks.check_finite(final_logits)
             predictions = final_logits.argmax(dim=1)
             success = self._confirm(counter, adversarial, y, (predictions != y) & correct) | ~correct
-        if counter.tally.bad_gradients:
-            counter.tally.notes.append(
-                f"{counter.tally.bad_gradients} of {counter.tally.gradients} image gradients were not finite."
-            )
+        if bad := int(counter.tally.bad_gradients):
+            counter.tally.notes.append(f"{bad} of {counter.tally.gradients} image gradients were not finite.")
         home = images.device
         return AttackResult(
             adversarial=adversarial.to(home),

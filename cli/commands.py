@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..configs import ComparisonConfig, EvaluationPlan, InputError, RunConfig, load_config
+from ..configs.device import choose_device, described
 from ..configs.plan import PLANS
 
 
@@ -18,7 +19,7 @@ def quickstart(args: Namespace) -> int:
     preset = args.config or ("quickstart-fast" if args.fast else "quickstart")
     config = load_config(ComparisonConfig, preset, "comparison", args.overrides)
     out = Path(args.out or Path("runs") / Path(preset).stem)
-    outcome = run_comparison(config, out, say=print)
+    outcome = run_comparison(config, out, device=choose_device(args.device), say=print)
     print(f"\n{outcome.comparison.to_text()}\n")
     print(f"cycles:      {cycles_fact(config)}")
     print(f"report:      {outcome.report}")
@@ -32,7 +33,7 @@ def prime(args: Namespace) -> int:
     from ..pipeline.prime import PrimeConfig, prime_frontend
 
     config = load_config(PrimeConfig, args.config, "prime", args.overrides)
-    facts = prime_frontend(config, args.data, args.out)
+    facts = prime_frontend(config, args.data, args.out, device=choose_device(args.device))
     for name, value in facts.items():
         print(f"{name:<20} {value:.4g}")
     print(f"primed front-end:    {args.out}")
@@ -52,7 +53,7 @@ def train(args: Namespace) -> int:
     if args.data:
         config = replace(config, data=args.data)
     try:
-        run(config, load_dataset(config.data, "train"), args.out)
+        run(config, load_dataset(config.data, "train"), args.out, device=choose_device(args.device))
         if PartialState().is_main_process:
             print(f"checkpoint:  {Path(args.out) / 'checkpoint'}")
     finally:
@@ -68,7 +69,7 @@ def evaluate(args: Namespace) -> int:
     from ..models import load_checkpoint
     from ..pipeline.sharded import evaluate_sharded, processes
 
-    plan = _plan(args.plan, args.overrides)
+    plan, device = _plan(args.plan, args.overrides), choose_device(args.device)
     model = load_checkpoint(args.checkpoint)
     name = args.name or Path(args.checkpoint).resolve().name
     dataset = load_dataset(args.data, "test")
@@ -78,6 +79,8 @@ def evaluate(args: Namespace) -> int:
         plan,
         results=args.results,
         name=name,
+        device=device,
+        tf32=args.tf32,
         workers=args.workers,
         corruption_source=args.corrupted,
         budget=args.budget,
@@ -92,6 +95,7 @@ def evaluate(args: Namespace) -> int:
         print(
             f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
         )
+    print(f"computed on: {described(device, tf32=args.tf32)}")
     print(f"results:     {args.results}")
     return 0
 
@@ -119,7 +123,7 @@ def export(args: Namespace) -> int:
     from ..models import ExportCheck, load_checkpoint, save_checkpoint
     from ..pipeline.exports import EXPORTERS
 
-    model = load_checkpoint(args.checkpoint)
+    model = load_checkpoint(args.checkpoint).to(choose_device(args.device or "cpu"))
     if args.results:
         from ..pipeline.exports import collect_evidence
 
@@ -186,7 +190,8 @@ def denoise(args: Namespace) -> int:
     # It would say of each image that its lambda is not the one of priming, which is how this command works.
     logging.getLogger("warplca.frontend.pretrained").setLevel(logging.ERROR)
     options = {"frontend": args.frontend or FRONTEND, "lam": args.lam, "iterations": args.iterations}
-    denoise_files(args.images, args.out, **options, overwrite=args.overwrite, say=print)
+    device = choose_device(args.device)
+    denoise_files(args.images, args.out, **options, device=device, overwrite=args.overwrite, say=print)
     return 0
 
 
@@ -211,7 +216,7 @@ def predict(args: Namespace) -> int:
 
     if args.top < 1:
         raise InputError(f"--top is {args.top}; give 1 or more.")
-    predictor = open_predictor(args.checkpoint, native=args.native)
+    predictor = open_predictor(args.checkpoint, native=args.native, device=choose_device(args.device))
     for path in args.images:
         logits, active = predictor.answer(predictor.read(path))
         probabilities = torch.from_numpy(logits[0]).softmax(0)

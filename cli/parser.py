@@ -98,6 +98,17 @@ def _imports(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _device(
+    parser: argparse.ArgumentParser, default: str = "the accelerator if there is one, else cpu"
+) -> None:
+    parser.add_argument(
+        "--device",
+        default=None,
+        metavar="DEVICE",
+        help=f"where to compute: cpu, cuda, cuda:1, mps, ... (default: {default})",
+    )
+
+
 def _quickstart(commands: argparse._SubParsersAction) -> None:
     text = "train four small classifiers on embedded real photographs, measure and compare them (minutes, 2 cores)"
     parser = commands.add_parser("quickstart", help=text, description=text)
@@ -108,6 +119,7 @@ def _quickstart(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out", default=None, help="folder for all results (default: runs/quickstart[-fast])"
     )
+    _device(parser)
     _config(parser, "comparison", default=None)
 
 
@@ -116,6 +128,7 @@ def _prime(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("prime", help=text, description=text)
     parser.add_argument("--data", required=True, help=f"training images: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder for the primed front-end")
+    _device(parser)
     _config(parser, "prime", default="64x9s2")
 
 
@@ -129,6 +142,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
     _config(parser, "train", default="warp-lca")
     parser.add_argument("--data", default=None, help=f"in place of the configuration's: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder of the run")
+    _device(parser)
 
 
 def _evaluate(commands: argparse._SubParsersAction) -> None:
@@ -147,6 +161,12 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
         "--name", default=None, help="the model's name in the results (default: the folder's)"
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
+    _device(parser)
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="let NVIDIA GPUs round float32 to TF32 in convolutions: faster, other rounding, and the results say so",
+    )
     parser.add_argument(
         "--budget",
         type=float,
@@ -190,6 +210,7 @@ def _export(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--out", required=True, help="file, or with safetensors folder, to write")
     parser.add_argument("--data", default="cifar10-subset", help=f"images to check on: {DATA_HELP}")
+    _device(parser, "cpu, where every file runs; pt2 and aoti are for the device that they are made on")
     parser.add_argument(
         "--results", default=None, help="results store whose figures for this network go along as evidence"
     )
@@ -233,6 +254,7 @@ def _denoise(commands: argparse._SubParsersAction) -> None:
         "--lam", type=float, default=None, help="threshold; by default chosen from the estimated noise"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    _device(parser)
     parser.add_argument("--frontend", default=None, help="primed front-end, a name or a folder")
     parser.add_argument(
         "--iterations",
@@ -262,6 +284,7 @@ def _predict(commands: argparse._SubParsersAction) -> None:
         help=f"{CHECKPOINT_HELP}; an .onnx file, a .pt2 archive",
     )
     parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
+    _device(parser)
     parser.add_argument(
         "--native", action="store_true", help="run the machine code of an AOTInductor archive that you trust"
     )

@@ -190,7 +190,7 @@ class TrainConfig:
         crop_padding: Pixels of reflection padding before the random crop; 0 switches it off.
         flip: Whether images are mirrored at random.
         validation_images: Held out of the training images, class-balanced and seeded; 0 for none.
-        precision: "no" (float32), "bf16" or "fp16".
+        precision: "no" (float32 in full), "tf32" (NVIDIA's shorter float32), "bf16" or "fp16".
         seed: Of initial weights, data order and augmentation.
         save_minutes: Time between saved states for resumption.
         keep_states: Saved states kept; older ones are deleted.
@@ -226,7 +226,7 @@ class TrainConfig:
     crop_padding: int = 4
     flip: bool = True
     validation_images: int = 0
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "tf32", "bf16", "fp16"] = "no"
     seed: int = 0
     save_minutes: float = 5.0
     keep_states: int = 2

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..configs.device import sent
 from ..configs.errors import InputError
 from .files import FileImages
 
@@ -109,9 +110,10 @@ class ImageDataset:
         import torch
 
         chosen = np.arange(len(self)) if indices is None else self._positions(indices)
-        images = torch.from_numpy(self.images[chosen]).to(device)
+        where = torch.device(device or "cpu")
+        images = sent(torch.from_numpy(self.images[chosen]), where)
         images = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        return images.div_(255), torch.from_numpy(self.labels[chosen]).to(device)
+        return images.div_(255), sent(torch.from_numpy(self.labels[chosen]), where)
 
     def split(self, n_held_out: int, seed: int) -> tuple[ImageDataset, ImageDataset]:
         """Cut off a held-out set in which every class has its share; both keep the order of the images.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..configs.device import may_look
 from ..configs.errors import InputError
 
 STD_FLOOR = 0.01  # pixels: about three grey levels, below any natural image's contrast
@@ -59,12 +60,12 @@ def _mean(images: Tensor) -> Tensor:
 
 
 def check_finite(images: Tensor) -> None:
-    """Refuse NaN and infinite pixels, except while compiling or exporting (no data are looked at there).
+    """Refuse NaN and infinite pixels where they may be looked at.
 
     Raises:
         InputError: If a pixel is NaN or infinite.
     """
-    if torch.compiler.is_compiling():
+    if not may_look(images):
         return
     finite = torch.isfinite(images).flatten(1).all(dim=1)
     if not bool(finite.all()):
@@ -115,5 +116,6 @@ def raised_lam(lam: Tensor | float, strength: Tensor | float, noise: Tensor) -> 
     Returns:
         (N, 1, 1, 1), never below lam, growing with the noise.
     """
-    squared = torch.as_tensor(lam, dtype=noise.dtype, device=noise.device).square()
+    # A number is filled in on the device: sending it there would wait.
+    squared = (lam.to(noise.dtype) if isinstance(lam, Tensor) else noise.new_full((), lam)).square()
     return (squared + (strength * noise).square()).sqrt()[:, None, None, None]

@@ -104,7 +104,7 @@ def save_frontend(
     """
     with folder_written_whole(Path(folder)) as target:
         state = {
-            name: tensor.contiguous()
+            name: tensor.detach().cpu().contiguous()
             for name, tensor in frontend.state_dict().items()
             if name not in LEARNED_SETTINGS
         }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import InputError, ModelConfig, from_dict
+from ..configs.device import may_look
 from ..configs.extensions import FRONTENDS
 from ..configs.load import to_plain
 from ..frontend import Encoding, Frontend, build_frontend, standardise
@@ -256,7 +257,7 @@ def load_checkpoint(folder: str | Path) -> Classifier:
 
 
 def check_range(images: Tensor, *, refuse: bool = True) -> None:
-    """Refuse pixels outside [0, 1] (0-255 floats, normalised images), except while compiling or exporting.
+    """Refuse pixels outside [0, 1] (0-255 floats, normalised images) where they may be looked at.
 
     Args:
         images: Pixels.
@@ -265,9 +266,9 @@ def check_range(images: Tensor, *, refuse: bool = True) -> None:
     Raises:
         InputError: If a pixel lies more than 0.01 outside [0, 1], or is NaN.
     """
-    if torch.compiler.is_compiling() or not images.is_floating_point() or images.numel() == 0:
+    if not may_look(images) or not images.is_floating_point() or images.numel() == 0:
         return
-    low, high = (float(value) for value in images.detach().aminmax())
+    low, high = torch.stack(images.detach().aminmax()).tolist()  # one wait for the device, not two
     if not (low >= -0.01 and high <= 1.01):
         told = (
             f"pixels range from {low:g} to {high:g}; expected [0, 1]: divide 0-255 pixels by 255, and do not "

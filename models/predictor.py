@@ -60,12 +60,15 @@ class Predictor:
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
 
 
-def open_predictor(path: str | Path, *, native: bool = False) -> Predictor:
+def open_predictor(
+    path: str | Path, *, native: bool = False, device: torch.device | str = "cpu"
+) -> Predictor:
     """Open a checkpoint folder, an .onnx file or a .pt2 archive.
 
     Args:
         path: What ``warplca train`` or ``warplca export`` wrote.
         native: Whether machine code in a .pt2 archive (AOTInductor) may be run.
+        device: Where a checkpoint computes; files compute where they were made for, ONNX on the CPU.
 
     Raises:
         InputError: If it is none of these, damaged, or holds pickles.
@@ -77,19 +80,19 @@ def open_predictor(path: str | Path, *, native: bool = False) -> Predictor:
         return _from_program(path, native)
     if path.suffix in (".onnx", ".pt2") and not path.exists():
         raise InputError(f"there is no file {path}; `warplca export` writes one.")
-    return _from_folder(path)
+    return _from_folder(path, torch.device(device))
 
 
-def _from_folder(path: Path) -> Predictor:
+def _from_folder(path: Path, device: torch.device) -> Predictor:
     from .classifier import load_checkpoint
 
-    model = load_checkpoint(path)
+    model = load_checkpoint(path).to(device)
 
     @torch.no_grad()
     def answer(images: Tensor) -> Answer:
-        logits, encoding = model.inspect(images)
+        logits, encoding = model.inspect(images.to(device))
         active = encoding.figures().get("active_fraction")
-        return logits.numpy(), None if active is None else active.numpy()
+        return logits.cpu().numpy(), None if active is None else active.cpu().numpy()
 
     size = (model.in_chans, *model.about["image_size"])
     return Predictor(answer, size, model.about.get("class_names", ()))
@@ -121,7 +124,7 @@ def _from_program(path: Path, native: bool) -> Predictor:
     def answer(images: Tensor) -> Answer:
         outputs = call(images)
         return _pair(
-            [o.numpy() for o in (outputs if isinstance(outputs, list | tuple) else (outputs,))], told
+            [o.cpu().numpy() for o in (outputs if isinstance(outputs, list | tuple) else (outputs,))], told
         )
 
     channels, height, width = told["input_size"]

@@ -16,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,28 @@ import torch
 from tqdm import tqdm
 
 from ..configs import EvaluationPlan, InputError, RunConfig
+from ..configs.device import choose_device
 from ..configs.extensions import import_file, imported_files
 from ..data import ImageDataset
 from ..eval import ResultsStore, evaluate
 from ..models import load_checkpoint
 from ..train import Interrupted, train
 from ..train.processes import stop_requested
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes has of the machine.
+
+    Attributes:
+        place: Number of the process.
+        device: Where it computes.
+        cores: Number of cores that are its own, itself included.
+    """
+
+    place: int
+    device: torch.device
+    cores: int
 
 
 @dataclass(frozen=True)
@@ -46,9 +62,12 @@ class Run:
         """Whether there is nothing left to train."""
         return (self.folder / "checkpoint" / "config.json").exists()
 
-    def work(self, dataset: ImageDataset, *, progress: bool, place: int) -> None:
+    def work(self, dataset: ImageDataset, *, share: Share, progress: bool) -> None:
         """Train on these images."""
-        train(self.config, dataset, self.folder, progress=progress, bar_position=place)
+        augment = self.config.train.augment
+        few = replace(augment, workers=min(augment.workers, share.cores - 1))  # the images are the same
+        config = replace(self.config, train=replace(self.config.train, augment=few))
+        train(config, dataset, self.folder, device=share.device, progress=progress, bar_position=share.place)
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,7 @@ class Measurement:
         plan: What to measure.
         results: Path of the results store; several processes may write to it.
         others: Training runs of the other arms, whose adversarial images suites try on this one.
+        corrupted: Folder that keeps corrupted images for all networks; None makes them for each.
     """
 
     name: str
@@ -70,8 +90,9 @@ class Measurement:
     plan: EvaluationPlan
     results: Path
     others: Mapping[str, Path] = field(default_factory=dict)
+    corrupted: Path | None = None
 
-    def work(self, dataset: ImageDataset, *, progress: bool, place: int) -> None:
+    def work(self, dataset: ImageDataset, *, share: Share, progress: bool) -> None:
         """Measure on these images; only the first process shows its progress."""
         evaluate(
             load_checkpoint(self.run / "checkpoint"),
@@ -80,20 +101,48 @@ class Measurement:
             results=self.results,
             name=self.name,
             model_seed=self.seed,
-            device=torch.accelerator.current_accelerator(check_available=True),
-            progress=progress and place == 0,
+            device=share.device,
+            progress=progress and share.place == 0,
+            # On a CPU the network needs the cores itself.
+            workers=0 if share.device.type == "cpu" else share.cores - 1,
+            corruption_cache=self.corrupted,
             surrogates={name: load_checkpoint(run / "checkpoint") for name, run in self.others.items()},
         )
 
 
-def default_workers(runs: int) -> int:
-    """Return how many runs to train at once: one on a GPU, else one a core."""
-    if torch.accelerator.is_available():
-        return 1
-    return max(1, min(runs, torch.get_num_threads()))
+def default_workers(runs: int, device: torch.device | str | None = None) -> int:
+    """Return how many runs to have at once: one a GPU, or one a core.
+
+    Networks too small to fill a GPU gain from more; a comparison's ``workers`` says how many.
+    """
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
+        return max(1, min(runs, torch.get_num_threads()))
+    return 1 if _numbered(device) else max(1, min(runs, torch.accelerator.device_count()))
 
 
-def train_at_once(runs: Sequence[Run], dataset: ImageDataset, *, workers: int, progress: bool) -> None:
+def share_of_machine(device: torch.device | str | None, place: int, workers: int) -> Share:
+    """Return what process number ``place`` of ``workers`` has: GPUs are dealt out like cards, unless one is named."""
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
+        return Share(place, chosen, max(1, torch.get_num_threads() // workers))
+    if not _numbered(device):
+        chosen = torch.device(chosen.type, place % torch.accelerator.device_count())
+    return Share(place, chosen, max(1, (os.cpu_count() or 1) // workers))
+
+
+def _numbered(device: torch.device | str | None) -> bool:
+    return device is not None and torch.device(device).index is not None
+
+
+def train_at_once(
+    runs: Sequence[Run],
+    dataset: ImageDataset,
+    *,
+    workers: int,
+    progress: bool,
+    device: torch.device | str | None = None,
+) -> None:
     """Train the unfinished ones of several runs, ``workers`` at a time.
 
     Args:
@@ -101,16 +150,22 @@ def train_at_once(runs: Sequence[Run], dataset: ImageDataset, *, workers: int, p
         dataset: Training images.
         workers: Number of processes; the threads of this one are shared out among them.
         progress: Whether to show a progress bar for each process.
+        device: Where; see :func:`share_of_machine`.
 
     Raises:
         Interrupted: On SIGINT or SIGTERM, after every run has saved its state.
         InputError: As from ``train.train``, from the first run that fails; the others have saved their state.
     """
-    _work_at_once([run for run in runs if not run.finished], dataset, workers=workers, progress=progress)
+    _work_at_once([run for run in runs if not run.finished], dataset, workers, progress, device)
 
 
 def measure_at_once(
-    measurements: Sequence[Measurement], dataset: ImageDataset, *, workers: int, progress: bool
+    measurements: Sequence[Measurement],
+    dataset: ImageDataset,
+    *,
+    workers: int,
+    progress: bool,
+    device: torch.device | str | None = None,
 ) -> None:
     """Measure several networks, ``workers`` at a time; finished cells are skipped.
 
@@ -119,6 +174,7 @@ def measure_at_once(
         dataset: Images to measure on.
         workers: Number of processes; one measures in this process, on all of its threads.
         progress: Whether to show a progress bar.
+        device: Where; see :func:`share_of_machine`.
 
     Raises:
         Interrupted: On SIGINT or SIGTERM, with all finished cells kept.
@@ -126,30 +182,39 @@ def measure_at_once(
     """
     if workers == 1:
         for measurement in measurements:
-            measurement.work(dataset, progress=progress, place=0)
+            measurement.work(dataset, share=share_of_machine(device, 0, 1), progress=progress)
         return
     with ExitStack() as stores:
         # Held open throughout: SQLite refuses others while a first one sets up the file, or a last leaves.
         for path in {measurement.results for measurement in measurements}:
             stores.enter_context(ResultsStore(path))
-        _work_at_once(measurements, dataset, workers=workers, progress=progress)
+        _work_at_once(measurements, dataset, workers, progress, device)
 
 
 def _work_at_once(
-    waiting: Sequence[Run] | Sequence[Measurement], dataset: ImageDataset, *, workers: int, progress: bool
+    waiting: Sequence[Run] | Sequence[Measurement],
+    dataset: ImageDataset,
+    workers: int,
+    progress: bool,
+    device: torch.device | str | None,
 ) -> None:
     workers = min(workers, len(waiting))
     context = multiprocessing.get_context("spawn")
     tasks, failures, lock = context.Queue(), context.Queue(), context.RLock()
     for task in [*waiting, *[None] * workers]:
         tasks.put(task)
-    threads = max(1, torch.get_num_threads() // max(workers, 1))
-    shared = (tasks, failures, lock, dataset, threads, progress, tuple(imported_files))
-    processes = [context.Process(target=_work, args=(i, *shared), daemon=True) for i in range(workers)]
+    shared = (tasks, failures, lock, dataset, progress, tuple(imported_files))
+    shares = [share_of_machine(device, place, workers) for place in range(workers)]
+    # Not daemonic: those may have no processes of their own, which augment images or make corruptions ahead.
+    processes = [context.Process(target=_work, args=(share, *shared)) for share in shares]
     with stop_requested() as stop:
-        for process in processes:
-            process.start()
-        failed = _wait(processes, failures, stop)
+        try:
+            for process in processes:
+                process.start()
+            failed = _wait(processes, failures, stop)
+        finally:
+            for process in processes:
+                process.terminate()
     if failed:
         raise failed[0]
     if stop.is_set():
@@ -180,12 +245,11 @@ def _wait(processes: Sequence[BaseProcess], failures: Any, stop: threading.Event
 
 
 def _work(
-    place: int,
+    share: Share,
     tasks: Any,
     failures: Any,
     lock: Any,
     dataset: ImageDataset,
-    threads: int,
     progress: bool,
     imports: Sequence[Path],
 ) -> None:
@@ -196,7 +260,7 @@ def _work(
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="warplca: %(message)s")
     warnings.filterwarnings("ignore", module=r"(?!warplca)")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(share.cores if share.device.type == "cpu" else 1)
     tqdm.set_lock(lock)
     name = "a worker process"
     try:
@@ -204,7 +268,7 @@ def _work(
             import_file(file)
         while (task := _next(tasks)) is not None:
             name = task.name
-            task.work(dataset, progress=progress, place=place)
+            task.work(dataset, share=share, progress=progress)
     except Interrupted:
         return
     except InputError as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from ..attacks import suite_in
 from ..configs import ComparisonConfig, InputError
+from ..configs.device import choose_device
 from ..data import ImageDataset, load_dataset
 from ..eval import Comparison, ResultsStore, compare, evaluate
 from ..models import Classifier, save_checkpoint
@@ -41,13 +44,19 @@ class Outcome:
 
 
 def run_comparison(
-    config: ComparisonConfig, out: str | Path, *, say: Say = lambda line: None, progress: bool = True
+    config: ComparisonConfig,
+    out: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    say: Say = lambda line: None,
+    progress: bool = True,
 ) -> Outcome:
     """Run a whole comparison; finished parts are kept, so the same call continues a stopped one.
 
     Args:
         config: Arms, recipe, data and what to measure.
         out: Folder for everything: one folder per run, ``results.sqlite``, ``report.html``, ``best/``.
+        device: Where to compute; None takes all accelerators if there are any, else the CPU.
         say: Receives a line of text at each stage.
         progress: Whether to show progress bars.
 
@@ -56,12 +65,14 @@ def run_comparison(
         Interrupted: On SIGINT or SIGTERM in training, after saving.
     """
     out = Path(out)
+    choose_device(device)  # a mistake shows before any work
     started = time.monotonic()
     training = training_images(config)
     validation = validation_images(config, training)
     test = measured_images(config, training)
-    models = _train_arms(config, training, out, say, progress)
+    models = _train_arms(config, training, out, device, say, progress)
     say(f"measuring {', '.join(f'{arm}-{seed}' for arm, seed in models)}")
+    corrupted = out / "corrupted"
     transfers = any(suite_in(setting.attack) for setting in config.plan.attacks)
     measurements = [
         Measurement(
@@ -71,12 +82,13 @@ def run_comparison(
             config.plan,
             out / "results.sqlite",
             {other: run_folder(out, other, seed) for other in config.arms if transfers and other != arm},
+            corrupted,
         )
         for arm, seed in models
     ]
-    measure_at_once(
-        measurements, test, workers=config.workers or default_workers(len(models)), progress=progress
-    )
+    workers = config.workers or default_workers(len(models), device)
+    measure_at_once(measurements, test, workers=workers, progress=progress, device=device)
+    shutil.rmtree(corrupted, ignore_errors=True)
     with ResultsStore(out / "results.sqlite") as store:
         comparison = compare(store, baseline=config.baseline)
         chosen = _choose(config, store, validation, models, out, progress)
@@ -99,7 +111,12 @@ def training_images(config: ComparisonConfig) -> ImageDataset:
 
 
 def _train_arms(
-    config: ComparisonConfig, dataset: ImageDataset, out: Path, say: Say, progress: bool
+    config: ComparisonConfig,
+    dataset: ImageDataset,
+    out: Path,
+    device: torch.device | str | None,
+    say: Say,
+    progress: bool,
 ) -> dict[tuple[str, int], Classifier]:
     runs = {
         (arm, seed): Run(arm, config.run(arm, seed), run_folder(out, arm, seed))
@@ -107,15 +124,15 @@ def _train_arms(
         for arm in config.arms
     }
     waiting = [run for run in runs.values() if not run.finished]
-    workers = config.workers or default_workers(len(waiting))
+    workers = config.workers or default_workers(len(waiting), device)
     if workers > 1 and len(waiting) > 1:
         say(f"training {', '.join(run.folder.name for run in waiting)}, {workers} at a time")
-        train_at_once(waiting, dataset, workers=workers, progress=progress)
+        train_at_once(waiting, dataset, workers=workers, progress=progress, device=device)
     models = {}
     for key, run in runs.items():
         if not run.finished:
             say(f"training {run.folder.name}")
-        models[key] = train(run.config, dataset, run.folder, progress=progress)
+        models[key] = train(run.config, dataset, run.folder, device=device, progress=progress)
     return models
 
 

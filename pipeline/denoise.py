@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..configs.device import choose_device
 from ..configs.errors import InputError
 from ..frontend import WarpLCA, noise_level
 from ..frontend.pretrained import load_noise_rule
@@ -85,6 +86,7 @@ def denoise(
     lam: float | None = None,
     iterations: int = ITERATIONS,
     tile: int = TILE,
+    device: torch.device | str | None = None,
     progress: bool = False,
 ) -> Denoised:
     """Denoise one image.
@@ -99,12 +101,13 @@ def denoise(
         lam: Threshold value in units of the standardised image.
         iterations: Cycles in all, shared among the shifts of the atoms' grid (see :class:`CycleSpinning`).
         tile: Side in pixels above which an image is worked on in tiles that overlap.
+        device: Where to compute; None takes the accelerator if there is one.
         progress: Whether to show a progress bar over tiles.
 
     Raises:
         InputError: If the image has another number of channels, or is too small to estimate its noise.
     """
-    layer = _layer(frontend, lam, iterations, gray=pixels.shape[0] == 1)
+    layer = _layer(frontend, lam, iterations, gray=pixels.shape[0] == 1).to(choose_device(device))
     channels = layer.layer.dictionary.weight.shape[1]
     if pixels.ndim != 3 or pixels.shape[0] not in (1, channels):
         raise InputError(f"the image has shape {tuple(pixels.shape)}; expected (1 or {channels}, H, W).")
@@ -126,6 +129,7 @@ def denoise_files(
     frontend: str | Path = FRONTEND,
     lam: float | None = None,
     iterations: int = ITERATIONS,
+    device: torch.device | str | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
@@ -137,6 +141,7 @@ def denoise_files(
         frontend: As for :func:`denoise`.
         lam: As for :func:`denoise`.
         iterations: As for :func:`denoise`.
+        device: As for :func:`denoise`.
         overwrite: Whether files that are there already are replaced.
         say: Called with one line for each image.
 
@@ -150,7 +155,12 @@ def denoise_files(
         photograph = read_photograph(source)
         try:
             found = denoise(
-                photograph.pixels, frontend=frontend, lam=lam, iterations=iterations, progress=True
+                photograph.pixels,
+                frontend=frontend,
+                lam=lam,
+                iterations=iterations,
+                device=device,
+                progress=True,
             )
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
@@ -209,9 +219,9 @@ def _in_tiles(
     for rows, columns in tqdm(
         places, desc="tiles", disable=not progress or len(places) == 1, dynamic_ncols=True
     ):
-        restored, lam = spinning.restore(images[:, :, rows, columns])
+        restored, lam = spinning.restore(images[:, :, rows, columns].to(dictionary.weight.device))
         weight = _ramp(rows, images.shape[2])[:, None] * _ramp(columns, images.shape[3])
-        total[:, :, rows, columns] += weight * restored
+        total[:, :, rows, columns] += weight * restored.cpu()
         weights[:, :, rows, columns] += weight
         lams.append(float(lam))
     return (total / weights)[:, :, :height, :width], lams

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..configs import InputError
 from ..configs.atomic import file_written_whole
+from ..configs.device import choose_device
 from ..configs.load import to_plain
 from ..data import load_dataset
 from ..frontend import PrimingPlan, WarpLCA, WarpLCASettings, measure, save_frontend
@@ -127,6 +128,7 @@ def prime_frontend(
     data: str,
     out: str | Path,
     *,
+    device: torch.device | str | None = None,
     progress: bool = True,
     stop_after: int | None = None,
 ) -> dict[str, float]:
@@ -139,6 +141,7 @@ def prime_frontend(
         config: Layer and plan.
         data: Source of the training images; labels are not used.
         out: Folder to write.
+        device: Where to compute; None takes the accelerator if there is one.
         progress: Whether to show progress bars.
         stop_after: Stop after so many steps of this call, as Ctrl-C would (for tests).
 
@@ -166,7 +169,9 @@ def prime_frontend(
     layer = WarpLCA(config.frontend)
     if config.start:
         layer.load_primed(open_primed(config.start))
-    images, _ = dataset.tensors(_spread(dataset.labels, len(dataset)))
+    chosen = choose_device(device)
+    layer.to(chosen)
+    images, _ = dataset.tensors(_spread(dataset.labels, len(dataset)), chosen)
     held_out, rest = split(layer, images, config.plan)
     folder = out.with_name(out.name + ".priming")
     job = PrimingJob(folder, identity, progress, stop_after)

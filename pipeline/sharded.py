@@ -11,11 +11,11 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
@@ -29,8 +29,12 @@ from ..eval.measure.planning import corruption_names
 
 
 def processes() -> PartialState:
-    """Return the processes that were started together; one alone outside of a launcher."""
-    return PartialState(cpu=not torch.accelerator.is_available())
+    """Return the processes that were started together; one alone outside of a launcher.
+
+    They talk by gloo, whatever they compute on: all that they tell each other is when they are done, for which one may
+    have to wait for days.
+    """
+    return PartialState(cpu=True, timeout=timedelta(days=30))
 
 
 def evaluate_sharded(

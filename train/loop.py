@@ -13,6 +13,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from tqdm import tqdm
 
 from ..configs import InputError, RunConfig
+from ..configs.device import float32
 from ..configs.load import to_plain
 from ..data import ImageDataset
 from ..models import Classifier, build_classifier, save_checkpoint
@@ -36,6 +37,7 @@ def train(
     dataset: ImageDataset,
     out: str | Path,
     *,
+    device: torch.device | str | None = None,
     progress: bool = True,
     bar_position: int = 0,
     stop_after: int | None = None,
@@ -50,27 +52,38 @@ def train(
         out: Folder of the run: ``checkpoint/``, ``run.json`` (configuration, versions, revision),
             ``curves.csv`` (one row an epoch), ``states/`` (for going on) and, where TensorBoard is installed,
             ``tensorboard/``. A finished run is not trained again.
+        device: Where to compute; None takes the accelerator if there is one. Processes take one each.
         progress: Whether to show a progress bar.
         bar_position: Line of the screen for it, where several runs show theirs.
         stop_after: Stop as if interrupted after this many steps (for tests).
 
     Returns:
-        The trained classifier, in evaluation mode.
+        The trained classifier, in evaluation mode, on the device.
 
     Raises:
         Interrupted: On SIGINT or SIGTERM, after saving the state.
         InputError: If ``out`` holds another run or cannot be written, the data do not fit, memory runs out, or
             the loss is not finite.
     """
-    run = TrainingRun(config, dataset, Path(out), progress=progress, bar_position=bar_position)
-    return run.complete(stop_after=stop_after)
+    with float32(tf32=config.train.precision == "tf32"):
+        run = TrainingRun(
+            config, dataset, Path(out), progress=progress, bar_position=bar_position, device=device
+        )
+        return run.complete(stop_after=stop_after)
 
 
 class TrainingRun:
     """One run: model, optimiser, images and where it stands."""
 
     def __init__(
-        self, config: RunConfig, dataset: ImageDataset, out: Path, *, progress: bool, bar_position: int = 0
+        self,
+        config: RunConfig,
+        dataset: ImageDataset,
+        out: Path,
+        *,
+        progress: bool,
+        bar_position: int = 0,
+        device: torch.device | str | None = None,
     ) -> None:
         recipe = config.train
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
@@ -79,7 +92,7 @@ class TrainingRun:
         self.model = build_classifier(config.model)
         frozen = any(getattr(part, "frozen_epochs", 0) != 0 for part in self.training)
         learns = self.model.frontend.always_learns and not frozen
-        self.accelerator = make_accelerator(recipe.precision, all_parameters_learn=learns)
+        self.accelerator = make_accelerator(recipe.precision, all_parameters_learn=learns, device=device)
         check_data(config, dataset, self.accelerator.num_processes)
         self.progress = progress and self.accelerator.is_main_process
         self.bar_position = bar_position
@@ -267,7 +280,8 @@ class TrainingRun:
 
     def _save(self, where: Progress, *, needed: bool = True) -> None:
         """Save the state; where it is not needed now, a full disk only costs a warning."""
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
+        sound = torch.stack([torch.isfinite(parameter).all() for parameter in self.model.parameters()])
+        if not bool(sound.all()):
             raise InputError(
                 f"the weights are not finite after step {where.step}; lower train.learning_rate or train.clip_norm and "
                 "choose another output folder. This one keeps the last good state."

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, compress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
 from ..configs import TrainConfig
 from ..configs.recipe import AverageConfig
@@ -74,17 +75,31 @@ class WeightAverage:
         exponential = config.kind == "ema"
         self.averaged = AveragedModel(
             model,
-            multi_avg_fn=get_ema_multi_avg_fn(config.decay or 0.0) if exponential else None,
             use_buffers=exponential,
         )
-        # torch keeps n_averaged, which it looks at in every step, on the CPU: nothing waits for the device.
+        self._advance = get_ema_multi_avg_fn(config.decay or 0.0) if exponential else get_swa_multi_avg_fn()
         self.first = 0 if exponential else int((config.start or 0.0) * total_steps)
 
     def update(self, model: Classifier, step: int) -> None:
         """Take in the weights after ``step`` steps; before its start an average is just those weights."""
         if self.config.kind == "swa" and step <= self.first:
             self.averaged.n_averaged.zero_()
-        self.averaged.update_parameters(model)
+        own, new = (self._averaged(part) for part in (self.averaged.module, model))
+        # As AveragedModel.update_parameters does, which would send its count to the device and wait.
+        count = int(self.averaged.n_averaged)  # it is on the CPU
+        floats = [value.is_floating_point() for value in own]
+        if count == 0:
+            for mine, theirs in zip(own, new, strict=True):
+                mine.copy_(theirs)
+        for kind in (True, False) if count else ():
+            mine, theirs = (list(compress(values, [f == kind for f in floats])) for values in (own, new))
+            if mine:
+                self._advance(mine, theirs, count)
+        self.averaged.n_averaged += 1
+
+    def _averaged(self, model: nn.Module) -> list[Tensor]:
+        buffers = model.buffers() if self.config.kind == "ema" else ()
+        return [value.detach() for value in chain(model.parameters(), buffers)]
 
     def model(self, images: Iterable[Tensor]) -> Classifier:
         """Return the averaged model, ready for evaluation.

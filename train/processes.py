@@ -6,16 +6,23 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
 import accelerate
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+    patch_environment,
+)
 from torch import Tensor
 
 from ..configs import InputError
+from ..configs.device import choose_device
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the state is saved
@@ -49,21 +56,41 @@ def stop_requested() -> Iterator[threading.Event]:
 Loaded = tuple[dict[str, Any], dict[str, Tensor]] | None
 
 
-def make_accelerator(precision: str, *, all_parameters_learn: bool) -> accelerate.Accelerator:
-    """Return the accelerator of a run: device, processes and precision from the environment and the recipe.
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for the main one, which may be writing to a slow disk; NCCL's own limit is ten minutes."""
+
+
+def make_accelerator(
+    precision: str, *, all_parameters_learn: bool, device: torch.device | str | None = None
+) -> accelerate.Accelerator:
+    """Return the accelerator of a run: processes from the environment, device and precision as asked for.
 
     Args:
-        precision: "no", "bf16" or "fp16".
+        precision: "no", "tf32", "bf16" or "fp16".
         all_parameters_learn: Whether every parameter gets a gradient in every step; if not, processes look for
             the idle ones, which costs a little.
+        device: As for ``configs.device.choose_device``.
+
+    Raises:
+        InputError: If there is no such device, or it cannot train in this precision.
     """
-    # The state of an earlier run in this process would refuse another precision.
-    AcceleratorState._reset_state()
-    handler = DistributedDataParallelKwargs(find_unused_parameters=not all_parameters_learn)
+    chosen = choose_device(device)
+    if precision == "fp16" and chosen.type == "cpu":
+        raise InputError("train.precision is fp16, which needs a GPU; give bf16, or no, on the CPU.")
+    # The state of an earlier run in this process would refuse another precision, or keep its device.
+    alone = PartialState._shared_state.get("num_processes", 1) == 1
+    AcceleratorState._reset_state(reset_partial_state=alone)
+    handlers = [
+        DistributedDataParallelKwargs(find_unused_parameters=not all_parameters_learn),
+        InitProcessGroupKwargs(timeout=PATIENCE),
+    ]
     # Without an accelerator accelerate joins the other processes, by gloo, only if it is told to compute here.
-    return accelerate.Accelerator(
-        cpu=not torch.accelerator.is_available(), mixed_precision=precision, kwargs_handlers=[handler]
-    )
+    with patch_environment(accelerate_torch_device=str(chosen)):
+        return accelerate.Accelerator(
+            cpu=chosen.type == "cpu",
+            mixed_precision="no" if precision == "tf32" else precision,
+            kwargs_handlers=handlers,
+        )
 
 
 def from_main(accelerator: accelerate.Accelerator, loaded: Loaded, error: InputError | None) -> Loaded:

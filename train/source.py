@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..configs import InputError, RunConfig, TrainConfig
+from ..configs.device import sent
 from ..configs.recipe import filled
 from ..data import ImageDataset
 from ..data.files import FileImages
@@ -79,11 +80,11 @@ class BatchSource:
         size = self.recipe.batch_size
         for start in range(0, len(self.stored), size):
             images = torch.from_numpy(self.stored[start : start + size].copy()).permute(0, 3, 1, 2)
-            yield images.contiguous().to(self.device).float() / 255.0
+            yield sent(images.contiguous(), self.device).float() / 255.0
 
     def _share(self, step: int, augmented: Tensor | None) -> Share:
         chosen, rows = self.order.share(step)
-        chosen = chosen.to(self.device, non_blocking=True)
+        chosen = sent(chosen, self.device)
         recipe, count = self.recipe, len(self.order.chosen(step))
         drawn = Placement.draw(
             count, generator(recipe.seed, PLACEMENT, step), padding=recipe.crop_padding, flip=recipe.flip
@@ -101,7 +102,7 @@ class BatchSource:
         """Return (n, views, C, H, W): the image, its policy's version, or for "jsd" the image and its versions."""
         if augmented is None:
             return self.images[chosen][:, None]
-        augmented = augmented.to(self.device, non_blocking=True)
+        augmented = sent(augmented, self.device)
         return torch.cat([self.images[chosen][:, None], augmented], dim=1) if self._adds_plain else augmented
 
     def _noise(self, step: int, count: int, rows: slice, views: Tensor) -> Tensor:

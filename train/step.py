@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import InputError, TrainConfig
+from ..configs.device import unwatched
 from ..models import Classifier
 from .losses import Batch, Loss, LossResult
 from .optim import rate_factor
@@ -104,7 +105,7 @@ class Stepper:
         # For dropout, stochastic depth, spread lambda and the starts of attacks; processes draw differently.
         keys = (self.recipe.seed, DROPOUT, step) + ((process,) if process else ())
         torch.manual_seed(mixed_seed(*keys))
-        with memory_explained(self.recipe, step):
+        with memory_explained(self.recipe, step), unwatched():
             self.optimiser.zero_grad()
             figures = self._accumulate(share)
             if self.recipe.clip_norm:

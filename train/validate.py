@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from ..attacks import as_threat
 from ..configs import TrainConfig
+from ..configs.device import unwatched
 from ..configs.recipe import filled
 from ..data import ImageDataset
 from .perturb import InnerAttack, cross_entropy_ascent
+from .record import precise
 from .sampling import mixed_seed
 
 Curves = Sequence[dict[str, float]]
@@ -107,32 +109,38 @@ class Validator:
         """
         if self.dataset is None:
             return {}
-        correct, loss = self._clean(model, self.dataset)
-        count = len(self.dataset)
+        with unwatched():
+            return self._measured(model, self.dataset)
+
+    def _measured(self, model: nn.Module, dataset: ImageDataset) -> dict[str, float]:
+        correct, loss = self._clean(model, dataset)
+        count = len(dataset)
         figures = {"val_loss": loss / count, "val_accuracy": correct / count}
         if self.attack is not None:
             size = self.recipe.select.robust_images or ROBUST_IMAGES
-            chosen = self.dataset.split(size, seed=0)[1] if size < count else self.dataset
+            chosen = dataset.split(size, seed=0)[1] if size < count else dataset
             figures["val_robust"] = self._attacked(model, self.attack, chosen) / len(chosen)
         return figures
 
     @torch.no_grad()
     def _clean(self, model: nn.Module, dataset: ImageDataset) -> tuple[float, float]:
-        correct = loss = 0.0
+        sums = [precise(torch.zeros(2, device=self.accelerator.device))]  # read once, at the end
         for images, labels in self._batches(dataset):
             logits = model(images).float()
-            correct += float((logits.argmax(1) == labels).sum())
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-        return self._total(correct), self._total(loss)
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums.append(torch.stack([precise((logits.argmax(1) == labels).sum()), precise(loss)]))
+        correct, loss = self._total(sums)
+        return correct, loss
 
     def _attacked(self, model: nn.Module, attack: InnerAttack, dataset: ImageDataset) -> float:
-        correct = 0.0
+        sums = [precise(torch.zeros(1, device=self.accelerator.device))]
         torch.manual_seed(mixed_seed(self.recipe.seed, ROBUST, self.accelerator.process_index))
         for images, labels in self._batches(dataset):
             attacked = attack(model, images, cross_entropy_ascent(model, labels))
             with torch.no_grad():
-                correct += float((model(attacked).argmax(1) == labels).sum())
-        return self._total(correct)
+                sums.append(precise((model(attacked).argmax(1) == labels).sum())[None])
+        (correct,) = self._total(sums)
+        return correct
 
     def _batches(self, dataset: ImageDataset) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's batches."""
@@ -142,8 +150,8 @@ class Validator:
         for start in range(0, len(mine), size):
             yield dataset.tensors(mine[start : start + size], self.accelerator.device)
 
-    def _total(self, value: float) -> float:
-        if self.accelerator.num_processes == 1:
-            return value
-        local = torch.tensor([value], device=self.accelerator.device)
-        return float(self.accelerator.reduce(local, "sum"))  # type: ignore[arg-type]
+    def _total(self, sums: list[Tensor]) -> list[float]:
+        local = torch.stack(sums).sum(0)
+        if self.accelerator.num_processes > 1:
+            local = self.accelerator.reduce(local, "sum")
+        return local.tolist()  # type: ignore[union-attr]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from ...configs.device import float32, unwatched
 from ...configs.plan import EvaluationPlan, resolve_plan
 from ...data import CorruptedFiles, ImageDataset
 from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult, cell_key
@@ -53,6 +54,8 @@ FINISHED = (COMPLETE, NOT_APPLICABLE)
 
 RANDOM_NOTE = "The model is random between equal calls."
 
+TF32_NOTE = "Convolutions in TF32."
+
 
 def evaluate(
     model: Model,
@@ -63,9 +66,11 @@ def evaluate(
     name: str | None = None,
     model_seed: int = 0,
     device: torch.device | str | None = None,
+    tf32: bool = False,
     progress: bool = True,
     workers: int = 0,
     corruption_source: str | Path | None = None,
+    corruption_cache: str | Path | None = None,
     budget: float | None = None,
     surrogates: Mapping[str, nn.Module] | None = None,
 ) -> pd.DataFrame:
@@ -85,10 +90,12 @@ def evaluate(
         name: The model's name in the results; None takes the class's name.
         model_seed: Training seed that tells several networks of one method (one name) apart.
         device: Where to compute; None means where the model is.
+        tf32: Whether NVIDIA GPUs may round float32 to TF32; the rows of what is measured so carry a note.
         progress: Show a progress bar on stderr.
         workers: Processes that make corrupted images ahead of the model.
         corruption_source: Folder in the layout of CIFAR-10-C whose files are used instead of the generator;
             chains of several corruptions are generated all the same. The rows say which source was used.
+        corruption_cache: Folder where generated images are kept for the next model; made if missing, never emptied.
         budget: Minutes; when they are over no further attack, and no further batch of a suite, starts, and the rows
             have the status ``"bound so far"`` or ``"not run"``. A later call goes on.
         surrogates: Other classifiers by name, whose adversarial images a suite tries on this model too.
@@ -106,6 +113,8 @@ def evaluate(
     store = results if isinstance(results, ResultsStore) else ResultsStore(results)
     try:
         with ExitStack() as modes:
+            modes.enter_context(float32(tf32=tf32))
+            modes.enter_context(unwatched())  # the pixels come from bytes
             target = modes.enter_context(evaluation_mode(model, device))
             for other in (surrogates or {}).values():
                 modes.enter_context(evaluation_mode(other, target))
@@ -119,7 +128,9 @@ def evaluate(
                 progress=progress,
             )
             label = name or _default_name(model)
-            run = _Run(model, dataset, plan, store, label, model_seed, target, files, attacker)
+            cache = None if corruption_cache is None else Path(corruption_cache)
+            notes = [TF32_NOTE] if tf32 else []
+            run = _Run(model, dataset, plan, store, label, model_seed, target, files, attacker, cache, notes)
             run.measure(cells, progress=progress, workers=workers)
         return run.frame(cells)
     finally:
@@ -148,6 +159,8 @@ class _Run:
     device: torch.device
     files: CorruptedFiles | None
     attacker: Attacker
+    cache: Path | None
+    notes: list[str]
 
     @property
     def classes(self) -> int:
@@ -161,15 +174,14 @@ class _Run:
         if not todo:
             return
         first = todo[0].positions[:RANDOM_PROBE_IMAGES]
-        note = ""
         if is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes):
-            note = RANDOM_NOTE
+            self.notes.append(RANDOM_NOTE)
             logger.warning("model %r is random between equal calls: its results carry a note", self.name)
-        stream = corrupted_chunks(self.dataset, self._tasks(todo), workers=workers)
+        stream = corrupted_chunks(self.dataset, self._tasks(todo), workers=workers, cache=self.cache)
         with tqdm(todo, desc=self.name, unit="cell", disable=not progress) as bar, closing(stream):
             for cell in bar:
                 bar.set_postfix_str(cell.condition.label)
-                self.store.save(self._measure_cell(cell, stream, fingerprint, note))
+                self.store.save(self._measure_cell(cell, stream, fingerprint))
 
     def frame(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """The rows of these cells, in their order."""
@@ -208,9 +220,7 @@ class _Run:
             for part in self._parts(cell)
         ]
 
-    def _measure_cell(
-        self, cell: Cell, stream: Iterator[NDArray[np.uint8]], fingerprint: str, note: str
-    ) -> CellResult:
+    def _measure_cell(self, cell: Cell, stream: Iterator[NDArray[np.uint8]], fingerprint: str) -> CellResult:
         start = time.perf_counter()
         if cell.condition.kind == "attack":
             measured = self._attack(cell, fingerprint)
@@ -228,7 +238,7 @@ class _Run:
             seconds=time.perf_counter() - start,
             queries=measured.queries,
             gradients=measured.gradients,
-            notes=" ".join([note] * bool(note) + list(measured.notes)),
+            notes=" ".join([*self.notes, *measured.notes]),
             status=measured.status,
             details=measured.details,
         )

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...configs.device import sent
 from ...configs.errors import InputError
 
 RANDOMNESS_TOLERANCE = 1e-4
@@ -41,30 +42,33 @@ def classify(model: Model, batches: Iterable[Tensor], classes: int) -> Answers:
         InputError: The logits are NaN or infinite, or are not one row for each image and one column for each
             class.
     """
+    # Nothing is read before the last batch is on its way: each read would wait for the device.
     parts = [_answer(model, batch, classes) for batch in batches]
-    return Answers(
-        torch.cat([predictions for predictions, _ in parts]).cpu().numpy(),
-        torch.cat([confidences for _, confidences in parts]).cpu().numpy(),
-    )
+    predictions, confidences, sound = (torch.cat(values) for values in zip(*parts, strict=True))
+    _refuse_unsound(sound)
+    return Answers(predictions.cpu().numpy(), confidences.cpu().numpy())
 
 
 def pixel_batches(images: NDArray[np.uint8], batch_size: int, device: torch.device) -> Iterator[Tensor]:
     """Batches (n, C, H, W) float32 in [0, 1] of uint8 images (N, H, W, C)."""
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
-        yield batch.to(device).permute(0, 3, 1, 2).float().div_(255).contiguous()
+        yield sent(batch, device).permute(0, 3, 1, 2).float().div_(255).contiguous()
 
 
 def is_random(model: Model, batch: Tensor, classes: int) -> bool:
     """Whether two equal calls give logits that differ by more than rounding explains."""
     first, second = _logits(model, batch, classes), _logits(model, batch, classes)
+    _refuse_unsound(first.isfinite().all(dim=1))
     scale = first.norm(dim=1).clamp_min(1e-10)
     return bool(((first - second).norm(dim=1) / scale).max() > RANDOMNESS_TOLERANCE)
 
 
-def _answer(model: Model, batch: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    confidences, predictions = _logits(model, batch, classes).float().softmax(dim=1).max(dim=1)
-    return predictions.to(torch.int16), confidences
+def _answer(model: Model, batch: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return predictions, confidences, and whether all logits are finite, (n,) each."""
+    logits = _logits(model, batch, classes)
+    confidences, predictions = logits.float().softmax(dim=1).max(dim=1)
+    return predictions.to(torch.int16), confidences, logits.isfinite().all(dim=1)
 
 
 def _logits(model: Model, batch: Tensor, classes: int) -> Tensor:
@@ -77,13 +81,16 @@ def _logits(model: Model, batch: Tensor, classes: int) -> Tensor:
             f"the model returned {shape} for {len(batch)} images of a data set with {classes} classes: "
             f"expected logits of shape ({len(batch)}, {classes}). Give a model trained for this data set."
         )
-    if not logits.isfinite().all():
-        bad = int((~logits.isfinite().all(dim=1)).sum())
+    return logits
+
+
+def _refuse_unsound(sound: Tensor) -> None:
+    bad = len(sound) - int(sound.sum())
+    if bad:
         raise InputError(
-            f"the model returned NaN or infinite logits for {bad} of {len(batch)} images: "
+            f"the model returned NaN or infinite logits for {bad} of {len(sound)} images: "
             "expected finite logits. Find out where they arise before measuring it."
         )
-    return logits
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...attacks import as_attack, as_threat, suite_in
 from ...attacks.threat import NORMS
+from ...configs.atomic import file_written_whole
 from ...configs.errors import InputError, unknown_name
 from ...configs.plan import EvaluationPlan
 from ...data import (
@@ -170,7 +173,11 @@ def split_positions(positions: NDArray[np.intp], image_bytes: int, batch_size: i
 
 
 def corrupted_chunks(
-    dataset: ImageDataset, tasks: Sequence[CorruptionTask], *, workers: int = 0
+    dataset: ImageDataset,
+    tasks: Sequence[CorruptionTask],
+    *,
+    workers: int = 0,
+    cache: Path | None = None,
 ) -> Generator[NDArray[np.uint8], None, None]:
     """Corrupted images of each task, in order.
 
@@ -180,14 +187,15 @@ def corrupted_chunks(
         dataset: The whole data set.
         tasks: What to make.
         workers: Processes that work ahead of the consumer; 0 makes each chunk when it is asked for.
+        cache: Folder where chunks are kept, so that those of an earlier call are read instead of made.
     """
     if workers < 1 or not tasks:
         for task in tasks:
-            yield _make(dataset, task)
+            yield _made_once(dataset, task, cache)
         return
     # Processes are spawned: forking a process that runs torch's threads can deadlock.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_receive, initargs=(dataset,))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_receive, initargs=(dataset, cache))
     pending: deque[Future[NDArray[np.uint8]]] = deque()
     try:
         for task in tasks:
@@ -200,6 +208,21 @@ def corrupted_chunks(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _made_once(dataset: ImageDataset, task: CorruptionTask, cache: Path | None) -> NDArray[np.uint8]:
+    """Make a chunk, or read it where it was made before."""
+    if cache is None:
+        return _make(dataset, task)
+    positions = task.positions.astype("<i8").tobytes()
+    known = f"{dataset.fingerprint} {task.name} {task.severity} {task.seed}".encode() + positions
+    path = cache / f"{hashlib.sha256(known).hexdigest()[:32]}.npy"
+    if path.is_file():
+        return np.load(path, allow_pickle=False)
+    chunk = _make(dataset, task)
+    with suppress(InputError), file_written_whole(path) as target, target.open("wb") as file:
+        np.save(file, chunk)  # a full disk costs the next model time, not this one its images
+    return chunk
+
+
 def _make(dataset: ImageDataset, task: CorruptionTask) -> NDArray[np.uint8]:
     chunk, indices = dataset.images[task.positions], dataset.indices[task.positions]
     for name in task.name.split("+"):
@@ -207,16 +230,16 @@ def _make(dataset: ImageDataset, task: CorruptionTask) -> NDArray[np.uint8]:
     return chunk
 
 
-_received: ImageDataset | None = None
+_received: tuple[ImageDataset, Path | None] | None = None
 
 
-def _receive(dataset: ImageDataset) -> None:
+def _receive(dataset: ImageDataset, cache: Path | None) -> None:
     """Keep the data set in a worker process, so that tasks carry positions only."""
     global _received
-    _received = dataset
+    _received = dataset, cache
 
 
 def _make_received(task: CorruptionTask) -> NDArray[np.uint8]:
     if _received is None:
         raise RuntimeError("a corruption worker was started without its images")
-    return _make(_received, task)
+    return _made_once(_received[0], task, _received[1])

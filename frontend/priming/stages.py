@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...configs.device import sent
 from ...configs.errors import InputError
 from ..sparse.lca import LCA
 from ..sparse.metrics import energy
@@ -118,7 +119,8 @@ class Stage(ABC):
         for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         loss = self.loss(step)
-        if not math.isfinite(float(loss.detach())):
+        value = float(loss.detach())
+        if not math.isfinite(value):
             raise InputError(
                 f"the loss of the priming stage {self.name!r} is not finite at step {step + 1}; lower the plan's "
                 "learning_rate, or check the images. The state saved before stays."
@@ -128,14 +130,15 @@ class Stage(ABC):
         for group in self.optimiser.param_groups:  # on its own: few numbers must not drown in many weights
             torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
         self.optimiser.step()
-        return float(loss.detach())
+        return value
 
     def batch(self, step: int) -> Tensor:
         """Return the step's images, each flipped with probability one half."""
         generator = self.generator(step)
-        batch = self.images[torch.randint(len(self.images), (self.plan.batch_size,), generator=generator)]
+        chosen = torch.randint(len(self.images), (self.plan.batch_size,), generator=generator)
+        batch = self.images[sent(chosen, self.images.device)]
         flip = torch.rand(len(batch), generator=generator) < 0.5
-        return torch.where(flip[:, None, None, None].to(batch.device), batch.flip(-1), batch)
+        return torch.where(sent(flip, batch.device)[:, None, None, None], batch.flip(-1), batch)
 
     def generator(self, step: int) -> torch.Generator:
         """Return the random numbers of a step."""
@@ -192,6 +195,7 @@ class StatesStage(Stage):
     def loss(self, step: int) -> Tensor:
         """Return the share of the states' variance that the prediction leaves unexplained."""
         chosen = torch.randint(len(self.images), (self.plan.batch_size,), generator=self.generator(step))
+        chosen = sent(chosen, self.images.device)
         targets = self.targets(chosen)
         predicted = self.layer.predictor(self.layer.standardise(self.images[chosen]).images)
         return (predicted - targets).square().mean() / self.targets.variance

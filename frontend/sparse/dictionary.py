@@ -16,8 +16,9 @@ class ConvDictionary(nn.Module):
     """M atoms of C x k x k pixels, one every ``stride`` pixels, with ``same`` padding.
 
     Atoms are stored raw in ``weight`` and normalised on use, so that an average of weights (EMA, SWA)
-    stays valid; keep weight decay off them. The spectral bound L is a buffer: it is renewed at every
-    training forward pass and whenever the module changes to evaluation, and saved with the weights.
+    stays valid; keep weight decay off them. The spectral bound L is a buffer: it is renewed at the first
+    training forward pass after every change of the weights and whenever the module changes to evaluation, and saved
+    with the weights. Changes through ``weight.data`` go unseen: call ``refresh``.
 
     Args:
         in_channels: C.
@@ -55,6 +56,7 @@ class ConvDictionary(nn.Module):
             )
         self.stride = stride
         self.preconditioned = preconditioned
+        self._read: tuple[object, float] | None = None
         self.weight = nn.Parameter(torch.randn(features, in_channels, kernel_size, kernel_size))
         self.register_buffer("lipschitz", torch.ones(()))
         if preconditioned:
@@ -84,8 +86,13 @@ class ConvDictionary(nn.Module):
                 f"atom {int(bad[0])} of the dictionary is zero or not finite; "
                 "replace it (for instance by random values) before use."
             )
+        self._solve_spectrum()
+
+    @torch.no_grad()
+    def _solve_spectrum(self) -> None:
         self.lipschitz.copy_(spectral_bound(self.atoms, self.stride))
         self._precondition()
+        self._solved_for = self._version_of_weights()
 
     def _precondition(self) -> None:
         if self.preconditioned:
@@ -93,11 +100,24 @@ class ConvDictionary(nn.Module):
             self.precondition_matrix.copy_(made.matrix)
             self.precondition_lipschitz.copy_(made.lipschitz)
 
+    def _version_of_weights(self) -> tuple[object, ...]:
+        """Tell weights apart without looking at them, which would wait for the device."""
+        weight = self.weight
+        return id(weight), weight._version, weight.device, weight.dtype
+
+    def bound(self) -> float:
+        """Return L as a number, read from the device once after each change."""
+        version = id(self.lipschitz), self.lipschitz._version
+        if self._read is None or self._read[0] != version:
+            self._read = version, float(self.lipschitz)
+        return self._read[1]
+
     def operator(self) -> ConvOperator:
         """Return Phi and Phi^T for the present atoms, ready for many iterations."""
         if self.training and self.weight.requires_grad and torch.is_grad_enabled():
-            self.lipschitz.copy_(spectral_bound(self.atoms, self.stride))
-            self._precondition()
+            compiling = torch.compiler.is_compiling()  # versions are not seen there
+            if compiling or self._solved_for != self._version_of_weights():
+                self._solve_spectrum()
         conditioning = None
         if self.preconditioned:
             conditioning = Preconditioner(

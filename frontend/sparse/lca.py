@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...configs.device import exactly
 from ...configs.errors import InputError
 from ...configs.load import to_plain
 from ..base import Frontend, HandsOn, Setting, register_frontend
@@ -198,7 +199,14 @@ class LCA(Primable, Frontend):
         """Return the step sizes and momenta of ``iterations`` cycles."""
         if self.accelerated:
             return accelerated_schedule(operator, iterations)
-        return plain_schedule(operator, iterations, step_size=self.step_size, momentum=self.momentum)
+        given = self.step_size is not None and not torch.compiler.is_compiling()
+        return plain_schedule(
+            operator,
+            iterations,
+            step_size=self.step_size,
+            momentum=self.momentum,
+            bound=self.dictionary.bound() if given else None,
+        )
 
     def thresholds(self, iterations: int, lam: Tensor | float) -> list[Tensor | float] | None:
         """Return the threshold value of each of ``iterations`` cycles; None where it is ``lam`` throughout."""
@@ -231,6 +239,10 @@ class LCA(Primable, Frontend):
         Args:
             images: (N, C, H, W), pixels in [0, 1].
         """
+        with exactly(images):
+            return self._encode(images)
+
+    def _encode(self, images: Tensor) -> SparseEncoding:
         standardised = self.standardise(images)
         lam = self._training_lam(standardised.images)
         varied = self._varied.iterations if self.training else None
@@ -294,7 +306,14 @@ class LCA(Primable, Frontend):
         Returns:
             The code and its :class:`SolveStatistics`.
         """
-        cycles = self.iterations if iterations is None else iterations
+        with exactly(images):
+            return self._solve(
+                images, state, self.iterations if iterations is None else iterations, trace, tolerance
+            )
+
+    def _solve(
+        self, images: Tensor, state: Tensor | None, cycles: int, trace: bool, tolerance: float | None
+    ) -> tuple[Tensor, SolveStatistics]:
         standardised = self.standardise(images).images
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
         lam = self.image_lam(standardised)

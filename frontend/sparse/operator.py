@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import torch.nn.grad
 from torch import Tensor
 
+from ...configs.device import precisely
 from ...configs.errors import InputError
 from . import functional
 from .spectrum import Preconditioner
@@ -33,6 +34,7 @@ class ConvOperator:
         convolution_dtype: What the convolutions compute in, for instance bfloat16; their results come back in
             the dtype of the input. None: autocast's dtype where it is on, else the input's own.
         preconditioner: P for these atoms, where the dictionary was asked for one.
+        cast: Atoms, kernel and P in the dtype of the convolutions; see :meth:`cast_for`.
     """
 
     atoms: Tensor
@@ -41,6 +43,7 @@ class ConvOperator:
     lipschitz: Tensor
     convolution_dtype: torch.dtype | None = None
     preconditioner: Preconditioner | None = None
+    cast: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     @classmethod
     def from_atoms(
@@ -69,8 +72,9 @@ class ConvOperator:
                 "this dictionary has no preconditioner; build it with preconditioned=True, as WarpLCA does."
             )
         dtype = self.dtype_for(values)
-        with torch.autocast(values.device.type, enabled=False):
-            return F.conv2d(values.to(dtype), self.preconditioner.matrix.to(dtype)).to(values.dtype)
+        matrix = self._weights(dtype)[2]
+        with precisely(values):
+            return F.conv2d(values.to(dtype), matrix).to(values.dtype)  # type: ignore[arg-type]
 
     def bound(self, *, preconditioned: bool) -> Tensor:
         """What steps are measured by: L, or the same of the preconditioned dynamics."""
@@ -80,11 +84,16 @@ class ConvOperator:
 
     def detached(self) -> ConvOperator:
         """Return the same maps without gradient to the atoms."""
-        return replace(self, atoms=self.atoms.detach())
+        return replace(self, atoms=self.atoms.detach(), cast=None)
 
     def computing_in(self, dtype: torch.dtype | None) -> ConvOperator:
         """Return the same maps with another ``convolution_dtype``."""
-        return replace(self, convolution_dtype=dtype)
+        return replace(self, convolution_dtype=dtype, cast=None)
+
+    def cast_for(self, values: Tensor) -> ConvOperator:
+        """Return the same maps with atoms cast once, in the present gradient mode, for many convolutions of values."""
+        dtype = self.dtype_for(values)
+        return self if dtype == self.atoms.dtype else replace(self, cast=self._weights(dtype))
 
     def dtype_for(self, values: Tensor) -> torch.dtype:
         """What the convolutions of ``values`` compute in."""
@@ -96,11 +105,16 @@ class ConvOperator:
 
     def _in_dtype(self, apply: Callable[[Tensor, Tensor, Tensor], Tensor], values: Tensor) -> Tensor:
         dtype = self.dtype_for(values)
-        if dtype == values.dtype:
-            return apply(values, self.atoms, self.kernel)
-        # Autocast must not look into the maps: their backward runs outside of it, with the same dtypes.
-        with torch.autocast(values.device.type, enabled=False):
-            return apply(values.to(dtype), self.atoms.to(dtype), self.kernel.to(dtype)).to(values.dtype)
+        atoms, kernel, _ = self._weights(dtype)
+        with precisely(values):  # autocast must not look into the maps
+            return apply(values.to(dtype), atoms, kernel).to(values.dtype)
+
+    def _weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return atoms, kernel and P in a dtype."""
+        if self.cast is not None and self.cast[0].dtype == dtype:
+            return self.cast
+        matrix = None if self.preconditioner is None else self.preconditioner.matrix.to(dtype)
+        return self.atoms.to(dtype), self.kernel.to(dtype), matrix
 
     def _analyse(self, images: Tensor, atoms: Tensor, kernel: Tensor) -> Tensor:
         if _plain(images, atoms):
@@ -140,11 +154,12 @@ class _Analyse(torch.autograd.Function):
         (gradient,) = gradients
         images, atoms, kernel = ctx.saved_tensors
         for_images = for_atoms = None
-        if ctx.needs_input_grad[0]:
-            size = (images.shape[2], images.shape[3])
-            for_images = _Synthesise.apply(gradient, atoms, kernel, ctx.stride, size)
-        if ctx.needs_input_grad[1]:
-            for_atoms = _atoms_gradient(images, gradient, atoms, ctx.stride)
+        with precisely(gradient):  # in attacks, a backward pass runs under autocast too
+            if ctx.needs_input_grad[0]:
+                size = (images.shape[2], images.shape[3])
+                for_images = _Synthesise.apply(gradient, atoms, kernel, ctx.stride, size)
+            if ctx.needs_input_grad[1]:
+                for_atoms = _atoms_gradient(images, gradient, atoms, ctx.stride)
         return for_images, for_atoms, None, None  # type: ignore[return-value]
 
 
@@ -162,8 +177,9 @@ class _Synthesise(torch.autograd.Function):
         (gradient,) = gradients
         code, atoms, kernel = ctx.saved_tensors
         for_code = for_atoms = None
-        if ctx.needs_input_grad[0]:
-            for_code = _Analyse.apply(gradient, atoms, kernel, ctx.stride)
-        if ctx.needs_input_grad[1]:
-            for_atoms = _atoms_gradient(gradient, code, atoms, ctx.stride)
+        with precisely(gradient):
+            if ctx.needs_input_grad[0]:
+                for_code = _Analyse.apply(gradient, atoms, kernel, ctx.stride)
+            if ctx.needs_input_grad[1]:
+                for_atoms = _atoms_gradient(gradient, code, atoms, ctx.stride)
         return for_code, for_atoms, None, None, None  # type: ignore[return-value]

@@ -51,9 +51,21 @@ class Schedule:
 
 
 def plain_schedule(
-    operator: ConvOperator, iterations: int, *, step_size: float | None = None, momentum: float = 0.0
+    operator: ConvOperator,
+    iterations: int,
+    *,
+    step_size: float | None = None,
+    momentum: float = 0.0,
+    bound: float | None = None,
 ) -> Schedule:
     """Return the constant schedule, eta = 1 / L unless given.
+
+    Args:
+        operator: Whose L.
+        iterations: Number of steps.
+        step_size: eta.
+        momentum: mu.
+        bound: L as a number, where it was read before; reading it waits for the device.
 
     Raises:
         InputError: If the step would diverge: eta >= 2 (1 + momentum) / L.
@@ -66,13 +78,13 @@ def plain_schedule(
         return Schedule.constant(iterations, 1.0 / operator.lipschitz, momentum)
     if torch.compiler.is_compiling():  # no data are looked at there
         return Schedule.constant(iterations, operator.lipschitz.new_tensor(step_size), momentum)
-    limit = 2.0 * (1.0 + momentum) / float(operator.lipschitz)
+    limit = 2.0 * (1.0 + momentum) / (float(operator.lipschitz) if bound is None else bound)
     if not 0.0 < step_size < limit:
         raise InputError(
             f"step_size {step_size:g} would diverge on this dictionary; give one above 0 and below {limit:.4g} "
             "(2 (1 + momentum) / L), or leave it out to use 1 / L."
         )
-    return Schedule.constant(iterations, operator.lipschitz.new_tensor(step_size), momentum)
+    return Schedule.constant(iterations, operator.lipschitz.new_full((), step_size), momentum)
 
 
 def accelerated_schedule(operator: ConvOperator, iterations: int) -> Schedule:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ...configs.device import may_look
 from ...configs.errors import InputError
 from .dynamics import Accepted, guarded_step, step, step_without_gradient
 from .functional import state_size
@@ -60,6 +61,7 @@ def solve(
             f"checkpoint_every is {checkpoint_every}; give 1 or more, and leave it out where a trace is recorded."
         )
     state = cold_start(operator, images) if state is None else state
+    operator = operator.cast_for(images)
     values = schedule.values()
     numbers = all(isinstance(value, float) for pair in values for value in pair)
     in_place = numbers and not torch.is_grad_enabled()
@@ -113,12 +115,12 @@ def cold_start(operator: ConvOperator, images: Tensor) -> Tensor:
 
 
 def check_overflow(operator: ConvOperator, state: Tensor) -> None:
-    """Refuse a state that float16 could not hold, except while compiling or exporting.
+    """Refuse a state that float16 could not hold, where it may be looked at.
 
     Raises:
         InputError: If the convolutions computed in float16 and the state is NaN or infinite.
     """
-    if operator.dtype_for(state) != torch.float16 or torch.compiler.is_compiling():
+    if operator.dtype_for(state) != torch.float16 or not may_look(state):
         return
     if not bool(torch.isfinite(state).all()):
         raise InputError(
@@ -160,6 +162,7 @@ def solve_until(
     if not tolerance > 0.0:
         raise InputError(f"tolerance is {tolerance}; give a number above 0, or leave it out.")
     state = cold_start(operator, images) if state is None else state
+    operator = operator.cast_for(images)
     final, before = state.clone(), state
     used = torch.full((len(images),), len(schedule), device=images.device)
     rows = torch.arange(len(images), device=images.device)

@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...configs.device import precisely
+
 MARGIN = 1.01  # covers what lies between the points of the frequency grid
 
 
@@ -30,18 +32,28 @@ MARGIN = 1.01  # covers what lies between the points of the frequency grid
 def spectral_bound(atoms: Tensor, stride: int) -> Tensor:
     """Return L >= ||Phi^T Phi||_2 as a scalar tensor of the atoms' dtype, without gradient.
 
+    It is computed in single precision at least, whatever autocast says: eigenvalues bear no rounding to 8 bits.
+
     Args:
         atoms: (M, C, k, k).
         stride: Step between neighbouring atoms.
     """
-    polyphase = _polyphase(atoms.to(torch.promote_types(atoms.dtype, torch.float32)), stride)
-    taps = polyphase.shape[-1]
-    grid = max(16, 6 * taps)
-    symbol = torch.fft.rfft2(polyphase, s=(grid, grid))  # real filters: half the plane holds every modulus
-    symbol = symbol.permute(2, 3, 0, 1).flatten(0, 1)  # (frequencies, C s^2, M)
-    rows, columns = symbol.shape[1:]
-    gram = symbol @ symbol.mH if rows <= columns else symbol.mH @ symbol
-    return (torch.linalg.eigvalsh(gram)[:, -1].max() * MARGIN).to(atoms.dtype)
+    with precisely(atoms):
+        polyphase = _polyphase(at_least_single(atoms), stride)
+        taps = polyphase.shape[-1]
+        grid = max(16, 6 * taps)
+        symbol = torch.fft.rfft2(
+            polyphase, s=(grid, grid)
+        )  # real filters: half the plane holds every modulus
+        symbol = symbol.permute(2, 3, 0, 1).flatten(0, 1)  # (frequencies, C s^2, M)
+        rows, columns = symbol.shape[1:]
+        gram = symbol @ symbol.mH if rows <= columns else symbol.mH @ symbol
+        return (torch.linalg.eigvalsh(gram)[:, -1].max() * MARGIN).to(atoms.dtype)
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """Return values in float32, or in float64 if they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _polyphase(atoms: Tensor, stride: int) -> Tensor:
@@ -73,9 +85,10 @@ class Preconditioner(NamedTuple):
 
 @torch.no_grad()
 def preconditioner(atoms: Tensor, stride: int) -> Preconditioner:
-    """Return P for atoms (M, C, k, k) of unit norm, in their dtype."""
-    rows = atoms.flatten(1).to(torch.promote_types(atoms.dtype, torch.float32))
-    values, vectors = torch.linalg.eigh(rows @ rows.mT)
-    root = (vectors * (values.clamp_min(0.0) + DAMPING).rsqrt()) @ vectors.mT
-    bound = spectral_bound((root @ rows).view(atoms.shape), stride)
-    return Preconditioner((root @ root)[:, :, None, None].to(atoms.dtype), bound.to(atoms.dtype))
+    """Return P for atoms (M, C, k, k) of unit norm, in their dtype, computed as :func:`spectral_bound` is."""
+    with precisely(atoms):
+        rows = at_least_single(atoms).flatten(1)
+        values, vectors = torch.linalg.eigh(rows @ rows.mT)
+        root = (vectors * (values.clamp_min(0.0) + DAMPING).rsqrt()) @ vectors.mT
+        bound = spectral_bound((root @ rows).view(atoms.shape), stride)
+        return Preconditioner((root @ root)[:, :, None, None].to(atoms.dtype), bound.to(atoms.dtype))

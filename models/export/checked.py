@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, cast
@@ -171,6 +172,7 @@ def export_checked(
         InputError: If optional packages or tools are missing or the check fails (no file is written then).
     """
     model = model.eval()
+    images = beside(model, images)
     deployed = Deployed(model, sparsity=sparsity)
     with file_written_whole(Path(path)) as target, TemporaryDirectory() as folder:
         draft = Path(folder) / "model.pt2"  # a name that every writer accepts
@@ -247,7 +249,13 @@ def metadata_text(values: Mapping[str, Any]) -> str:
 @torch.no_grad()
 def eager(model: nn.Module, images: Tensor) -> NDArray[np.floating]:
     """Return PyTorch's own logits."""
-    return torch.cat([model(batch) for batch in images.split(BATCH)]).numpy()
+    return torch.cat([model(batch) for batch in images.split(BATCH)]).cpu().numpy()
+
+
+def beside(model: nn.Module, images: Tensor) -> Tensor:
+    """Return images on the device of a model."""
+    weight = next(chain(model.parameters(), model.buffers()), images)
+    return images.to(weight.device)
 
 
 def in_batches(run: Run, images: Tensor) -> NDArray[np.floating]:
@@ -259,8 +267,12 @@ def in_batches(run: Run, images: Tensor) -> NDArray[np.floating]:
 def interleaved_latency(run: Run, model: nn.Module, image: Tensor, runs: int = 30) -> tuple[float, float]:
     """Return the median milliseconds of a file and of PyTorch, in alternating runs."""
     times: tuple[list[float], list[float]] = ([], [])
+
+    def waited(image: Tensor) -> Tensor:
+        return model(image).cpu()  # a file's answer is on the CPU too
+
     for repeat in range(runs + 3):
-        for kept, call in zip(times, (run, model), strict=True):
+        for kept, call in zip(times, (run, waited), strict=True):
             start = time.perf_counter()
             call(image)
             if repeat >= 3:  # the first runs warm caches up
@@ -278,7 +290,7 @@ def _count_flips(backend: Backend, model: nn.Module, images: Tensor, folder: Pat
         return 0
     backend.write(trace, images, folder / "trace.pt2", {})
     found = backend.open(folder / "trace.pt2")(images)[0]
-    return int(are_flips(expected.numpy(), found).sum())
+    return int(are_flips(expected.cpu().numpy(), found).sum())
 
 
 def _double_difference(backend: Backend, model: nn.Module, images: Tensor, folder: Path) -> float | None:

@@ -23,6 +23,7 @@ from .checked import (
     Deployed,
     ExportCheck,
     Run,
+    beside,
     eager,
     export_checked,
     in_batches,
@@ -71,7 +72,7 @@ class OnnxBackend:
         session = session_of(path)
 
         def run(images: Tensor) -> list[np.ndarray]:
-            return [np.asarray(output) for output in session.run(None, {"images": images.numpy()})]
+            return [np.asarray(output) for output in session.run(None, {"images": images.cpu().numpy()})]
 
         return run
 
@@ -148,6 +149,7 @@ def export_quantised(
     quantization = _needed("onnxruntime.quantization")
     _needed("onnxscript")
     model = model.eval()
+    images = beside(model, images)
     backend = OnnxBackend()
     with file_written_whole(Path(path)) as target, TemporaryDirectory() as folder, _quiet():
         plain, draft = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -161,7 +163,7 @@ def export_quantised(
             per_channel=True,
         )
         expected, found = eager(model, images), in_batches(backend.open(draft), images)
-        truth = labels.numpy()
+        truth = labels.cpu().numpy()
         check = QuantisedCheck(
             images=len(images),
             accuracy=float((found.argmax(1) == truth).mean()),
@@ -186,7 +188,7 @@ class _Calibration:
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self.batches, None)
-        return None if batch is None else {"images": batch.numpy()}
+        return None if batch is None else {"images": batch.cpu().numpy()}
 
     def set_range(self, start_index: int, end_index: int) -> None:
         raise NotImplementedError("calibration images are few enough to be handed over in one range")

@@ -176,6 +176,7 @@ def _runner(call: Any) -> Run:
     def run(images: Tensor) -> list[np.ndarray]:
         with torch.no_grad():
             outputs = call(images)
-        return [output.numpy() for output in (outputs if isinstance(outputs, list | tuple) else (outputs,))]
+        outputs = outputs if isinstance(outputs, list | tuple) else (outputs,)
+        return [output.cpu().numpy() for output in outputs]
 
     return run
