@@ -5,9 +5,14 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..configs import ComparisonConfig, EvaluationPlan, InputError, RunConfig, load_config
+from ..configs.atomic import refuse_foreign, refuse_input
 from ..configs.plan import PLANS
+
+if TYPE_CHECKING:
+    from ..models import Classifier
 
 
 def quickstart(args: Namespace) -> int:
@@ -49,7 +54,7 @@ def train(args: Namespace) -> int:
     from ..train import train as run
 
     config = load_config(RunConfig, args.config, "train", args.overrides)
-    if args.data:
+    if args.data is not None:
         config = replace(config, data=args.data)
     try:
         run(config, load_dataset(config.data, "train"), args.out)
@@ -62,22 +67,24 @@ def train(args: Namespace) -> int:
 
 def evaluate(args: Namespace) -> int:
     """Measure a checkpoint."""
-    from ..data import load_dataset
     from ..eval.compare.aggregate import is_complete, mean_corruption_error
     from ..eval.results.suites import attack_sentences
     from ..models import load_checkpoint
+    from ..pipeline.own_data import data_for
     from ..pipeline.sharded import evaluate_sharded, processes
 
     plan = _plan(args.plan, args.overrides)
     model = load_checkpoint(args.checkpoint)
-    name = args.name or Path(args.checkpoint).resolve().name
-    dataset = load_dataset(args.data, "test")
+    name = args.name or _run_name(args.checkpoint)
+    dataset = data_for(model, args.data, "test", say=print if processes().is_main_process else _silent)
     frame = evaluate_sharded(
         model,
         dataset,
         plan,
         results=args.results,
         name=name,
+        model_seed=_seed(model, args.model_seed),
+        replace=args.replace,
         workers=args.workers,
         corruption_source=args.corrupted,
         budget=args.budget,
@@ -92,45 +99,69 @@ def evaluate(args: Namespace) -> int:
         print(
             f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
         )
-    print(f"results:     {args.results}")
+    print(f"results:     {args.results}, under the name {name!r}")
     return 0
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def _run_name(checkpoint: str) -> str:
+    """A network's name in the results: its run's folder, for every run calls its checkpoint alike."""
+    from ..train.folder import CHECKPOINT_FOLDER
+
+    folder = Path(checkpoint).resolve()
+    return folder.parent.name if folder.name == CHECKPOINT_FOLDER and folder.parent.name else folder.name
+
+
+def _seed(model: Classifier, given: int | None) -> int:
+    """The training seed that tells networks of one name apart: as given, or as the checkpoint says."""
+    told = model.about.get("training", {}).get("seed", 0)
+    return given if given is not None else told if isinstance(told, int) else 0
 
 
 def compare(args: Namespace) -> int:
     """Compare the models of a store."""
     from ..eval import ResultsStore
     from ..eval import compare as run
+    from ..eval.report.page import is_report
 
     if not Path(args.results).exists():
         raise InputError(f"there is no results store {args.results}; `warplca evaluate` writes one.")
+    if args.report:
+        refuse_input(args.report, results=args.results)
+        refuse_foreign(Path(args.report), is_report)  # before anything is printed
     with ResultsStore(args.results, read_only=True) as store:
         print(run(store, baseline=args.baseline, dataset=args.dataset).to_text())
         if args.report:
             from ..eval.report.page import write_report
 
-            write_report(args.report, store, baseline=args.baseline)
+            write_report(args.report, store, baseline=args.baseline, dataset=args.dataset)
             print(f"report:      {args.report}")
     return 0
 
 
 def export(args: Namespace) -> int:
     """Export a checkpoint."""
-    from ..data import load_dataset
     from ..models import ExportCheck, load_checkpoint, save_checkpoint
+    from ..models.export.checked import is_export
     from ..pipeline.exports import EXPORTERS
+    from ..pipeline.own_data import data_for
 
+    refuse_input(args.out, checkpoint=args.checkpoint, data=args.data, results=args.results)
     model = load_checkpoint(args.checkpoint)
     if args.results:
         from ..pipeline.exports import collect_evidence
 
-        model.about["evidence"] = collect_evidence(args.results, model, name=args.name)
+        model.about["evidence"] = collect_evidence(args.results, model, name=args.name, dataset=args.dataset)
     if args.format == "safetensors":
         save_checkpoint(model, args.out)
         print(f"wrote {args.out}")
         return 0
-    check = EXPORTERS[args.format](
-        model, Path(args.out), load_dataset(args.data, "test"), load_dataset(args.data, "train")
-    )
+    refuse_foreign(Path(args.out), is_export)  # before the work
+    test, training = data_for(model, args.data, "test", say=print), data_for(model, args.data, "train")
+    check = EXPORTERS[args.format](model, Path(args.out), test, training)
     print(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")
     if not isinstance(check, ExportCheck):
         print(

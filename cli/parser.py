@@ -17,6 +17,7 @@ DATA_HELP = (
     "cifar10-subset (embedded), a .npz file, torchvision:DIR (torchvision-download:DIR fetches it first), a folder "
     "with train/<class>/ and test/<class>/, or files:SIZE:DIR, which leaves the images on disk"
 )
+OWN_DATA_HELP = "what the checkpoint was trained on; where that is not here, the embedded set if it fits"
 CHECKPOINT_HELP = "folder that `warplca train` wrote, or a shipped classifier's name"
 OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.frontend.lam=0.3"
 
@@ -136,15 +137,22 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("evaluate", help=text, description=text)
     _imports(parser)
     parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
-    parser.add_argument(
-        "--data", default="cifar10-subset", help=f"test images: {DATA_HELP} (default: %(default)s)"
-    )
+    parser.add_argument("--data", default=None, help=f"test images: {DATA_HELP} (default: {OWN_DATA_HELP})")
     parser.add_argument(
         "--plan", default="quick", help=f"{', '.join(PLANS)}, or a YAML file (default: %(default)s)"
     )
     parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
     parser.add_argument(
-        "--name", default=None, help="the model's name in the results (default: the folder's)"
+        "--name", default=None, help="the model's name in the results (default: that of the run's folder)"
+    )
+    parser.add_argument(
+        "--model-seed",
+        type=int,
+        default=None,
+        help="training seed that tells networks of one name apart (default: the checkpoint's)",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="delete results of another network under this name and seed"
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
     parser.add_argument(
@@ -189,11 +197,14 @@ def _export(commands: argparse._SubParsersAction) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--out", required=True, help="file, or with safetensors folder, to write")
-    parser.add_argument("--data", default="cifar10-subset", help=f"images to check on: {DATA_HELP}")
+    parser.add_argument(
+        "--data", default=None, help=f"images to check on: {DATA_HELP} (default: {OWN_DATA_HELP})"
+    )
     parser.add_argument(
         "--results", default=None, help="results store whose figures for this network go along as evidence"
     )
     parser.add_argument("--name", default=None, help="its name in that store, if it has several")
+    parser.add_argument("--dataset", default=None, help="which data set's results, if the store has several")
 
 
 def _corrupt(commands: argparse._SubParsersAction) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.error
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +45,12 @@ def load_dataset(source: str | Path, split: Split) -> ImageDataset:
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     text = str(source)
+    return replace(_read(text, split), source=text)
+
+
+def _read(text: str, split: Split) -> ImageDataset:
+    if not text.strip():
+        raise InputError(f"the name of the data set is empty; expected {FORMATS}.")
     if text == SUBSET_NAME:
         return read_subset(split)
     scheme, _, rest = text.partition(":")
@@ -51,7 +58,7 @@ def load_dataset(source: str | Path, split: Split) -> ImageDataset:
         return _read_torchvision(Path(rest).expanduser(), split, download=scheme.endswith("download"))
     if scheme == "files":
         return _open_files(rest, split)
-    path = Path(source).expanduser()
+    path = Path(text).expanduser()
     if path.is_dir():
         return _read_folder(path, split)
     if not path.exists():
@@ -59,11 +66,17 @@ def load_dataset(source: str | Path, split: Split) -> ImageDataset:
     return _read_npz(path, split)
 
 
-def save_npz(path: str | Path, train: ImageDataset, test: ImageDataset) -> None:
+def save_npz(path: str | Path, train: ImageDataset, test: ImageDataset, *, overwrite: bool = False) -> None:
     """Write both splits to one ``.npz`` file that ``load_dataset`` reads, atomically.
 
+    Args:
+        path: The file.
+        train: Training images.
+        test: Test images, of the same classes.
+        overwrite: Whether a file that is there already is replaced.
+
     Raises:
-        InputError: the splits differ in their classes, or the file cannot be written.
+        InputError: the splits differ in their classes, or the file is there already or cannot be written.
     """
     if train.class_names != test.class_names:
         raise InputError(
@@ -71,6 +84,8 @@ def save_npz(path: str | Path, train: ImageDataset, test: ImageDataset) -> None:
             f"{len(test.class_names)}); expected the same names in the same order."
         )
     target = Path(path).expanduser()
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} is there already; choose another name, or give overwrite=True.")
     with file_written_whole(target) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,

@@ -19,10 +19,12 @@ from ..configs.atomic import file_written_whole, folder_written_whole
 from ..configs.errors import InputError, unknown_name
 from ..configs.extensions import FRONTENDS
 from ..configs.load import from_dict, to_plain
+from ..configs.untrusted import MANIFEST, folder_with
 from .base import Frontend
 
 SHIPPED = Path(__file__).parent / "pretrained"
 RULE_FILE = "noise_rule.json"
+FILES = ("model.safetensors", "config.json", "README.md", MANIFEST, RULE_FILE)
 GEOMETRY = ("in_channels", "features", "kernel_size", "stride")
 
 
@@ -94,11 +96,11 @@ def save_frontend(
 
     Args:
         frontend: The front-end.
-        folder: Where to; replaced if it exists.
+        folder: Where to; an older front-end there is replaced, anything else refused.
         card: Text of its README.md: data, seed, energies, sparsity, licence.
         facts: Measured figures for config.json.
     """
-    with folder_written_whole(Path(folder)) as target:
+    with folder_written_whole(Path(folder), ours=folder_with("frontend", FILES)) as target:
         state = {name: tensor.contiguous() for name, tensor in frontend.state_dict().items()}
         (target / "model.safetensors").write_bytes(save(state))
         config = {"frontend": _primed_settings(frontend), "facts": dict(facts or {})}

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save
 
 from .. import __version__
 from ..configs import InputError
-from ..configs.atomic import folder_written_whole
+from ..configs.atomic import folder_written_whole, recover
 from ..configs.load import to_plain
+from ..configs.untrusted import folder_with
 from .card import model_card
 from .integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
 from .timm_api import TimmAPI, architecture, data_config, model_arguments
@@ -35,6 +36,7 @@ def shipped_checkpoints() -> list[str]:
 def checkpoint_folder(source: str | Path) -> Path:
     """Return the folder that is meant: one of the user's, or else a shipped classifier of that name."""
     folder = Path(source)
+    recover(folder)
     if not folder.exists() and str(source) in shipped_checkpoints():
         return SHIPPED / str(source)
     return folder
@@ -46,6 +48,9 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 FILES = (WEIGHTS, CONFIG, CARD, MANIFEST)
 
+is_checkpoint = folder_with("warplca", FILES)
+"""Tells whether a folder is a checkpoint and nothing else, and may therefore be replaced by another one."""
+
 
 def save_checkpoint(
     model: TimmAPI,
@@ -56,8 +61,9 @@ def save_checkpoint(
     results: Mapping[str, str] | None = None,
     evidence: Mapping[str, Any] | None = None,
     image_size: tuple[int, int] | None = None,
+    source: str | None = None,
 ) -> None:
-    """Write a checkpoint folder, whole or not at all; an older one of that name is replaced.
+    """Write a checkpoint folder, whole or not at all; an older checkpoint there is replaced, anything else refused.
 
     What is None is taken from ``model.about``, which a loaded model brings along.
 
@@ -69,11 +75,13 @@ def save_checkpoint(
         results: Measured figures for the model card, e.g. ``{"clean": "62.1 % of 1,000"}``.
         evidence: Measured cells, settings and verdict, as plain values; see :mod:`~warplca.models.card`.
         image_size: Height and width of the images it was trained on; None takes the backbone's, or 32 x 32.
+        source: Where ``load_dataset`` finds the data that it was trained on, as its user wrote it.
 
     Raises:
-        InputError: If the folder cannot be written or the disk is full; what was there before stays.
+        InputError: If the folder holds anything but a checkpoint, cannot be written, or the disk is full; what was
+            there before stays.
     """
-    with folder_written_whole(Path(folder)) as target:
+    with folder_written_whole(Path(folder), ours=is_checkpoint) as target:
         write_files(
             model,
             target,
@@ -82,6 +90,7 @@ def save_checkpoint(
             results=results,
             evidence=evidence,
             image_size=image_size,
+            source=source,
         )
 
 
@@ -116,6 +125,7 @@ def describe(model: TimmAPI, about: Mapping[str, Any]) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in model.parameters()),
             "model": to_plain(model.config),
             "class_names": class_names,
+            "source": str(about.get("source", "")),
             "training": dict(about.get("training", {})),
             "results": dict(about.get("results", {})),
             "evidence": dict(about.get("evidence", {})),

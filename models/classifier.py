@@ -66,7 +66,7 @@ class Classifier(TimmAPI, HubAPI):
         # Channels last: the same sums, up to a fifth faster in a backbone's convolutions and norms.
         self.backbone = backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._config = config
-        self.num_classes = config.num_classes
+        self.num_classes = config.classes
         self.about: dict[str, Any] = {}
         self.refuses_range = True
         self.pretrained_cfg = self.default_cfg = data_config(config, frontend.in_channels)
@@ -218,7 +218,7 @@ def _assembled(config: ModelConfig, frontend: Frontend, *, load_weights: bool) -
     backbone = create_backbone(
         config.backbone,
         in_channels=frontend.out_channels,
-        num_classes=config.num_classes,
+        num_classes=config.classes,
         stem=config.stem,
         stem_stride=config.stem_stride,
         sees=frontend.hands_on,
@@ -249,7 +249,7 @@ def load_checkpoint(folder: str | Path) -> Classifier:
     config = from_dict(ModelConfig, card["warplca"]["model"], where=f"{folder}/config.json")
     model = build_classifier(config, load_weights=False)
     load_weights(model, folder / WEIGHTS)
-    keys = ("class_names", "training", "results", "evidence")
+    keys = ("class_names", "training", "results", "evidence", "source")
     model.about = {key: card["warplca"][key] for key in keys if key in card["warplca"]}
     model.about["image_size"] = tuple(card["pretrained_cfg"]["input_size"][1:])
     return model.eval()

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..configs import InputError
+from ..configs.untrusted import MANIFEST
 
 logger = logging.getLogger(__name__)
-MANIFEST = "SHA256SUMS"
 PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"})
 
 

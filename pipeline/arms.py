@@ -30,6 +30,7 @@ from ..data import ImageDataset
 from ..eval import ResultsStore, evaluate
 from ..models import load_checkpoint
 from ..train import Interrupted, train
+from ..train.folder import is_finished
 from ..train.processes import stop_requested
 
 
@@ -44,7 +45,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        return (self.folder / "checkpoint" / "config.json").exists()
+        return is_finished(self.folder)
 
     def work(self, dataset: ImageDataset, *, progress: bool, place: int) -> None:
         """Train on these images."""

@@ -121,10 +121,10 @@ def check_data(config: RunConfig, dataset: ImageDataset, processes: int) -> None
         InputError: What came, what was expected, what to do.
     """
     recipe = config.train
-    if len(dataset.class_names) != config.model.num_classes:
+    if len(dataset.class_names) != config.model.classes:
         raise InputError(
             f"{dataset.name} has {len(dataset.class_names)} classes, the model has num_classes "
-            f"{config.model.num_classes}; make them equal."
+            f"{config.model.classes}; make them equal, or leave model.num_classes out."
         )
     if min(dataset.size) <= recipe.crop_padding:
         raise InputError(

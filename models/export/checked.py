@@ -27,8 +27,12 @@ from ... import __version__
 from ...configs import InputError
 from ...configs.atomic import file_written_whole
 from ...configs.load import to_plain
+from ...configs.untrusted import file_with
 from ...frontend import Frontend
 from ..classifier import Classifier
+
+is_export = file_with(b"warplca")
+"""Tells whether a file is an exported classifier, which another may replace: all of them say by whom they were made."""
 
 FLIP_TOLERANCE = (
     1e-3  # in units of the standardised image; states of magnitude 1 to 10 after tens of float32 cycles
@@ -163,7 +167,7 @@ def export_checked(
     Args:
         backend: The format.
         model: Maps pixels in [0, 1] to logits; used in evaluation mode.
-        path: File to write; replaced only if the check passes.
+        path: File to write; an older export there is replaced if the check passes.
         images: Real images (N, C, H, W) to compare on; their height and width become the file's.
         sparsity: Whether a classifier with a sparse code gives ``active_fraction`` (N,) beside ``logits``.
 
@@ -172,7 +176,7 @@ def export_checked(
     """
     model = model.eval()
     deployed = Deployed(model, sparsity=sparsity)
-    with file_written_whole(Path(path)) as target, TemporaryDirectory() as folder:
+    with file_written_whole(Path(path), ours=is_export) as target, TemporaryDirectory() as folder:
         draft = Path(folder) / "model.pt2"  # a name that every writer accepts
         backend.write(deployed, images, draft, metadata(model, images))
         run = backend.open(draft)

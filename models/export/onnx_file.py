@@ -26,6 +26,7 @@ from .checked import (
     eager,
     export_checked,
     in_batches,
+    is_export,
     metadata,
     metadata_text,
 )
@@ -135,7 +136,7 @@ def export_quantised(
 
     Args:
         model: Maps pixels in [0, 1] to logits; used in evaluation mode.
-        path: File to write; replaced only if the check passes.
+        path: File to write; an older export there is replaced if the check passes.
         images: Real images (N, C, H, W) to measure on.
         labels: Their classes, (N,).
         calibration: Other real images, from which the ranges of values are taken.
@@ -149,7 +150,7 @@ def export_quantised(
     _needed("onnxscript")
     model = model.eval()
     backend = OnnxBackend()
-    with file_written_whole(Path(path)) as target, TemporaryDirectory() as folder, _quiet():
+    with file_written_whole(Path(path), ours=is_export) as target, TemporaryDirectory() as folder, _quiet():
         plain, draft = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         backend.write(Deployed(model, sparsity=sparsity), images, plain, metadata(model, images))
         quantization.quantize_static(
