@@ -12,6 +12,7 @@ from typing import NoReturn
 from .. import __version__
 from ..configs.load import preset_names
 from ..configs.plan import PLANS
+from .screen import plain
 
 DATA_HELP = (
     "cifar10-subset (embedded), a .npz file, torchvision:DIR (torchvision-download:DIR fetches it first), a folder "
@@ -42,7 +43,7 @@ def exit_with_hint(message: str, wrong: str, known: Sequence[str]) -> NoReturn:
     """Print one sentence on stderr, with the nearest right name if there is one, and exit with code 2."""
     near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
     hint = f" did you mean {near[0]!r}?" if near else ""
-    print(f"warplca: {message}{hint}", file=sys.stderr)
+    print(plain(f"warplca: {message}{hint}"), file=sys.stderr)
     raise SystemExit(USAGE)
 
 
@@ -55,6 +56,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if late == unknown and hasattr(namespace, "overrides"):
         namespace.overrides += late
         unknown = []
+    empty = next(
+        (
+            name
+            for name, value in vars(namespace).items()
+            if value == "" or (isinstance(value, list) and "" in value)
+        ),
+        None,
+    )
+    if empty is not None:
+        exit_with_hint(f"--{empty.replace('_', '-')} is empty; give a value, or leave it out.", "", [])
     if unknown:
         subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
         options = subparsers.choices[namespace.command]._option_string_actions
@@ -274,7 +285,9 @@ def _predict(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
     parser.add_argument(
-        "--native", action="store_true", help="run the machine code of an AOTInductor archive that you trust"
+        "--trust",
+        action="store_true",
+        help="open a .pt2 archive, which can run any code: only one that you trust",
     )
 
 

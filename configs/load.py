@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -221,7 +222,7 @@ def _typed(hint: Any, value: Any, key: str, where: str) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:
-        return parser.parse_object({"value": value}, defaults=False).value
+        found = parser.parse_object({"value": value}, defaults=False).value
     except ArgumentError as error:
         if typing.get_origin(hint) is typing.Literal:
             raise unknown_name(key, value, map(str, typing.get_args(hint)), where=where) from error
@@ -229,6 +230,9 @@ def _typed(hint: Any, value: Any, key: str, where: str) -> Any:
         if typing.get_args(hint):
             expected = str(hint).replace("typing.", "")
         raise InputError(f"{where}: {key} is {brief(value)}; expected {expected}.") from error
+    if isinstance(found, float) and math.isnan(found):
+        raise InputError(f"{where}: {key} is not a number (NaN); give one.")
+    return found
 
 
 def _override(values: Any, entry: str, before: str = "") -> Any:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from .errors import InputError, unknown_name
+from .errors import InputError, brief, unknown_name
 from .extensions import FRONTENDS
 from .load import from_dict, merge, read_sections, to_plain
 from .plan import EvaluationPlan
 from .recipe import TrainConfig
 
 DEFAULT_CLASSES = 10
+
+_NOT_OPTIONS = ("cache_dir", "in_chans", "num_classes", "features_only", "scriptable", "exportable", "no_jit")
 
 _IN_FRONTEND = (
     *(
@@ -77,6 +79,12 @@ class ModelConfig:
             raise InputError(
                 f'stem_features and stem_kernel are of the wide stem, and stem is "{self.stem}"; take stem: wide.'
             )
+        for name in self.backbone_options:
+            if name in _NOT_OPTIONS or str(name).startswith(("pretrained", "checkpoint")):
+                raise InputError(
+                    f"backbone_options has {brief(name)}, which reads or fetches files, or has a setting of its own; "
+                    "leave it out."
+                )
         if self.num_classes is not None and self.num_classes < 2:
             raise InputError(f"num_classes is {self.num_classes}; give at least 2.")
 

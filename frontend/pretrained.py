@@ -1,4 +1,4 @@
-"""Primed front-ends: a folder with ``model.safetensors``, ``config.json`` and ``README.md``.
+"""Primed front-ends: a folder with ``model.safetensors``, ``config.json``, ``README.md`` and ``SHA256SUMS``.
 
 A front-end that denoises has a rule beside its weights that chooses lambda from the noise, ``noise_rule.json``.
 """
@@ -18,8 +18,9 @@ from torch import Tensor
 from ..configs.atomic import file_written_whole, folder_written_whole
 from ..configs.errors import InputError, unknown_name
 from ..configs.extensions import FRONTENDS
+from ..configs.integrity import refuse_pickles, verify_manifest, write_manifest
 from ..configs.load import from_dict, to_plain
-from ..configs.untrusted import MANIFEST, folder_with
+from ..configs.untrusted import MANIFEST, folder_with, plain_file, read_json
 from .base import Frontend
 
 SHIPPED = Path(__file__).parent / "pretrained"
@@ -59,7 +60,7 @@ class Primed:
         """
         path = self.folder / "model.safetensors"
         try:
-            return load_file(path)
+            return load_file(plain_file(path))
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} cannot be read ({error}); prime or copy it again.") from error
 
@@ -75,10 +76,12 @@ def open_primed(source: str | Path) -> Primed:
     """
     folder = _folder(source)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        refuse_pickles(folder)
+        verify_manifest(folder, ("model.safetensors", "config.json"))
+        config = read_json(folder / "config.json")
         settings = dict(config["frontend"])
-        return Primed(str(source), folder, settings.pop("name"), settings, dict(config.get("facts", {})))
-    except (ValueError, KeyError, TypeError) as error:
+        return Primed(str(source), folder, str(settings.pop("name")), settings, dict(config.get("facts", {})))
+    except (KeyError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'} is not the description of a front-end.") from error
 
 
@@ -106,6 +109,7 @@ def save_frontend(
         config = {"frontend": _primed_settings(frontend), "facts": dict(facts or {})}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (target / "README.md").write_text(card, encoding="utf-8")
+        write_manifest(target, ("model.safetensors", "config.json"))
 
 
 def _primed_settings(frontend: Frontend) -> dict[str, Any]:
@@ -211,8 +215,8 @@ def load_noise_rule(source: str | Path) -> NoiseRule:
             "fit a rule with benchmarks/fit_noise_rule.py of the source repository."
         )
     try:
-        return NoiseRule(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return NoiseRule(**read_json(path))
+    except (InputError, TypeError) as error:
         raise InputError(f"{path} is not a rule that fit_noise_rule.py wrote; fit it again.") from error
 
 

@@ -16,8 +16,11 @@ from ..configs.extensions import FRONTENDS
 from ..configs.load import to_plain
 from ..frontend import Encoding, Frontend, build_frontend, standardise
 from .backbones import create_backbone
+from .bounded import no_larger_than
 from .checkpoint import WEIGHTS, HubAPI, checkpoint_folder, load_weights, read_card
 from .timm_api import TimmAPI, data_config
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as pictures are made grey; equal channels stay what they are
 
 
 class Inspection(NamedTuple):
@@ -89,7 +92,7 @@ class Classifier(TimmAPI, HubAPI):
         """Classify images.
 
         Args:
-            images: (N, C, H, W), pixels in [0, 1].
+            images: (N, C, H, W), pixels in [0, 1]; colours become grey where it takes one channel.
 
         Returns:
             Logits (N, num_classes).
@@ -98,14 +101,12 @@ class Classifier(TimmAPI, HubAPI):
 
     def inspect(self, images: Tensor) -> Inspection:
         """Classify images, and keep what the front-end computed on the way; arguments are those of the call."""
-        self._check(images)
-        encoding = self.frontend.encode(images)
+        encoding = self.frontend.encode(self._checked(images))
         return Inspection(self.backbone(self._normalise(encoding.output)), encoding)
 
     def backbone_input(self, images: Tensor) -> Tensor:
         """Return what the backbone sees of pixels in [0, 1]: features, or normalised images."""
-        self._check(images)
-        return self._normalise(self.frontend(images))
+        return self._normalise(self.frontend(self._checked(images)))
 
     def identity(self) -> dict[str, Any]:
         """Return what the answers depend on beside the weights: settings that are not at their defaults, by name.
@@ -128,9 +129,24 @@ class Classifier(TimmAPI, HubAPI):
             return "normalisation=per image"
         return f"normalisation=mean {self.mean.flatten().tolist()}, std {self.std.flatten().tolist()}"
 
-    def _check(self, images: Tensor) -> None:
+    def _checked(self, images: Tensor) -> Tensor:
+        """Return images of the channels that the front-end takes: colours become grey for one that takes greys."""
+        wanted = self.in_chans
+        given = images.shape[1] if isinstance(images, Tensor) and images.ndim == 4 else 0
+        if given not in (wanted, 3 if wanted == 1 else wanted) or not images.is_floating_point():
+            told = (
+                f"{images.dtype} {tuple(images.shape)}"
+                if isinstance(images, Tensor)
+                else type(images).__name__
+            )
+            raise InputError(
+                f"the images are {told}; expected floating-point pixels in [0, 1] of shape (N, {wanted}, H, W)."
+            )
         if not self.training:
             check_range(images, refuse=self.refuses_range)
+        if given == wanted:
+            return images
+        return (images * images.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
 
     def _normalise(self, handed_on: Tensor) -> Tensor:
         """Bring images to the contrast that the backbone knows; features stay.
@@ -247,7 +263,8 @@ def load_checkpoint(folder: str | Path) -> Classifier:
     folder = checkpoint_folder(folder)
     card = read_card(folder)
     config = from_dict(ModelConfig, card["warplca"]["model"], where=f"{folder}/config.json")
-    model = build_classifier(config, load_weights=False)
+    with no_larger_than(folder / WEIGHTS):
+        model = build_classifier(config, load_weights=False)
     load_weights(model, folder / WEIGHTS)
     keys = ("class_names", "training", "results", "evidence", "source")
     model.about = {key: card["warplca"][key] for key in keys if key in card["warplca"]}

@@ -25,7 +25,7 @@ from .processes import Interrupted, Loaded, from_main, make_accelerator, stop_re
 from .recipes import build_loss
 from .record import Meter, RunRecord, means
 from .sampling import StepOrder
-from .source import BatchSource, Share, check_data
+from .source import BatchSource, Share, check_data, probe
 from .state import Progress, RunState, identity, read_state, save_state
 from .step import Objective, Stepper, memory_explained
 from .validate import Validator, best_epoch, hands_over_best, keeps_best, stop_reason
@@ -112,6 +112,7 @@ class TrainingRun:
         if recipe.sync_norm and self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             self.model = cast(Classifier, convert_sync_batchnorm(self.model))
         self.model.to(self.accelerator.device)
+        probe(self.model, self.source)
         averages = recipe.average.kind != "none"
         self.average = WeightAverage(self.model, recipe.average, self.total_steps) if averages else None
         if recipe.compile:

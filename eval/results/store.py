@@ -32,6 +32,7 @@ from .records import (
     Condition,
     ImageSet,
     cell_key,
+    check_rows,
     from_row,
     pack,
     to_row,
@@ -208,6 +209,7 @@ class ResultsStore:
         arrays = ("details", *BLOB_COLUMNS) if predictions else ()
         columns = [*KEY_COLUMNS, *FACT_COLUMNS, "details", *BLOB_COLUMNS]
         rows = self._database.query(f"SELECT {', '.join(columns)} FROM cells ORDER BY rowid")
+        check_rows(rows, columns, self._database.path)
         frame = pd.DataFrame(rows, columns=pd.Index(columns))
         intervals = [
             wilson_interval(int(c), int(n)) for c, n in zip(frame["correct"], frame["images"], strict=True)
@@ -222,6 +224,10 @@ class ResultsStore:
         frame = frame[[*_FRAME_COLUMNS, *arrays]]
         if predictions:
             known = self._image_sets()
+            if missing := next((key for key in frame["image_set"] if key not in known), None):
+                raise InputError(
+                    f"{self._database.path} is damaged: it lacks the image set {missing}; restore a copy."
+                )
             sets = [known[key] for key in frame["image_set"]]
             arrays = {
                 "predictions": [unpack(blob, "<i2") for blob in frame["predictions"]],

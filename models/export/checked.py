@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from ... import __version__
 from ...configs import InputError
 from ...configs.atomic import file_written_whole
+from ...configs.errors import brief, check_class_names
 from ...configs.load import to_plain
-from ...configs.untrusted import file_with
+from ...configs.untrusted import file_with, parse_json
 from ...frontend import Frontend
 from ..classifier import Classifier
 
@@ -246,6 +247,29 @@ def metadata(model: nn.Module, images: Tensor) -> dict[str, Any]:
 def metadata_text(values: Mapping[str, Any]) -> str:
     """As JSON."""
     return json.dumps(values)
+
+
+def read_told(text: str | bytes, path: Path) -> dict[str, Any]:
+    """Return what a file says of itself, checked: it may come from anywhere.
+
+    Raises:
+        InputError: If it is broken.
+    """
+    told = parse_json(text, f"what {path} says of itself")
+    if not isinstance(told, dict):
+        raise InputError(f"what {path} says of itself is {brief(told)}; export the classifier again.")
+    names, figures = told.get("class_names", []), told.get("figures", [])
+    if not (isinstance(names, list) and isinstance(figures, list)):
+        raise InputError(
+            f"{path} has class names {brief(names)}; expected a list. Export the classifier again."
+        )
+    told["class_names"] = check_class_names(names, str(path))
+    size = told.get("input_size", [1, 1, 1])
+    if not (
+        isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and 0 < n < 2**14 for n in size)
+    ):
+        raise InputError(f"{path} is for images of {brief(size)}; expected channels, height and width.")
+    return told
 
 
 @torch.no_grad()
