@@ -129,7 +129,7 @@ def is_hidden(entry: Path) -> bool:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Return the picture files in a class's folder and in folders inside it, sorted by path.
+    """Return the picture files in a class's folder and in folders inside it, in torchvision's order.
 
     Files of other kinds are passed over with a warning.
 
@@ -158,4 +158,4 @@ def list_images(folder: Path) -> list[str]:
         logger.warning(
             "passed over %d files in %s that are no pictures, e.g. %s", len(others), folder, others[0]
         )
-    return sorted(found)
+    return sorted(found, key=os.path.split)
