@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import hashlib
+import io
 import logging
 import lzma
 import pickletools
@@ -162,4 +163,13 @@ def _is_pickled(head: bytes) -> bool:
     except ValueError as error:  # no opcode, or the end of what was looked at
         ended = len(head) >= LOOKED_AT and "unknown" not in str(error)
         return head[:1] == b"\x80" or (ended and bool(seen & DANGEROUS))
-    return bool(seen & DANGEROUS) or head[:1] == b"\x80"
+    return head[:1] == b"\x80" or (bool(seen & DANGEROUS) and _is_consistent(head))
+
+
+def _is_consistent(head: bytes) -> bool:
+    """Tell whether the opcodes could be obeyed, which those that a text happens to spell mostly could not."""
+    try:
+        pickletools.dis(head, io.StringIO())
+    except ValueError:
+        return False
+    return True

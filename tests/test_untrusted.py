@@ -94,9 +94,7 @@ def test_pickles_in_folders_and_arrays_are_refused(folder: Path, place: str) -> 
     assert not (folder.parent / "executed").exists()
 
 
-@pytest.mark.parametrize(
-    "text", ["condition,a\nfoo\nN.", "Notes.", "# Read me\n", "{}", "", "I am\n", "c\n\n"]
-)
+@pytest.mark.parametrize("text", ["condition,a\nfoo\n", "Notes.", "# Read me\n", "{}", "", "I am\n", "c\n\n"])
 def test_text_is_no_pickle(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.txt").write_text(text)
     assert not is_pickle(tmp_path / "x.txt")
