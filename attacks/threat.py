@@ -16,6 +16,10 @@ Norm = Literal["linf", "l2", "l1"]
 NORMS: tuple[str, ...] = get_args(Norm)
 
 
+LARGEST = {"linf": 1.0, "l2": 1e4, "l1": 1e8}
+"""Beyond these a ball holds every image: of any size in linf, of 30 megapixels in the other norms."""
+
+
 @dataclass(frozen=True)
 class ThreatModel:
     """A norm ball of perturbations around an image whose pixels stay in [0, 1].
@@ -38,6 +42,11 @@ class ThreatModel:
             raise InputError(
                 f"epsilon is {self.epsilon}; expected a finite number above 0. "
                 "Give the radius in pixel units, such as 'linf 8/255'."
+            )
+        if self.epsilon > LARGEST[self.norm]:
+            raise InputError(
+                f"epsilon is {self.epsilon:g} in {self.norm}, more than takes any image to any other; pixels run from "
+                f"0 to 1, so {self.epsilon:g} levels of 255 are '{self.norm} {self.epsilon:g}/255'."
             )
 
     @classmethod

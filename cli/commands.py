@@ -5,10 +5,16 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..configs import ComparisonConfig, EvaluationPlan, InputError, RunConfig, load_config
+from ..configs.atomic import refuse_foreign, refuse_input
 from ..configs.device import choose_device, described
 from ..configs.plan import PLANS
+from .screen import tell
+
+if TYPE_CHECKING:
+    from ..models import Classifier
 
 
 def quickstart(args: Namespace) -> int:
@@ -19,12 +25,12 @@ def quickstart(args: Namespace) -> int:
     preset = args.config or ("quickstart-fast" if args.fast else "quickstart")
     config = load_config(ComparisonConfig, preset, "comparison", args.overrides)
     out = Path(args.out or Path("runs") / Path(preset).stem)
-    outcome = run_comparison(config, out, device=choose_device(args.device), say=print)
-    print(f"\n{outcome.comparison.to_text()}\n")
-    print(f"cycles:      {cycles_fact(config)}")
-    print(f"report:      {outcome.report}")
-    print(f"checkpoint:  {outcome.checkpoint}  ({outcome.chosen}, chosen on validation images)")
-    print(f"time:        {outcome.seconds:.0f} s")
+    outcome = run_comparison(config, out, device=choose_device(args.device), say=tell)
+    tell(f"\n{outcome.comparison.to_text()}\n")
+    tell(f"cycles:      {cycles_fact(config)}")
+    tell(f"report:      {outcome.report}")
+    tell(f"checkpoint:  {outcome.checkpoint}  ({outcome.chosen}, chosen on validation images)")
+    tell(f"time:        {outcome.seconds:.0f} s")
     return 0
 
 
@@ -35,8 +41,8 @@ def prime(args: Namespace) -> int:
     config = load_config(PrimeConfig, args.config, "prime", args.overrides)
     facts = prime_frontend(config, args.data, args.out, device=choose_device(args.device))
     for name, value in facts.items():
-        print(f"{name:<20} {value:.4g}")
-    print(f"primed front-end:    {args.out}")
+        tell(f"{name:<20} {value:.4g}")
+    tell(f"primed front-end:    {args.out}")
     return 0
 
 
@@ -50,12 +56,12 @@ def train(args: Namespace) -> int:
     from ..train import train as run
 
     config = load_config(RunConfig, args.config, "train", args.overrides)
-    if args.data:
+    if args.data is not None:
         config = replace(config, data=args.data)
     try:
         run(config, load_dataset(config.data, "train"), args.out, device=choose_device(args.device))
         if PartialState().is_main_process:
-            print(f"checkpoint:  {Path(args.out) / 'checkpoint'}")
+            tell(f"checkpoint:  {Path(args.out) / 'checkpoint'}")
     finally:
         PartialState().destroy_process_group()
     return 0
@@ -63,16 +69,16 @@ def train(args: Namespace) -> int:
 
 def evaluate(args: Namespace) -> int:
     """Measure a checkpoint."""
-    from ..data import load_dataset
     from ..eval.compare.aggregate import is_complete, mean_corruption_error
     from ..eval.results.suites import attack_sentences
     from ..models import load_checkpoint
+    from ..pipeline.own_data import data_for
     from ..pipeline.sharded import evaluate_sharded, processes
 
     plan, device = _plan(args.plan, args.overrides), choose_device(args.device)
     model = load_checkpoint(args.checkpoint)
-    name = args.name or Path(args.checkpoint).resolve().name
-    dataset = load_dataset(args.data, "test")
+    name = args.name or _run_name(args.checkpoint)
+    dataset = data_for(model, args.data, "test", say=tell if processes().is_main_process else _silent)
     frame = evaluate_sharded(
         model,
         dataset,
@@ -81,6 +87,8 @@ def evaluate(args: Namespace) -> int:
         name=name,
         device=device,
         tf32=args.tf32,
+        model_seed=_seed(model, args.model_seed),
+        replace=args.replace,
         workers=args.workers,
         corruption_source=args.corrupted,
         budget=args.budget,
@@ -88,68 +96,92 @@ def evaluate(args: Namespace) -> int:
     if not processes().is_main_process:
         return 0
     columns = ["condition", "severity", "threat", "accuracy", "low", "high", "images", "status"]
-    print(frame[columns].to_string(index=False, float_format="%.3f", na_rep="-"))
+    tell(frame[columns].to_string(index=False, float_format="%.3f", na_rep="-"))
     for line in attack_sentences(frame):
-        print(line)
+        tell(line)
     if is_complete(frame):
-        print(
+        tell(
             f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
         )
-    print(f"computed on: {described(device, tf32=args.tf32)}")
-    print(f"results:     {args.results}")
+    tell(f"computed on: {described(device, tf32=args.tf32)}")
+    tell(f"results:     {args.results}, under the name {name!r}")
     return 0
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def _run_name(checkpoint: str) -> str:
+    """A network's name in the results: its run's folder, for every run calls its checkpoint alike."""
+    from ..train.folder import CHECKPOINT_FOLDER
+
+    folder = Path(checkpoint).resolve()
+    return folder.parent.name if folder.name == CHECKPOINT_FOLDER and folder.parent.name else folder.name
+
+
+def _seed(model: Classifier, given: int | None) -> int:
+    """The training seed that tells networks of one name apart: as given, or as the checkpoint says."""
+    told = model.about.get("training", {}).get("seed", 0)
+    return given if given is not None else told if isinstance(told, int) else 0
 
 
 def compare(args: Namespace) -> int:
     """Compare the models of a store."""
     from ..eval import ResultsStore
     from ..eval import compare as run
+    from ..eval.report.page import is_report
 
     if not Path(args.results).exists():
         raise InputError(f"there is no results store {args.results}; `warplca evaluate` writes one.")
+    if args.report:
+        refuse_input(args.report, results=args.results)
+        refuse_foreign(Path(args.report), is_report)  # before anything is printed
     with ResultsStore(args.results, read_only=True) as store:
-        print(run(store, baseline=args.baseline, dataset=args.dataset).to_text())
+        tell(run(store, baseline=args.baseline, dataset=args.dataset).to_text())
         if args.report:
             from ..eval.report.page import write_report
 
-            write_report(args.report, store, baseline=args.baseline)
-            print(f"report:      {args.report}")
+            write_report(args.report, store, baseline=args.baseline, dataset=args.dataset)
+            tell(f"report:      {args.report}")
     return 0
 
 
 def export(args: Namespace) -> int:
     """Export a checkpoint."""
-    from ..data import load_dataset
     from ..models import ExportCheck, load_checkpoint, save_checkpoint
+    from ..models.export.checked import is_export
     from ..pipeline.exports import EXPORTERS
+    from ..pipeline.own_data import data_for
 
+    refuse_input(args.out, checkpoint=args.checkpoint, data=args.data, results=args.results)
     model = load_checkpoint(args.checkpoint).to(choose_device(args.device or "cpu"))
     if args.results:
         from ..pipeline.exports import collect_evidence
 
-        model.about["evidence"] = collect_evidence(args.results, model, name=args.name)
+        model.about["evidence"] = collect_evidence(args.results, model, name=args.name, dataset=args.dataset)
     if args.format == "safetensors":
         save_checkpoint(model, args.out)
-        print(f"wrote {args.out}")
+        tell(f"wrote {args.out}")
         return 0
-    check = EXPORTERS[args.format](
-        model, Path(args.out), load_dataset(args.data, "test"), load_dataset(args.data, "train")
-    )
-    print(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")
+    refuse_foreign(Path(args.out), is_export)  # before the work
+    test, training = data_for(model, args.data, "test", say=tell), data_for(model, args.data, "train")
+    check = EXPORTERS[args.format](model, Path(args.out), test, training)
+    tell(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")
     if not isinstance(check, ExportCheck):
-        print(
+        tell(
             f"measured on {check.images} images: accuracy {check.accuracy:.1%} in int8, {check.float_accuracy:.1%} in "
             f"float32, same prediction on {check.same_prediction:.1%}"
         )
         return 0
-    print(
+    tell(
         f"checked against PyTorch on {check.images} images: max logit difference {check.max_difference:.2e},\n"
         f"within 1e-4 on {check.within_tolerance:.1%}, same prediction on {check.same_prediction:.2%}, "
         f"{check.outliers} outliers, of them shown to be threshold flips: {check.flips}"
     )
     double = check.double_difference
-    print(f"in float64:  {'not available in this runtime' if double is None else f'{double:.1e}'}")
-    print(f"one image:   {check.latency:.1f} ms, in PyTorch {check.eager_latency:.1f} ms (alternating runs)")
+    tell(f"in float64:  {'not available in this runtime' if double is None else f'{double:.1e}'}")
+    tell(f"one image:   {check.latency:.1f} ms, in PyTorch {check.eager_latency:.1f} ms (alternating runs)")
     return 0
 
 
@@ -164,7 +196,7 @@ def corrupt(args: Namespace) -> int:
         dataset, args.out, names=only, severities=args.severity, seed=args.seed, workers=args.workers
     )
     if processes().is_main_process:
-        print(f"corrupted images: {args.out}")
+        tell(f"corrupted images: {args.out}")
     return 0
 
 
@@ -172,8 +204,8 @@ def data(args: Namespace) -> int:
     """Fetch a data set."""
     from ..data import download_cifar_c
 
-    print(f"downloading CIFAR-10-C to {Path(args.out).resolve()}")
-    print(f"files:       {download_cifar_c(args.out)}")
+    tell(f"downloading CIFAR-10-C to {Path(args.out).resolve()}")
+    tell(f"files:       {download_cifar_c(args.out)}")
     return 0
 
 
@@ -191,20 +223,20 @@ def denoise(args: Namespace) -> int:
     logging.getLogger("warplca.frontend.pretrained").setLevel(logging.ERROR)
     options = {"frontend": args.frontend or FRONTEND, "lam": args.lam, "iterations": args.iterations}
     device = choose_device(args.device)
-    denoise_files(args.images, args.out, **options, device=device, overwrite=args.overwrite, say=print)
+    denoise_files(args.images, args.out, **options, device=device, overwrite=args.overwrite, say=tell)
     return 0
 
 
 def info(args: Namespace) -> int:
     """Print a checkpoint's summary and its model card's results."""
+    from ..configs.integrity import MANIFEST
     from ..models import read_card
     from ..models.card import summary
     from ..models.checkpoint import checkpoint_folder
-    from ..models.integrity import MANIFEST
 
-    print(summary(read_card(args.checkpoint)))
+    tell(summary(read_card(args.checkpoint)))
     if (checkpoint_folder(args.checkpoint) / MANIFEST).is_file():
-        print(f"\nThe files match {MANIFEST}.")
+        tell(f"\nThe files match {MANIFEST}.")
     return 0
 
 
@@ -216,7 +248,7 @@ def predict(args: Namespace) -> int:
 
     if args.top < 1:
         raise InputError(f"--top is {args.top}; give 1 or more.")
-    predictor = open_predictor(args.checkpoint, native=args.native, device=choose_device(args.device))
+    predictor = open_predictor(args.checkpoint, trust=args.trust, device=choose_device(args.device))
     for path in args.images:
         logits, active = predictor.answer(predictor.read(path))
         probabilities = torch.from_numpy(logits[0]).softmax(0)
@@ -225,7 +257,7 @@ def predict(args: Namespace) -> int:
             f"{predictor.name(int(index))} {float(value):.1%}" for value, index in zip(*best, strict=True)
         )
         sparsity = "" if active is None else f"; {float(active[0]):.2%} of the code is active"
-        print(f"{path}: {told}{sparsity}")
+        tell(f"{path}: {told}{sparsity}")
     return 0
 
 

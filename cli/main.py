@@ -8,7 +8,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
+
+from .screen import plain
 
 # A file, not the screen: a traceback is for the bug report, not for the user.
 ERROR_LOG = "warplca-error.log"
@@ -18,7 +21,12 @@ USAGE, INTERRUPTED = 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 2 a mistake of the user's, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    logging.basicConfig(level=logging.WARNING, format="warplca: %(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names that this terminal's encoding lacks are spelled out
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain("warplca: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         return _guarded(arguments)
@@ -39,6 +47,8 @@ def _guarded(arguments: list[str]) -> int:
         return _fail(
             f"{error.filename or 'a file'}: {error.strerror or error}; nothing already written is lost."
         )
+    except MemoryError:
+        return _fail("out of memory; take less at once, or another machine. Nothing already written is lost.")
     except KeyboardInterrupt:
         return _fail("stopped; the same command goes on where it stopped.", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback on the screen
@@ -69,11 +79,18 @@ def _show_warning(
 ) -> None:
     """Show our own warnings as a sentence; leave those of libraries to the developers."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
-        print(f"warplca: {message}", file=sys.stderr)
+        print(f"warplca: {plain(str(message))}", file=sys.stderr)
+
+
+class _Plain(logging.Formatter):
+    """Log messages without what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
 
 
 def _fail(message: str, code: int = USAGE) -> int:
-    print(f"warplca: {message}", file=sys.stderr)
+    print(f"warplca: {plain(message)}", file=sys.stderr)
     return code
 
 

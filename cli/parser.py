@@ -12,11 +12,13 @@ from typing import NoReturn
 from .. import __version__
 from ..configs.load import preset_names
 from ..configs.plan import PLANS
+from .screen import plain
 
 DATA_HELP = (
     "cifar10-subset (embedded), a .npz file, torchvision:DIR (torchvision-download:DIR fetches it first), a folder "
     "with train/<class>/ and test/<class>/, or files:SIZE:DIR, which leaves the images on disk"
 )
+OWN_DATA_HELP = "what the checkpoint was trained on; where that is not here, the embedded set if it fits"
 CHECKPOINT_HELP = "folder that `warplca train` wrote, or a shipped classifier's name"
 OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.frontend.lam=0.3"
 
@@ -41,7 +43,7 @@ def exit_with_hint(message: str, wrong: str, known: Sequence[str]) -> NoReturn:
     """Print one sentence on stderr, with the nearest right name if there is one, and exit with code 2."""
     near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
     hint = f" did you mean {near[0]!r}?" if near else ""
-    print(f"warplca: {message}{hint}", file=sys.stderr)
+    print(plain(f"warplca: {message}{hint}"), file=sys.stderr)
     raise SystemExit(USAGE)
 
 
@@ -54,6 +56,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if late == unknown and hasattr(namespace, "overrides"):
         namespace.overrides += late
         unknown = []
+    empty = next(
+        (
+            name
+            for name, value in vars(namespace).items()
+            if value == "" or (isinstance(value, list) and "" in value)
+        ),
+        None,
+    )
+    if empty is not None:
+        exit_with_hint(f"--{empty.replace('_', '-')} is empty; give a value, or leave it out.", "", [])
     if unknown:
         subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
         options = subparsers.choices[namespace.command]._option_string_actions
@@ -150,15 +162,22 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("evaluate", help=text, description=text)
     _imports(parser)
     parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
-    parser.add_argument(
-        "--data", default="cifar10-subset", help=f"test images: {DATA_HELP} (default: %(default)s)"
-    )
+    parser.add_argument("--data", default=None, help=f"test images: {DATA_HELP} (default: {OWN_DATA_HELP})")
     parser.add_argument(
         "--plan", default="quick", help=f"{', '.join(PLANS)}, or a YAML file (default: %(default)s)"
     )
     parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
     parser.add_argument(
-        "--name", default=None, help="the model's name in the results (default: the folder's)"
+        "--name", default=None, help="the model's name in the results (default: that of the run's folder)"
+    )
+    parser.add_argument(
+        "--model-seed",
+        type=int,
+        default=None,
+        help="training seed that tells networks of one name apart (default: the checkpoint's)",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="delete results of another network under this name and seed"
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
     _device(parser)
@@ -209,12 +228,15 @@ def _export(commands: argparse._SubParsersAction) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--out", required=True, help="file, or with safetensors folder, to write")
-    parser.add_argument("--data", default="cifar10-subset", help=f"images to check on: {DATA_HELP}")
+    parser.add_argument(
+        "--data", default=None, help=f"images to check on: {DATA_HELP} (default: {OWN_DATA_HELP})"
+    )
     _device(parser, "cpu, where every file runs; pt2 and aoti are for the device that they are made on")
     parser.add_argument(
         "--results", default=None, help="results store whose figures for this network go along as evidence"
     )
     parser.add_argument("--name", default=None, help="its name in that store, if it has several")
+    parser.add_argument("--dataset", default=None, help="which data set's results, if the store has several")
 
 
 def _corrupt(commands: argparse._SubParsersAction) -> None:
@@ -286,7 +308,9 @@ def _predict(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
     _device(parser)
     parser.add_argument(
-        "--native", action="store_true", help="run the machine code of an AOTInductor archive that you trust"
+        "--trust",
+        action="store_true",
+        help="open a .pt2 archive, which can run any code: only one that you trust",
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 
-MOST_LISTED = 40
+MOST_LISTED, LONGEST = 40, 200
 
 
 class InputError(ValueError):
@@ -31,6 +33,32 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str = 
     place = f" in {where}" if where else ""
     shown = ", ".join(options) if len(options) <= MOST_LISTED else f"{len(options)} names"
     return InputError(f"unknown {kind} {name!r}{place}{hint} Known: {shown}.")
+
+
+def brief(value: object) -> str:
+    """Return a value as it would be typed, shortened where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def check_class_names(names: Iterable[object], where: str) -> tuple[str, ...]:
+    """Return the names of classes as text.
+
+    Raises:
+        InputError: If one is empty, holds control characters (which a terminal would obey), or comes twice.
+    """
+    known = [str(name) for name in names]
+    for name in known:
+        if not name or any(unicodedata.category(sign) in ("Cc", "Cs") for sign in name):
+            raise InputError(
+                f"{where}: the class name {name!r} is empty or holds control characters; rename it."
+            )
+    twice = next((name for name, count in Counter(known).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"{where}: the class name {twice!r} comes twice; give every class a name of its own."
+        )
+    return tuple(known)
 
 
 def at_least(name: str, value: int, least: int) -> None:

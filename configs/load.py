@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from .errors import InputError, unknown_name
+from .errors import InputError, brief, unknown_name
 from .extensions import FRONTENDS, Registry
+from .untrusted import parse_yaml, read_yaml
 
 T = TypeVar("T")
 PRESETS = Path(__file__).parent
@@ -89,13 +89,10 @@ def _read(source: str, kind: str, folder: Path, above: tuple[Path, ...]) -> Mapp
         raise unknown_name(f"{Path(kind).name} preset", source, preset_names(kind))
     if path in above:
         raise InputError(f"{path.name} is its own base: {' -> '.join(p.name for p in (*above, path))}.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(path)
     values = {} if values is None else values
     if not isinstance(values, Mapping):
-        raise InputError(f"{path.name}: the file is {values!r}; expected keys with values.")
+        raise InputError(f"{path.name}: the file is {brief(values)}; expected keys with values.")
     base = values.get("base", [])
     bases = base if isinstance(base, list) else [base]
     own = {key: value for key, value in values.items() if key != "base"}
@@ -122,7 +119,7 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise InputError(
-            f"{where}: {prefix.rstrip('.') or 'the file'} is {values!r}; expected keys with values."
+            f"{where}: {prefix.rstrip('.') or 'the file'} is {brief(values)}; expected keys with values."
         )
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -178,7 +175,9 @@ def _read_section(registry: Registry, value: Any, where: str, prefix: str) -> An
     if registry.name_of(type(value)) is not None:
         return value
     if not isinstance(value, Mapping) or "name" not in value:
-        raise InputError(f"{where}: {prefix} is {value!r}; expected a name, or keys with one of them 'name'.")
+        raise InputError(
+            f"{where}: {prefix} is {brief(value)}; expected a name, or keys with one of them 'name'."
+        )
     cls = registry.get(value["name"], where=f"{where}, {prefix}")
     return from_dict(
         cls.Settings,
@@ -223,14 +222,17 @@ def _typed(hint: Any, value: Any, key: str, where: str) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:
-        return parser.parse_object({"value": value}, defaults=False).value
+        found = parser.parse_object({"value": value}, defaults=False).value
     except ArgumentError as error:
         if typing.get_origin(hint) is typing.Literal:
             raise unknown_name(key, value, map(str, typing.get_args(hint)), where=where) from error
         expected = getattr(hint, "__name__", None) or str(hint)
         if typing.get_args(hint):
             expected = str(hint).replace("typing.", "")
-        raise InputError(f"{where}: {key} is {value!r}; expected {expected}.") from error
+        raise InputError(f"{where}: {key} is {brief(value)}; expected {expected}.") from error
+    if isinstance(found, float) and math.isnan(found):
+        raise InputError(f"{where}: {key} is not a number (NaN); give one.")
+    return found
 
 
 def _override(values: Any, entry: str, before: str = "") -> Any:
@@ -238,12 +240,9 @@ def _override(values: Any, entry: str, before: str = "") -> Any:
     key, separator, text = entry.partition("=")
     if not separator or not key:
         raise InputError(
-            f"the override {entry!r} has no value; write key=value, for instance train.epochs=20."
+            f"the override {brief(entry)} has no value; write key=value, for instance train.epochs=20."
         )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"the value of {entry!r} is not valid YAML.") from error
+    value = parse_yaml(text, f"the value of {brief(entry)}")
     head, _, rest = key.partition(".")
     place = f"{before}{head}"
     if isinstance(values, list | tuple):
@@ -255,7 +254,9 @@ def _override(values: Any, entry: str, before: str = "") -> Any:
     else:
         named = {} if values is None else _named(values)
         if not isinstance(named, Mapping):
-            raise InputError(f"{place}: {before.rstrip('.')} is {values!r}, which has no keys of its own.")
+            raise InputError(
+                f"{place}: {before.rstrip('.')} is {brief(values)}, which has no keys of its own."
+            )
         changed: Any = dict(named)
         below, index = changed.get(head), head
     changed[index] = _override(below, f"{rest}={text}", f"{place}.") if rest else value

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from .errors import InputError, at_least
 
 T = TypeVar("T")
+LARGEST_RATE = 100.0
+RANGES = {
+    "sgd_momentum": (0.0, 0.9999),
+    "weight_decay": (0.0, 1.0),
+    "clip_norm": (0.0, 1e6),
+    "save_minutes": (0.0, 1e6),
+}
 
 _ATTACK = {"threat": "linf 8/255", "steps": 10, "step_size": None, "gradient_mode": None}
 LOSS_SETTINGS: dict[str, dict[str, Any]] = {
@@ -57,9 +65,9 @@ class LossConfig:
                 object.__setattr__(self, name, used[name])
         if self.steps is not None:
             at_least("loss.steps", self.steps, 1)
-        if self.step_size is not None and not self.step_size > 0.0:
+        if self.step_size is not None and not 0.0 < self.step_size < math.inf:
             raise InputError(f"loss.step_size is {self.step_size}; give a number above 0, or null.")
-        if self.beta is not None and not self.beta >= 0.0:
+        if self.beta is not None and not 0.0 <= self.beta < math.inf:
             raise InputError(f"loss.beta is {self.beta}; give 0 or more.")
 
     @property
@@ -109,8 +117,8 @@ class AugmentConfig:
             raise InputError(
                 f"augment.smallest_area is {self.smallest_area}; give a share above 0, or 1 (off)."
             )
-        if not self.noise >= 0.0:
-            raise InputError(f"augment.noise is {self.noise}; give 0 or more.")
+        if not 0.0 <= self.noise <= 1.0:
+            raise InputError(f"augment.noise is {self.noise}; give 0 (off) to 1, the whole range of pixels.")
         if self.noise_share is not None:
             _share("augment.noise_share", self.noise_share)
         for name in ("width", "operations"):
@@ -243,8 +251,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep_states", "accumulation", "log_steps"):
             at_least(name, getattr(self, name), 1)
-        if not self.learning_rate > 0.0:
-            raise InputError(f"learning_rate is {self.learning_rate}; give a number above 0.")
+        for name in ("crop_padding", "validation_images", "seed"):
+            at_least(name, getattr(self, name), 0)
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} is {getattr(self, name)}; give a number from {low:g} to {high:g}.")
+        if not 0.0 < self.learning_rate <= LARGEST_RATE:
+            raise InputError(
+                f"learning_rate is {self.learning_rate}; give a number above 0, at most {LARGEST_RATE:g}."
+            )
         _only(self, "warmup", self.schedule == "one-cycle", f"schedule is {self.schedule!r}")
         if self.warmup is not None and not 0.0 <= self.warmup < 1.0:
             raise InputError(f"warmup is {self.warmup}; give a share from 0 to below 1.")

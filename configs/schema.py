@@ -7,11 +7,15 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from .errors import InputError, unknown_name
+from .errors import InputError, brief, unknown_name
 from .extensions import FRONTENDS
 from .load import from_dict, merge, read_sections, to_plain
 from .plan import EvaluationPlan
 from .recipe import TrainConfig
+
+DEFAULT_CLASSES = 10
+
+_NOT_OPTIONS = ("cache_dir", "in_chans", "num_classes", "features_only", "scriptable", "exportable", "no_jit")
 
 _IN_FRONTEND = (
     *(
@@ -37,7 +41,7 @@ class ModelConfig:
         backbone: Any timm model that takes ``in_chans``, or one that warplca registers ("resnet10_slim").
         frontend: Settings of the front-ends, in order. Given as a name ("warp-lca"), as a section with ``name`` and
             settings, or as a list of such; null is "none". All but the last hand on images.
-        num_classes: Number of classes.
+        num_classes: Number of classes; null takes that of the training images, and 10 where there are none.
         stem: "small" (3x3, no max-pool; ResNet family), "wide" (the front-end "conv" before the small one, for a
             backbone that sees images), "original", or "auto": small where possible.
         stem_stride: Downsampling of the small or wide stem where the backbone sees images; null takes 2, so that its
@@ -57,7 +61,7 @@ class ModelConfig:
 
     backbone: str = "resnet10_slim"
     frontend: tuple[Any, ...] = field(default=(), metadata={"registry": FRONTENDS})
-    num_classes: int = 10
+    num_classes: int | None = None
     stem: Literal["auto", "small", "wide", "original"] = "auto"
     stem_stride: int | None = None
     stem_features: int | None = None
@@ -77,8 +81,19 @@ class ModelConfig:
             raise InputError(
                 f'stem_features and stem_kernel are of the wide stem, and stem is "{self.stem}"; take stem: wide.'
             )
-        if self.num_classes < 2:
+        for name in self.backbone_options:
+            if name in _NOT_OPTIONS or str(name).startswith(("pretrained", "checkpoint")):
+                raise InputError(
+                    f"backbone_options has {brief(name)}, which reads or fetches files, or has a setting of its own; "
+                    "leave it out."
+                )
+        if self.num_classes is not None and self.num_classes < 2:
             raise InputError(f"num_classes is {self.num_classes}; give at least 2.")
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that it is built with."""
+        return self.num_classes or DEFAULT_CLASSES
 
     @property
     def frontend_name(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..configs.device import sent
-from ..configs.errors import InputError
+from ..configs.errors import InputError, check_class_names
 from .files import FileImages
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ class ImageDataset:
         indices: int64, shape (N,): where each image stands in the set it came from. Random
             corruptions are keyed by it, so a subset is corrupted exactly as the full set is.
             0 .. N-1 unless given.
+        source: What ``load_dataset`` was given to read it, if it was read so.
 
     Raises:
-        InputError: an array has another dtype, shape or range.
+        InputError: an array has another dtype, shape or range, or the class names are no list of different names.
     """
 
     name: str
@@ -42,10 +43,12 @@ class ImageDataset:
     labels: np.ndarray = field(repr=False)
     class_names: tuple[str, ...]
     indices: np.ndarray = field(default=None, repr=False)  # type: ignore[assignment]  # filled in below
+    source: str = ""
 
     def __post_init__(self) -> None:
         indices = np.arange(len(self.images)) if self.indices is None else self.indices
         _check_images(self.name, self.images)
+        object.__setattr__(self, "class_names", check_class_names(self.class_names, self.name))
         count = len(self.images)
         for what, array in (("labels", self.labels), ("indices", indices)):
             if not np.issubdtype(array.dtype, np.integer) or array.shape != (count,):
@@ -64,7 +67,6 @@ class ImageDataset:
             _freeze(self, "images", self.images)
         _freeze(self, "labels", self.labels.astype(np.int64))
         _freeze(self, "indices", indices.astype(np.int64))
-        object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -100,6 +102,7 @@ class ImageDataset:
             self.labels[chosen],
             self.class_names,
             self.indices[chosen],
+            self.source,
         )
 
     def tensors(

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from ..configs.errors import InputError
+from .pictures import fitted, read_picture
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".jxl",
+        ".pbm",
+    }
+    | {".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+)
+"""What counts as a picture; one that this Pillow cannot read is an error, not passed over."""
+LITTER = frozenset({"__MACOSX", "__pycache__", "@eaDir"})
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -77,43 +99,63 @@ class FileImages:
 
     def _read(self, position: int) -> np.ndarray:
         height, width = self.shape[1:3]
-        return read_image(self.files[position], (width, height))
+        return read_image(self.files[position], (height, width))
 
 
 def read_image(file: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read an image as uint8 RGB, (H, W, 3).
+    """Read an image as uint8 RGB, (H, W, 3); see :func:`~warplca.data.pictures.read_picture`.
 
     Args:
         file: Its path.
-        size: Width and height to which it is scaled and cut; None keeps its own.
+        size: Height and width to which it is scaled and cut; None keeps its own.
 
     Raises:
         InputError: If it cannot be read.
     """
-    try:
-        with Image.open(file) as image:
-            pixels = image.convert("RGB")
-            return np.asarray(
-                pixels if size is None else ImageOps.fit(pixels, size, Image.Resampling.BICUBIC)
-            )
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file} cannot be read as an image ({error}); replace or remove it.") from error
+    pixels = read_picture(file).rgb()
+    return pixels if size is None else fitted(pixels, size)
 
 
-def find_files(folder: Path) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
-    """Return the image files under a folder, their labels and the names of the classes, by timm's reader.
+def class_folders(folder: Path) -> list[Path]:
+    """Return the folders of classes in a split's folder, in the order of their names as torchvision sorts them."""
+    if not folder.is_dir():
+        return []
+    return sorted((entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry)), key=str)
+
+
+def is_hidden(entry: Path) -> bool:
+    """Tell whether a file or folder is another program's litter, as ``.ipynb_checkpoints`` is."""
+    return entry.name.startswith(".") or entry.name in LITTER
+
+
+def list_images(folder: Path) -> list[str]:
+    """Return the picture files in a class's folder and in folders inside it, in torchvision's order.
+
+    Files of other kinds are passed over with a warning.
 
     Raises:
-        InputError: If there is none.
+        InputError: If a folder cannot be read.
     """
-    from timm.data.readers.reader_factory import create_reader
-
-    try:
-        reader = create_reader("", str(folder), input_key=";".join(sorted(IMAGE_SUFFIXES)))
-    except (RuntimeError, AssertionError, OSError) as error:
-        raise InputError(f"{folder} holds no images; expected one folder of images a class.") from error
-    files, labels = zip(*reader.samples, strict=True)  # type: ignore[attr-defined]
-    numbers: dict[str, int] = reader.class_to_idx  # type: ignore[attr-defined]
-    names = sorted(numbers)  # as of sets in memory; the reader sorts class10 behind class2
-    order = {numbers[name]: place for place, name in enumerate(names)}
-    return list(files), np.array([order[label] for label in labels]), tuple(names)
+    found, others, waiting, known = [], [], [folder], set[str]()
+    while waiting:
+        here = waiting.pop()
+        place = os.path.realpath(here)
+        if place in known:  # a link that leads back
+            continue
+        known.add(place)
+        try:
+            entries = sorted(here.iterdir())
+        except OSError as error:
+            raise InputError(f"{here} cannot be read: {error.strerror}.") from error
+        for entry in entries:
+            if is_hidden(entry):
+                continue
+            if entry.is_dir():
+                waiting.append(entry)
+            else:
+                (found if entry.suffix.lower() in IMAGE_SUFFIXES else others).append(str(entry))
+    if others:
+        logger.warning(
+            "passed over %d files in %s that are no pictures, e.g. %s", len(others), folder, others[0]
+        )
+    return sorted(found, key=os.path.split)

@@ -68,8 +68,8 @@ class FrontendTraining:
                 f"train.frontend.frozen_epochs is {self.frozen_epochs}; give 0 to epochs ({epochs}), or null for all "
                 "of them."
             )
-        if not self.rate >= 0.0:
-            raise InputError(f"train.frontend.rate is {self.rate}; give 0 or more.")
+        if not 0.0 <= self.rate <= 1e6:
+            raise InputError(f"train.frontend.rate is {self.rate}; give 0 to a million.")
         if self.frozen_epochs is None:
             self._only_default("rate")
 

@@ -1,4 +1,4 @@
-"""Primed front-ends: a folder with ``model.safetensors``, ``config.json`` and ``README.md``.
+"""Primed front-ends: a folder with ``model.safetensors``, ``config.json``, ``README.md`` and ``SHA256SUMS``.
 
 A front-end that denoises has a rule beside its weights that chooses lambda from the noise, ``noise_rule.json``.
 """
@@ -19,11 +19,14 @@ from torch import Tensor
 from ..configs.atomic import file_written_whole, folder_written_whole
 from ..configs.errors import InputError, unknown_name
 from ..configs.extensions import FRONTENDS
+from ..configs.integrity import refuse_pickles, verify_manifest, write_manifest
 from ..configs.load import from_dict, to_plain
+from ..configs.untrusted import MANIFEST, folder_with, plain_file, read_json
 from .base import Frontend
 
 SHIPPED = Path(__file__).parent / "pretrained"
 RULE_FILE = "noise_rule.json"
+FILES = ("model.safetensors", "config.json", "README.md", MANIFEST, RULE_FILE)
 GEOMETRY = ("in_channels", "features", "kernel_size", "stride")
 LEARNED_SETTINGS = ("lam_raw", "adaptive_raw")
 """Names of weights that are settings: what priming learned of them is kept in the settings of a primed front-end."""
@@ -61,7 +64,7 @@ class Primed:
         """
         path = self.folder / "model.safetensors"
         try:
-            return load_file(path)
+            return load_file(plain_file(path))
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} cannot be read ({error}); prime or copy it again.") from error
 
@@ -77,10 +80,12 @@ def open_primed(source: str | Path) -> Primed:
     """
     folder = _folder(source)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        refuse_pickles(folder)
+        verify_manifest(folder, ("model.safetensors", "config.json"))
+        config = read_json(folder / "config.json")
         settings = dict(config["frontend"])
-        return Primed(str(source), folder, settings.pop("name"), settings, dict(config.get("facts", {})))
-    except (ValueError, KeyError, TypeError) as error:
+        return Primed(str(source), folder, str(settings.pop("name")), settings, dict(config.get("facts", {})))
+    except (KeyError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'} is not the description of a front-end.") from error
 
 
@@ -98,11 +103,11 @@ def save_frontend(
 
     Args:
         frontend: The front-end.
-        folder: Where to; replaced if it exists.
+        folder: Where to; an older front-end there is replaced, anything else refused.
         card: Text of its README.md: data, seed, energies, sparsity, licence.
         facts: Measured figures for config.json.
     """
-    with folder_written_whole(Path(folder)) as target:
+    with folder_written_whole(Path(folder), ours=folder_with("frontend", FILES)) as target:
         state = {
             name: tensor.detach().cpu().contiguous()
             for name, tensor in frontend.state_dict().items()
@@ -112,6 +117,7 @@ def save_frontend(
         config = {"frontend": _primed_settings(frontend), "facts": dict(facts or {})}
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (target / "README.md").write_text(card, encoding="utf-8")
+        write_manifest(target, ("model.safetensors", "config.json"))
 
 
 def _primed_settings(frontend: Frontend) -> dict[str, Any]:
@@ -229,8 +235,8 @@ def load_noise_rule(source: str | Path) -> NoiseRule:
             "fit a rule with benchmarks/fit_noise_rule.py of the source repository."
         )
     try:
-        return NoiseRule(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return NoiseRule(**read_json(path))
+    except (InputError, TypeError) as error:
         raise InputError(f"{path} is not a rule that fit_noise_rule.py wrote; fit it again.") from error
 
 

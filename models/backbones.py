@@ -93,9 +93,17 @@ def create_backbone(
             num_classes=num_classes,
             **(options or {}),
         )
-    except TypeError as error:
+    except InputError:
+        raise
+    except Exception as error:  # timm's models raise whatever an option or a failed download leads them to
+        told = " ".join(str(error).split()) or type(error).__name__
+        if pretrained and load_weights and not isinstance(error, TypeError):
+            raise InputError(
+                f"the pretrained weights of {name!r} cannot be had ({told[:300]}); check the network, or leave "
+                "model.pretrained out."
+            ) from error
         raise InputError(
-            f"the backbone {name!r} does not take these options ({error}); "
+            f"the backbone {name!r} does not take these options ({told[:300]}); "
             "choose a timm model that takes in_chans, and options that it knows."
         ) from error
     known = (ResNet, WideResNet) if wide else ResNet

@@ -20,6 +20,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..configs.errors import InputError, brief
+
 UNASSESSED = (
     "Not assessed for gradient masking: accuracies under attack are upper bounds, and nothing shows that the "
     "gradients behind them can be trusted."
@@ -63,6 +65,28 @@ def summary(config: Mapping[str, Any]) -> str:
             f"## How robust, by what evidence\n\n{_measured(ours)}",
         ]
     )
+
+
+def check_evidence(evidence: Mapping[str, Any], path: object) -> None:
+    """Refuse evidence that no card could show.
+
+    Raises:
+        InputError: If a cell lacks what it was, or its accuracy, or has another type there.
+    """
+    cells = evidence.get("cells", [])
+    for cell in cells if isinstance(cells, list) else [cells]:
+        kinds = {"kind": str, "condition": str, "accuracy": (int, float), "severity": (int, type(None))}
+        sound = isinstance(cell, dict) and all(isinstance(cell.get(key), kind) for key, kind in kinds.items())
+        if not sound or not all(
+            isinstance(cell.get(key), int | float | None) for key in ("low", "high", "images")
+        ):
+            raise InputError(
+                f"{path}: the evidence holds {brief(cell)}, which is no measured cell; it is damaged."
+            )
+    if not isinstance(evidence.get("settings", {}), Mapping):
+        raise InputError(
+            f"{path}: the settings of the evidence are {brief(evidence['settings'])}; it is damaged."
+        )
 
 
 def _title(model: Mapping[str, Any]) -> str:

@@ -13,15 +13,21 @@ from typing import Any, Self, cast
 import timm
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.optim.swa_utils import AveragedModel
 
 from .. import __version__
 from ..configs import InputError
-from ..configs.atomic import folder_written_whole
+from ..configs.atomic import folder_written_whole, recover
+from ..configs.errors import brief, check_class_names
+from ..configs.integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
 from ..configs.load import to_plain
-from .card import model_card
-from .integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
+from ..configs.untrusted import folder_with, plain_file, read_json
+from .card import check_evidence, model_card
 from .timm_api import TimmAPI, architecture, data_config, model_arguments
 
 SHIPPED = Path(__file__).parent / "pretrained"
@@ -35,6 +41,7 @@ def shipped_checkpoints() -> list[str]:
 def checkpoint_folder(source: str | Path) -> Path:
     """Return the folder that is meant: one of the user's, or else a shipped classifier of that name."""
     folder = Path(source)
+    recover(folder)
     if not folder.exists() and str(source) in shipped_checkpoints():
         return SHIPPED / str(source)
     return folder
@@ -42,13 +49,23 @@ def checkpoint_folder(source: str | Path) -> Path:
 
 FORMAT = 2
 
+PARTS: dict[str, type] = {
+    **dict.fromkeys(("model", "training", "results", "evidence"), dict),
+    **dict.fromkeys(("version", "torch", "timm", "source"), str),
+    "class_names": list,
+}
+"""What a description holds of ours, and the types that others rely on."""
+
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 FILES = (WEIGHTS, CONFIG, CARD, MANIFEST)
 
+is_checkpoint = folder_with("warplca", FILES)
+"""Tells whether a folder is a checkpoint and nothing else, and may therefore be replaced by another one."""
+
 
 def save_checkpoint(
-    model: TimmAPI,
+    model: nn.Module,
     folder: str | Path,
     *,
     class_names: Sequence[str] | None = None,
@@ -56,24 +73,27 @@ def save_checkpoint(
     results: Mapping[str, str] | None = None,
     evidence: Mapping[str, Any] | None = None,
     image_size: tuple[int, int] | None = None,
+    source: str | None = None,
 ) -> None:
-    """Write a checkpoint folder, whole or not at all; an older one of that name is replaced.
+    """Write a checkpoint folder, whole or not at all; an older checkpoint there is replaced, anything else refused.
 
     What is None is taken from ``model.about``, which a loaded model brings along.
 
     Args:
-        model: The classifier.
+        model: The classifier, also compiled, averaged or spread over devices.
         folder: Where to.
         class_names: Names of the classes, in the order of the logits.
         training: What a reader should know of the training (recipe, data, seed), as plain values.
         results: Measured figures for the model card, e.g. ``{"clean": "62.1 % of 1,000"}``.
         evidence: Measured cells, settings and verdict, as plain values; see :mod:`~warplca.models.card`.
         image_size: Height and width of the images it was trained on; None takes the backbone's, or 32 x 32.
+        source: Where ``load_dataset`` finds the data that it was trained on, as its user wrote it.
 
     Raises:
-        InputError: If the folder cannot be written or the disk is full; what was there before stays.
+        InputError: If the folder holds anything but a checkpoint, cannot be written, or the disk is full; what was
+            there before stays.
     """
-    with folder_written_whole(Path(folder)) as target:
+    with folder_written_whole(Path(folder), ours=is_checkpoint) as target:
         write_files(
             model,
             target,
@@ -82,13 +102,37 @@ def save_checkpoint(
             results=results,
             evidence=evidence,
             image_size=image_size,
+            source=source,
         )
 
 
-def write_files(model: TimmAPI, folder: Path, **told: Any) -> None:
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+
+def unwrapped(model: object) -> TimmAPI:
+    """Return the classifier inside what compiles it, averages it or spreads it over devices.
+
+    Raises:
+        InputError: If there is none.
+    """
+    while isinstance(model, (*WRAPPERS, OptimizedModule)):
+        model = model._orig_mod if isinstance(model, OptimizedModule) else model.module
+    if not isinstance(model, TimmAPI):
+        raise InputError(
+            f"a checkpoint is of a classifier of warplca's, and this is a {type(model).__name__}; build one with "
+            "create_classifier(backbone, frontend), or save other models with their own library."
+        )
+    return model
+
+
+def write_files(model: nn.Module, folder: Path, **told: Any) -> None:
     """Write a checkpoint's files into a folder; keyword arguments are those of :func:`save_checkpoint`."""
+    model = unwrapped(model)
     config = describe(model, {**model.about, **{key: v for key, v in told.items() if v is not None}})
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {
+        name.replace("_orig_mod.", ""): tensor.detach().cpu().contiguous()  # of parts that are compiled
+        for name, tensor in model.state_dict().items()
+    }
     (folder / WEIGHTS).write_bytes(save(state))
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(model_card(config), encoding="utf-8")
@@ -116,6 +160,7 @@ def describe(model: TimmAPI, about: Mapping[str, Any]) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in model.parameters()),
             "model": to_plain(model.config),
             "class_names": class_names,
+            "source": str(about.get("source", "")),
             "training": dict(about.get("training", {})),
             "results": dict(about.get("results", {})),
             "evidence": dict(about.get("evidence", {})),
@@ -144,29 +189,53 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         inner = folder / "checkpoint"
         hint = str(inner) if inner.is_dir() else "a checkpoint folder that `warplca train` wrote"
         raise InputError(f"{folder} holds no config.json; give {hint}.")
-    verify_manifest(folder)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        written = config["warplca"]["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not the description of a warplca checkpoint.") from error
-    if written != FORMAT:
+    verify_manifest(folder, (WEIGHTS, CONFIG))
+    return described(read_json(path), path)
+
+
+def described(config: Any, path: Path) -> dict[str, Any]:
+    """Return a checkpoint's description after checking what others rely on: the file may come from anywhere.
+
+    Raises:
+        InputError: If it is no description of a checkpoint, is damaged, or is of another format.
+    """
+    ours = config.get("warplca") if isinstance(config, dict) else None
+    if not isinstance(ours, dict) or "format" not in ours:
+        raise InputError(f"{path} is not the description of a warplca checkpoint.")
+    if ours["format"] != FORMAT:
         raise InputError(
-            f"{path} has checkpoint format {written}; this version of warplca reads format {FORMAT}."
+            f"{path} has checkpoint format {brief(ours['format'])}; this version of warplca reads format {FORMAT}."
         )
+    for key, kind in PARTS.items():
+        if not isinstance(ours.setdefault(key, kind()), kind):
+            raise InputError(
+                f"{path}: {key} is {brief(ours[key])}; the file is damaged, copy the folder again."
+            )
+    size = (
+        config["pretrained_cfg"].get("input_size") if isinstance(config.get("pretrained_cfg"), dict) else None
+    )
+    if not (
+        isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and 0 < n < 2**14 for n in size)
+    ):
+        raise InputError(f"{path}: input_size is {brief(size)}; expected channels, height and width.")
+    told = config["pretrained_cfg"]
+    if told.get("crop_mode", "center") != "center" or told.get("crop_pct", 1.0) != 1.0:
+        raise InputError(
+            f"{path} prepares images in a way that this version of warplca does not know; use a later one."
+        )
+    classes = config.get("num_classes")
+    ours["class_names"] = list(check_class_names(ours["class_names"], str(path)))
+    if not isinstance(classes, int) or len(ours["class_names"]) not in (0, classes):
+        raise InputError(
+            f"{path} has num_classes {brief(classes)} and {len(ours['class_names'])} class names."
+        )
+    check_evidence(ours["evidence"], path)
     return config
 
 
 def load_weights(model: TimmAPI, path: Path) -> None:
     """Load a safetensors file into a classifier; every tensor must match by name and shape."""
-    if not path.is_file():
-        raise InputError(f"{path.parent} holds no model.safetensors; copy the whole checkpoint folder.")
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): it is truncated or no safetensors file."
-        ) from error
+    state = read_weights(path)
     own = model.state_dict()
     # Plain numbers saved beside the weights: modules supply those that an older checkpoint does not hold.
     differing = sorted(name for name in own.keys() ^ state.keys() if not name.endswith("_extra_state"))
@@ -183,7 +252,43 @@ def load_weights(model: TimmAPI, path: Path) -> None:
             f"{path} belongs to another architecture: {len(differing)} tensors differ from {model.config.backbone!r} "
             f"with front-end {model.config.frontend_name!r}, first {differing[0]!r}; load it with its own config.json."
         )
+    bad = next(
+        (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()),
+        None,
+    )
+    if bad is not None:
+        raise InputError(
+            f"{path} holds weights that are not finite, first in {bad!r}: that network is broken."
+        )
     model.load_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        InputError: If it is missing, truncated or no such file.
+    """
+    if not path.exists():
+        raise InputError(f"{path.parent} holds no model.safetensors; copy the whole checkpoint folder.")
+    try:
+        return load_file(plain_file(path))
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): it is truncated or no safetensors file."
+        ) from error
+
+
+def _from_hub(repository: str, options: Mapping[str, Any]) -> str:
+    """Download a repository's files and return their folder."""
+    try:
+        return snapshot_download(repository, allow_patterns=list(FILES), library_name="warplca", **options)
+    except (OSError, ValueError, HfHubHTTPError) as error:  # what the Hub's client raises
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{repository} cannot be had from the Hub ({told}); check its name, the network and your access, or give a "
+            "folder."
+        ) from error
 
 
 class HubAPI(ModelHubMixin):
@@ -237,5 +342,5 @@ class HubAPI(ModelHubMixin):
                 "local_files_only": local_files_only,
                 "token": token,
             }
-            source = snapshot_download(source, allow_patterns=list(FILES), library_name="warplca", **options)
+            source = _from_hub(source, options)
         return cls.from_folder(source)

@@ -17,8 +17,11 @@ from ..configs.extensions import FRONTENDS
 from ..configs.load import to_plain
 from ..frontend import Encoding, Frontend, build_frontend, standardise
 from .backbones import create_backbone
+from .bounded import no_larger_than
 from .checkpoint import WEIGHTS, HubAPI, checkpoint_folder, load_weights, read_card
 from .timm_api import TimmAPI, data_config
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as pictures are made grey; equal channels stay what they are
 
 
 class Inspection(NamedTuple):
@@ -67,7 +70,7 @@ class Classifier(TimmAPI, HubAPI):
         # Channels last: the same sums, up to a fifth faster in a backbone's convolutions and norms.
         self.backbone = backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._config = config
-        self.num_classes = config.num_classes
+        self.num_classes = config.classes
         self.about: dict[str, Any] = {}
         self.refuses_range = True
         self.pretrained_cfg = self.default_cfg = data_config(config, frontend.in_channels)
@@ -90,7 +93,7 @@ class Classifier(TimmAPI, HubAPI):
         """Classify images.
 
         Args:
-            images: (N, C, H, W), pixels in [0, 1].
+            images: (N, C, H, W), pixels in [0, 1]; colours become grey where it takes one channel.
 
         Returns:
             Logits (N, num_classes).
@@ -99,14 +102,12 @@ class Classifier(TimmAPI, HubAPI):
 
     def inspect(self, images: Tensor) -> Inspection:
         """Classify images, and keep what the front-end computed on the way; arguments are those of the call."""
-        self._check(images)
-        encoding = self.frontend.encode(images)
+        encoding = self.frontend.encode(self._checked(images))
         return Inspection(self.backbone(self._normalise(encoding.output)), encoding)
 
     def backbone_input(self, images: Tensor) -> Tensor:
         """Return what the backbone sees of pixels in [0, 1]: features, or normalised images."""
-        self._check(images)
-        return self._normalise(self.frontend(images))
+        return self._normalise(self.frontend(self._checked(images)))
 
     def identity(self) -> dict[str, Any]:
         """Return what the answers depend on beside the weights: settings that are not at their defaults, by name.
@@ -129,9 +130,24 @@ class Classifier(TimmAPI, HubAPI):
             return "normalisation=per image"
         return f"normalisation=mean {self.mean.flatten().tolist()}, std {self.std.flatten().tolist()}"
 
-    def _check(self, images: Tensor) -> None:
+    def _checked(self, images: Tensor) -> Tensor:
+        """Return images of the channels that the front-end takes: colours become grey for one that takes greys."""
+        wanted = self.in_chans
+        given = images.shape[1] if isinstance(images, Tensor) and images.ndim == 4 else 0
+        if given not in (wanted, 3 if wanted == 1 else wanted) or not images.is_floating_point():
+            told = (
+                f"{images.dtype} {tuple(images.shape)}"
+                if isinstance(images, Tensor)
+                else type(images).__name__
+            )
+            raise InputError(
+                f"the images are {told}; expected floating-point pixels in [0, 1] of shape (N, {wanted}, H, W)."
+            )
         if not self.training:
             check_range(images, refuse=self.refuses_range)
+        if given == wanted:
+            return images
+        return (images * images.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
 
     def _normalise(self, handed_on: Tensor) -> Tensor:
         """Bring images to the contrast that the backbone knows; features stay.
@@ -219,7 +235,7 @@ def _assembled(config: ModelConfig, frontend: Frontend, *, load_weights: bool) -
     backbone = create_backbone(
         config.backbone,
         in_channels=frontend.out_channels,
-        num_classes=config.num_classes,
+        num_classes=config.classes,
         stem=config.stem,
         stem_stride=config.stem_stride,
         sees=frontend.hands_on,
@@ -248,9 +264,10 @@ def load_checkpoint(folder: str | Path) -> Classifier:
     folder = checkpoint_folder(folder)
     card = read_card(folder)
     config = from_dict(ModelConfig, card["warplca"]["model"], where=f"{folder}/config.json")
-    model = build_classifier(config, load_weights=False)
+    with no_larger_than(folder / WEIGHTS):
+        model = build_classifier(config, load_weights=False)
     load_weights(model, folder / WEIGHTS)
-    keys = ("class_names", "training", "results", "evidence")
+    keys = ("class_names", "training", "results", "evidence", "source")
     model.about = {key: card["warplca"][key] for key in keys if key in card["warplca"]}
     model.about["image_size"] = tuple(card["pretrained_cfg"]["input_size"][1:])
     return model.eval()

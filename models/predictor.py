@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ..configs import InputError
+from ..data.pictures import fitted, read_picture
 
 Answer = tuple[NDArray[np.floating], NDArray[np.floating] | None]
 
@@ -35,24 +35,20 @@ class Predictor:
     class_names: Sequence[str]
 
     def read(self, path: str | Path) -> Tensor:
-        """Read an image file as pixels in [0, 1], (1, C, H, W), resized (bicubic) to what the classifier takes.
+        """Read an image file as pixels in [0, 1], (1, C, H, W), prepared as for training.
+
+        It is scaled (bicubic) until its shorter side fits, and cut out of the middle; see ``data.pictures``.
 
         Raises:
             InputError: If the file is missing or no image.
         """
         channels, height, width = self.input_size
-        try:
-            with Image.open(path) as image:
-                picture = image.convert("L" if channels == 1 else "RGB")
-        except FileNotFoundError as error:
-            raise InputError(f"there is no image {path}.") from error
-        except (UnidentifiedImageError, OSError) as error:
-            raise InputError(
-                f"{path} cannot be read as an image; give a PNG, JPEG or other picture."
-            ) from error
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, channels) / 255.0
+        if channels not in (1, 3):
+            raise InputError(f"the classifier takes images of {channels} channels; pictures have 1 or 3.")
+        rgb = fitted(read_picture(path).rgb(), (height, width))
+        if channels == 1:
+            rgb = np.asarray(Image.fromarray(rgb).convert("L"))[..., None]
+        pixels = rgb.astype(np.float32) / 255.0
         return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).contiguous()
 
     def name(self, index: int) -> str:
@@ -60,24 +56,22 @@ class Predictor:
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
 
 
-def open_predictor(
-    path: str | Path, *, native: bool = False, device: torch.device | str = "cpu"
-) -> Predictor:
+def open_predictor(path: str | Path, *, trust: bool = False, device: torch.device | str = "cpu") -> Predictor:
     """Open a checkpoint folder, an .onnx file or a .pt2 archive.
 
     Args:
         path: What ``warplca train`` or ``warplca export`` wrote.
-        native: Whether machine code in a .pt2 archive (AOTInductor) may be run.
+        trust: Whether a .pt2 archive, which can run any code, may be opened.
         device: Where a checkpoint computes; files compute where they were made for, ONNX on the CPU.
 
     Raises:
-        InputError: If it is none of these, damaged, or holds pickles.
+        InputError: If it is none of these, damaged, holds pickles, or is an archive without consent.
     """
     path = Path(path)
     if path.suffix == ".onnx" and path.is_file():
         return _from_onnx(path)
     if path.suffix == ".pt2" and path.is_file():
-        return _from_program(path, native)
+        return _from_program(path, trust)
     if path.suffix in (".onnx", ".pt2") and not path.exists():
         raise InputError(f"there is no file {path}; `warplca export` writes one.")
     return _from_folder(path, torch.device(device))
@@ -99,24 +93,32 @@ def _from_folder(path: Path, device: torch.device) -> Predictor:
 
 
 def _from_onnx(path: Path) -> Predictor:
+    from .export.checked import read_told
     from .export.onnx_file import KEY, session_of
 
     session = session_of(path)
-    told = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
+    told = read_told(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"), path)
 
     def answer(images: Tensor) -> Answer:
-        return _pair(session.run(None, {session.get_inputs()[0].name: images.numpy()}), told)
+        try:
+            return _pair(session.run(None, {inputs[0].name: images.numpy()}), told)
+        except Exception as error:  # onnxruntime's errors have no base class of their own
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{path} cannot be run on an image: {first}") from error
 
-    _, *size = session.get_inputs()[0].shape
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise InputError(f"{path} takes {len(inputs)} inputs; expected one, of images.")
+    size = list(inputs[0].shape)[1:]
     if len(size) != 3 or not all(isinstance(side, int) for side in size):
         raise InputError(f"{path} takes no images of a fixed size (channels, height, width): {size}.")
     return Predictor(answer, (size[0], size[1], size[2]), told.get("class_names", ()))
 
 
-def _from_program(path: Path, native: bool) -> Predictor:
+def _from_program(path: Path, trust: bool) -> Predictor:
     from .export.program import load_program
 
-    call, told = load_program(path, native=native)
+    call, told = load_program(path, trust=trust)
     if "input_size" not in told:
         raise InputError(f"{path} was not written by `warplca export`: it does not say what images it takes.")
 
@@ -133,4 +135,10 @@ def _from_program(path: Path, native: bool) -> Predictor:
 
 def _pair(outputs: Sequence[Any], told: Mapping[str, Any]) -> Answer:
     figures = dict(zip(told.get("figures", ()), outputs[1:], strict=False))  # a file may hold logits alone
-    return outputs[0], figures.get("active_fraction")
+    logits = np.asarray(outputs[0])
+    if logits.ndim != 2 or not logits.size or logits.dtype.kind != "f" or not np.isfinite(logits).all():
+        raise InputError(
+            f"the file's first output has shape {logits.shape} and type {logits.dtype}; expected finite logits, "
+            "one row an image."
+        )
+    return logits, figures.get("active_fraction")

@@ -159,6 +159,7 @@ def data_config(
         "mean": (0.0,) * in_channels,
         "std": (1.0,) * in_channels,
         "crop_pct": 1.0,
+        "crop_mode": "center",
         "interpolation": "bicubic",
         "first_conv": None,
         "classifier": f"backbone.{layer}" if isinstance(layer, str) else None,

@@ -20,8 +20,9 @@ from timm.models._features import FeatureGetterNet
 from torch import nn
 
 from ..configs import InputError, ModelConfig, from_dict
+from ..configs.integrity import refuse_pickles, verify_manifest
+from .checkpoint import CONFIG, WEIGHTS
 from .classifier import Classifier, build_classifier, with_channels
-from .integrity import refuse_pickles, verify_manifest
 from .timm_api import BACKBONES, GENERIC, architecture, data_config
 
 OWN_FIELDS = {field.name for field in fields(ModelConfig)} - {"pretrained", "backbone_options"} | set(
@@ -74,7 +75,7 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
     cfg = given if isinstance(given, dict) else {}
     if pretrained and cfg.get("source") == "local-dir":
         refuse_pickles(Path(cfg["file"]))
-        verify_manifest(Path(cfg["file"]))
+        verify_manifest(Path(cfg["file"]), (WEIGHTS, CONFIG))
     return build_model_with_cfg(
         partial(_classifier, load_weights=not pretrained),
         name,

@@ -31,6 +31,7 @@ from ..data import ImageDataset
 from ..eval import ResultsStore, evaluate
 from ..models import load_checkpoint
 from ..train import Interrupted, train
+from ..train.folder import is_finished
 from ..train.processes import stop_requested
 
 
@@ -60,7 +61,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        return (self.folder / "checkpoint" / "config.json").exists()
+        return is_finished(self.folder)
 
     def work(self, dataset: ImageDataset, *, share: Share, progress: bool) -> None:
         """Train on these images."""

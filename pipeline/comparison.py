@@ -95,7 +95,7 @@ def run_comparison(
         seconds = time.monotonic() - started
         report = _write_report(config, store, models, test, out, chosen, seconds)
     first_seed = config.seeds[0]
-    checkpoint = _export(comparison, models[chosen, first_seed], chosen, test, out)
+    checkpoint = _export(comparison, models[chosen, first_seed], chosen, first_seed, test, out)
     return Outcome(comparison, chosen, report, checkpoint, seconds)
 
 
@@ -216,12 +216,22 @@ def _write_report(
     return path
 
 
-def _export(comparison: Comparison, model: Classifier, arm: str, test: ImageDataset, out: Path) -> Path:
+def _export(
+    comparison: Comparison, model: Classifier, arm: str, seed: int, test: ImageDataset, out: Path
+) -> Path:
     """Save the chosen classifier with its measured results in the model card."""
     measured = comparison.summary.set_index("model").loc[arm].dropna().to_dict()
     results = {str(key): _shown(str(key), value) for key, value in measured.items()}
     folder = out / "best"
-    save_checkpoint(model, folder, class_names=test.class_names, training={"arm": arm}, results=results)
+    save_checkpoint(
+        model,
+        folder,
+        class_names=test.class_names,
+        training={"arm": arm, "seed": seed},
+        results=results,
+        image_size=test.size,
+        source=test.source,
+    )
     return folder
 
 

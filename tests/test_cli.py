@@ -9,6 +9,7 @@ import pytest
 
 from warplca.cli.main import main
 from warplca.configs import ComparisonConfig, RunConfig, load_config, preset_names
+from warplca.data import load_dataset
 from warplca.models import build_classifier, create_classifier, save_checkpoint
 
 
@@ -32,7 +33,9 @@ SCHEDULES = ("annealed", "denoising", "fine-tuned", "frozen", "scratch")
 @pytest.fixture
 def checkpoint(tmp_path):
     save_checkpoint(
-        create_classifier("resnet10_slim", "conv"), tmp_path / "checkpoint", class_names=list("abcdefghij")
+        create_classifier("resnet10_slim", "conv"),
+        tmp_path / "checkpoint",
+        class_names=load_dataset("cifar10-subset", "test").class_names,
     )
     return tmp_path / "checkpoint"
 
@@ -97,7 +100,7 @@ def test_bad_data_files_are_explained(capsys, tmp_path, checkpoint):
     floats = tmp_path / "floats.npz"
     images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3))
     labels = np.arange(4)
-    names = np.array(list("abcdefghij"))
+    names = np.array(load_dataset("cifar10-subset", "test").class_names)
     np.savez(
         floats,
         train_images=images,

@@ -125,17 +125,35 @@ def test_an_interrupted_run_goes_on_where_it_stopped(dataset: ImageDataset) -> N
     assert resumed[measured].equals(whole[measured])
 
 
-def test_a_retrained_model_is_measured_again(dataset: ImageDataset, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_retrained_model_is_refused_or_measured_again_when_asked(
+    dataset: ImageDataset, caplog: pytest.LogCaptureFixture
+) -> None:
     store = ResultsStore()
     evaluate(Counted(), dataset, "clean", results=store, name="m", progress=False)
     other = Counted()
     with torch.no_grad():
         other.centres.add_(0.15)
-    with caplog.at_level(logging.WARNING):
+    before = store.to_frame()
+    with pytest.raises(InputError, match="another network under the name 'm' with training seed 0"):
         evaluate(other, dataset, "clean", results=store, name="m", progress=False)
-    assert "1 old rows are replaced" in caplog.text
+    assert store.to_frame().equals(before)
+    with caplog.at_level(logging.WARNING):
+        evaluate(other, dataset, "clean", results=store, name="m", replace=True, progress=False)
+    assert "deleted 1 results" in caplog.text
     fresh = evaluate(other, dataset, "clean", name="m", progress=False)
     assert store.to_frame()["correct"].tolist() == fresh["correct"].tolist()
+
+
+def test_a_callable_keeps_its_results_on_other_images_and_other_plans(dataset: ImageDataset) -> None:
+    store, model = ResultsStore(), Counted()
+    other = ImageDataset("other", 255 - dataset.images[:], dataset.labels, dataset.class_names)
+    for images, plan in ((dataset, "clean"), (other, "clean"), (dataset, EvaluationPlan(clean_images=7))):
+        evaluate(lambda x: model.eval()(x), images, plan, results=store, name="m", progress=False)
+    assert store.to_frame()[["dataset", "images"]].to_numpy().tolist() == [
+        [dataset.name, len(dataset)],
+        ["other", len(dataset)],
+        [dataset.name, 7],
+    ]
 
 
 def test_modes_and_gradients_are_left_as_they_were(dataset: ImageDataset) -> None:
@@ -181,7 +199,9 @@ def test_a_plain_callable_is_recognised_by_its_answers(dataset: ImageDataset) ->
     calls.clear()
     evaluate(bright, dataset, "clean", results=store, progress=False)
     assert len(calls) == 1  # the probe alone
-    second = evaluate(lambda x: -bright(x), dataset, "clean", results=store, name="bright", progress=False)
+    second = evaluate(
+        lambda x: -bright(x), dataset, "clean", results=store, name="bright", replace=True, progress=False
+    )
     assert len(store.to_frame()) == 1
     assert second["accuracy"].iloc[0] < 0.5
 

@@ -98,19 +98,36 @@ def test_a_repeated_cell_is_replaced_not_counted_twice() -> None:
     assert store.to_frame()["correct"].tolist() == [7]
 
 
-def test_a_retrained_model_replaces_its_old_rows_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_of_another_network_are_refused_or_deleted_when_asked(caplog: pytest.LogCaptureFixture) -> None:
     store = ResultsStore()
     store.save(cell())
     store.save(cell(model="lca"))
     store.save(cell(model_seed=1))
     with caplog.at_level(logging.WARNING):
-        assert store.discard_stale("conv", 0, "f2") == 1
-    assert "'conv'" in caplog.text
-    assert "1 old rows are replaced" in caplog.text
+        with pytest.raises(
+            InputError, match=r"has 1 results of another network under the name 'conv'.*--replace"
+        ):
+            store.refuse_other("conv", 0, "f2")
+        with pytest.raises(InputError, match="of another network under the same name; nothing was changed"):
+            store.save(cell(fingerprint="f2"))
+        assert len(store.to_frame()) == 3
+        assert store.discard_other("conv", 0, "f2") == 1
+    assert "deleted 1 results of another network under the name 'conv'" in caplog.text
     assert store.find("conv", 0, NOISE, IMAGES, 0) is None
     assert store.find("conv", 1, NOISE, IMAGES, 0) == (COMPLETE, "")
     assert store.find("lca", 0, NOISE, IMAGES, 0) == (COMPLETE, "")
-    assert store.discard_stale("lca", 0, "f1") == 0
+    store.refuse_other("lca", 0, "f1")
+    assert store.discard_other("lca", 0, "f1") == 0
+
+
+def test_a_merge_never_replaces_the_rows_of_another_network(tmp_path: Path) -> None:
+    first, second = ResultsStore(), ResultsStore(tmp_path / "second.sqlite")
+    first.save(cell())
+    second.save(cell(model="lca"))
+    second.save(cell(fingerprint="f2"))
+    with pytest.raises(InputError, match="of another network"):
+        first.merge(second)
+    assert first.to_frame()["model"].tolist() == ["conv"]
 
 
 def test_merge_and_frame_round_trip(tmp_path: Path) -> None:

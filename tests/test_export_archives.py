@@ -94,7 +94,7 @@ def test_pickles_inside_an_archive_are_refused_and_never_executed(files, tmp_pat
     weight = rewritten(source, tmp_path / "weight.pt2", weights)
     for path in (sample, weight):
         with pytest.raises(InputError, match=r"holds a pickle .* was not opened"):
-            load_program(path)
+            load_program(path, trust=True)
     saved = tmp_path / "saved.pt2"
     torch.save({"x": Payload(target)}, saved)
     plain = tmp_path / "plain.pt2"
@@ -111,7 +111,7 @@ def test_pickles_inside_an_archive_are_refused_and_never_executed(files, tmp_pat
 
 def test_machine_code_needs_consent(files, tmp_path):
     path = rewritten(files[0] / "m.pt2", tmp_path / "x.pt2", {"data/aotinductor/model/x.so": b"\x7fELF"})
-    with pytest.raises(InputError, match=r"holds machine code \(AOTInductor\).*consent with native=True"):
+    with pytest.raises(InputError, match=r"holds machine code \(AOTInductor\).*consent with --trust"):
         open_predictor(path)
 
 
@@ -130,7 +130,7 @@ def test_truncated_and_foreign_files_are_explained(files, tmp_path):
 @pytest.mark.parametrize("name", ["folder", "m.pt2", "m.onnx"])
 def test_every_format_gives_the_same_answer(files, name):
     folder, model = files
-    predictor = open_predictor(folder / name)
+    predictor = open_predictor(folder / name, trust=name == "m.pt2")
     assert predictor.input_size == (3, 32, 32)
     assert list(predictor.class_names) == NAMES
     images = load_dataset("cifar10-subset", "test").tensors(range(20, 26))[0]
@@ -146,7 +146,7 @@ def test_predict_names_classes_and_sparsity(files, name, tmp_path, capsys):
     pixels = load_dataset("cifar10-subset", "test").images[3]
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).resize((71, 50)).convert("L").save(tmp_path / "b.jpg")
-    arguments = ["predict", str(tmp_path / "a.png"), str(tmp_path / "b.jpg"), "--top", "2"]
+    arguments = ["predict", str(tmp_path / "a.png"), str(tmp_path / "b.jpg"), "--top", "2", "--trust"]
     assert main([*arguments, "--checkpoint", str(folder / name)]) == 0
     lines = capsys.readouterr().out.splitlines()
     images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255.0
@@ -184,6 +184,6 @@ def test_a_compiled_archive_predicts_with_consent(files, tmp_path):
     export_compiled(model, tmp_path / "m.pt2", images)
     with pytest.raises(InputError, match="holds machine code"):
         open_predictor(tmp_path / "m.pt2")
-    predictor = open_predictor(tmp_path / "m.pt2", native=True)
+    predictor = open_predictor(tmp_path / "m.pt2", trust=True)
     assert list(predictor.class_names) == NAMES
     np.testing.assert_allclose(predictor.answer(images)[0], model(images).detach().numpy(), atol=1e-4)

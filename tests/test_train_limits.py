@@ -136,12 +136,12 @@ def test_a_real_full_disk_leaves_the_older_states(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write .*run.json: "):
+    with pytest.raises(InputError, match="cannot write .*run: "):
         train(config("conv"), stripes(), tmp_path / "file" / "run", progress=False)
 
     def read_only(*arguments, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("tempfile.mkstemp", read_only)
-    with pytest.raises(InputError, match="cannot write .*run.json: Read-only file system"):
+    monkeypatch.setattr("warplca.configs.atomic.os.open", read_only)
+    with pytest.raises(InputError, match="cannot write .*run: Read-only file system"):
         train(config("conv"), stripes(), tmp_path / "run", progress=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,23 +15,23 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from tqdm import tqdm
 
 from ..configs import InputError, RunConfig
+from ..configs.atomic import only_one
 from ..configs.device import float32
 from ..configs.load import to_plain
 from ..data import ImageDataset
 from ..models import Classifier, build_classifier, save_checkpoint
+from .folder import CHECKPOINT_FOLDER, STATES_FOLDER, is_finished, refuse_foreign_run
 from .optim import WeightAverage, make_optimiser
 from .processes import Interrupted, Loaded, from_main, make_accelerator, stop_requested
 from .recipes import build_loss
 from .record import Meter, RunRecord, means
 from .sampling import StepOrder
-from .source import BatchSource, Share, check_data
+from .source import BatchSource, Share, check_data, probe
 from .state import Progress, RunState, identity, read_state, save_state
 from .step import Objective, Stepper, memory_explained
 from .validate import Validator, best_epoch, hands_over_best, keeps_best, stop_reason
 
 logger = logging.getLogger(__name__)
-STATES_FOLDER = "states"
-CHECKPOINT_FOLDER = "checkpoint"
 
 
 def train(
@@ -86,6 +88,8 @@ class TrainingRun:
         device: torch.device | str | None = None,
     ) -> None:
         recipe = config.train
+        if config.model.num_classes is None:
+            config = replace(config, model=replace(config.model, num_classes=len(dataset.class_names)))
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
         self.training = config.frontend_training
         torch.manual_seed(recipe.seed)
@@ -121,6 +125,7 @@ class TrainingRun:
         if recipe.sync_norm and self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             self.model = cast(Classifier, convert_sync_batchnorm(self.model))
         self.model.to(self.accelerator.device)
+        probe(self.model, self.source)
         averages = recipe.average.kind != "none"
         self.average = WeightAverage(self.model, recipe.average, self.total_steps) if averages else None
         if recipe.compile:
@@ -147,7 +152,10 @@ class TrainingRun:
 
     def complete(self, stop_after: int | None = None) -> Classifier:
         """Train to the end from wherever the run stands."""
-        where = self._resume()
+        with ExitStack() as held:  # the folder, against a second run in it
+            return self._complete(self._resume(held), stop_after)
+
+    def _complete(self, where: Progress, stop_after: int | None) -> Classifier:
         unfinished = where.step < self.total_steps and not stop_reason(where.curves, self.recipe)
         if unfinished:
             done = len(where.curves)
@@ -158,19 +166,19 @@ class TrainingRun:
                 record.close()
             self._save(where)
         self._hand_over(where)
-        checkpoint = self.out / CHECKPOINT_FOLDER
-        missing = not (checkpoint / "config.json").exists()
-        if self.accelerator.is_main_process and (unfinished or missing):
-            self._write_checkpoint(checkpoint, where)
+        if self.accelerator.is_main_process and (unfinished or not is_finished(self.out)):
+            self._write_checkpoint(self.out / CHECKPOINT_FOLDER, where)
         self.accelerator.wait_for_everyone()
         return self.model
 
-    def _resume(self) -> Progress:
-        """Load the newest state, if there is one, on every process."""
+    def _resume(self, held: ExitStack) -> Progress:
+        """Take the folder for this run, and load the newest state, if there is one, on every process."""
         loaded: Loaded = None
         error = None
         if self.accelerator.is_main_process:
             try:
+                refuse_foreign_run(self.out)
+                held.enter_context(only_one(self.out))
                 loaded = read_state(self.out / STATES_FOLDER, self.identity)
             except InputError as mistake:
                 error = mistake
@@ -309,6 +317,7 @@ class TrainingRun:
             class_names=self.dataset.class_names,
             training=training,
             image_size=self.dataset.size,
+            source=self.dataset.source,
         )
 
     def _bar(self, done: int) -> tqdm:

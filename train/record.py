@@ -22,6 +22,7 @@ from torch import Tensor
 from .. import __version__
 from ..configs import InputError
 from ..configs.atomic import file_written_whole
+from ..configs.untrusted import file_with
 
 
 def precise(value: Tensor) -> Tensor:
@@ -122,6 +123,9 @@ logger = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 
 CURVES_FILE = "curves.csv"
+
+is_run_file = file_with(b'"sessions"')
+"""Tells whether a file is a run's ``run.json``."""
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "safetensors", "foolbox")
 

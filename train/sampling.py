@@ -6,7 +6,6 @@ number of processes, and a resumed run sees the same ones.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +50,8 @@ class StepOrder:
     ) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.process, self.processes = process, processes
-        self.steps_per_epoch = math.ceil(images / batch_size)
+        # One image left over joins the batch before it: batch norm cannot train on a single one.
+        self.steps_per_epoch = max(1, images // batch_size + (images % batch_size > (batch_size > 1)))
         self._epoch = -1
         self._permutation = torch.empty(0, dtype=torch.long)
 
@@ -61,7 +61,8 @@ class StepOrder:
         if epoch != self._epoch:
             self._epoch = epoch
             self._permutation = torch.randperm(self.images, generator=generator(self.seed, ORDER, epoch))
-        return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
+        end = None if position == self.steps_per_epoch - 1 else (position + 1) * self.batch_size
+        return self._permutation[position * self.batch_size : end]
 
     def share(self, step: int) -> tuple[Tensor, slice]:
         """Return the positions of this process's images, and where they stand in the batch.

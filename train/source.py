@@ -15,9 +15,12 @@ from ..configs.device import sent
 from ..configs.recipe import filled
 from ..data import ImageDataset
 from ..data.files import FileImages
+from ..models import Classifier
 from .losses import Batch
 from .policy import PreparedImages
 from .sampling import NOISE, PLACEMENT, Placement, StepOrder, draw_noise, generator, mixed_seed, place
+
+MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 
 class Share(NamedTuple):
@@ -122,10 +125,10 @@ def check_data(config: RunConfig, dataset: ImageDataset, processes: int) -> None
         InputError: What came, what was expected, what to do.
     """
     recipe = config.train
-    if len(dataset.class_names) != config.model.num_classes:
+    if len(dataset.class_names) != config.model.classes:
         raise InputError(
             f"{dataset.name} has {len(dataset.class_names)} classes, the model has num_classes "
-            f"{config.model.num_classes}; make them equal."
+            f"{config.model.classes}; make them equal, or leave model.num_classes out."
         )
     if min(dataset.size) <= recipe.crop_padding:
         raise InputError(
@@ -138,3 +141,31 @@ def check_data(config: RunConfig, dataset: ImageDataset, processes: int) -> None
             f"{processes} processes share batches of {images} images; start at most {images} processes, or raise "
             "train.batch_size."
         )
+
+
+@torch.no_grad()
+def probe(model: Classifier, source: BatchSource) -> None:
+    """Show a model two images before it is trained, so that what cannot take their size fails in a sentence.
+
+    Raises:
+        InputError: If the model cannot take them.
+    """
+    shown = torch.from_numpy(source.stored[:2].copy()).permute(0, 3, 1, 2).contiguous()
+    images = shown.to(source.device).float() / 255.0
+    training = model.training
+    model.eval()
+    try:
+        model(images)
+    except InputError:
+        raise
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if any(sign in str(error).lower() for sign in MEMORY_SIGNS):
+            raise  # the first step explains it
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"the backbone {model.config.backbone!r} does not take images of {images.shape[2]} x {images.shape[3]} "
+            f"pixels ({told[:200]}); choose another, or tell it the size if it knows that option "
+            f"(model.backbone_options={{img_size: {images.shape[2]}}})."
+        ) from error
+    finally:
+        model.train(training)

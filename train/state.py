@@ -52,7 +52,7 @@ def completed(saved: dict[str, Any]) -> dict[str, Any]:
 
 logger = logging.getLogger(__name__)
 
-HEADER = "warplca"
+HEADER, FORMAT = "warplca", 2
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,9 @@ def save_state(
         "sums": progress.sums,
         "config": identity,
         "scaler": state.scaler.state_dict() if state.scaler is not None else None,
-        "checksum": _checksum(tensors),
+        "format": FORMAT,
     }
+    about["checksum"] = _checksum(tensors, about)
     with file_written_whole(folder / f"step-{progress.step:09d}.safetensors") as target:
         target.write_bytes(save(tensors, {HEADER: json.dumps(about)}))
     for path in [*list(_newest_first(folder))[keep:], *folder.glob(".*.part")]:  # .part: left by a kill
@@ -196,7 +197,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()[HEADER])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if about["checksum"] != _checksum(tensors):
+    told = {key: value for key, value in about.items() if key != "checksum"}
+    # Format 1, which did not say so, left the header out.
+    if about["checksum"] != _checksum(tensors, told if "format" in told else None):
         raise ValueError("the checksum does not fit")
     return about, tensors
 
@@ -205,8 +208,9 @@ def _newest_first(folder: Path) -> Iterator[Path]:
     return iter(sorted(folder.glob("step-*.safetensors"), reverse=True))
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
-    value = 0
+def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None) -> int:
+    """Over the header, too: steps, curves and configuration decide what a run goes on with."""
+    value = 0 if about is None else zlib.crc32(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         value = zlib.crc32(tensors[name].numpy().tobytes(), value)
     return value

@@ -17,17 +17,15 @@ from .losses import Batch, Loss, LossResult
 from .optim import rate_factor
 from .record import COUNTED, precise
 from .sampling import DROPOUT, mixed_seed
-from .source import Share
-
-SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+from .source import MEMORY_SIGNS, Share
 
 
 @contextmanager
 def memory_explained(recipe: TrainConfig, step: int) -> Iterator[None]:
-    """Turn a failed allocation in a step into a sentence that names the settings.
+    """Turn a failed allocation in a step, and a part too small for batch norm, into a sentence that names the settings.
 
     Raises:
-        InputError: If the block ran out of the device's or the computer's memory.
+        InputError: If the block ran out of the device's or the computer's memory, or had one image for a batch norm.
     """
     try:
         yield
@@ -35,9 +33,16 @@ def memory_explained(recipe: TrainConfig, step: int) -> Iterator[None]:
         raise _explanation(recipe, step) from error
     except RuntimeError as error:
         # On the CPU, torch reports a failed allocation as a plain RuntimeError.
-        if any(sign in str(error).lower() for sign in SIGNS):
+        if any(sign in str(error).lower() for sign in MEMORY_SIGNS):
             raise _explanation(recipe, step) from error
         raise
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"batch norm cannot train on a part of one image whose map is 1 x 1 (step {step + 1}); raise "
+            "train.batch_size, lower train.accumulation or the number of processes, or take a smaller stride."
+        ) from error
 
 
 def _explanation(recipe: TrainConfig, step: int) -> InputError:

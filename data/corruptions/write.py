@@ -200,8 +200,6 @@ def _write_file(
         for severity in manifest.severities
         for start in range(0, len(dataset), CHUNK)
     )
-    for abandoned in folder.glob(f".{name}.npy.*"):
-        abandoned.unlink()
     with file_written_whole(folder / f"{name}.npy") as temporary:
         with temporary.open("wb") as stream:
             npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})

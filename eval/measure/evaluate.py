@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ...configs.device import float32, unwatched
 from ...configs.plan import EvaluationPlan, resolve_plan
 from ...data import CorruptedFiles, ImageDataset
-from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult, cell_key
+from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult, cell_key, choose_images
 from ..results.store import ResultsStore
 from ..results.suites import SuiteRecord
 from .attacked import Attacked, Attacker, settings_digest
@@ -73,6 +73,7 @@ def evaluate(
     corruption_cache: str | Path | None = None,
     budget: float | None = None,
     surrogates: Mapping[str, nn.Module] | None = None,
+    replace: bool = False,
 ) -> pd.DataFrame:
     """Measure a model under every condition of a plan.
 
@@ -99,13 +100,14 @@ def evaluate(
         budget: Minutes; when they are over no further attack, and no further batch of a suite, starts, and the rows
             have the status ``"bound so far"`` or ``"not run"``. A later call goes on.
         surrogates: Other classifiers by name, whose adversarial images a suite tries on this model too.
+        replace: Delete what the store has of another network under this name and seed; else that is an error.
 
     Returns:
         One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
 
     Raises:
-        InputError: The plan does not fit the data set, or the model's logits are NaN, random in shape or
-            of another number of classes.
+        InputError: The plan does not fit the data set, the model's logits are NaN, random in shape or
+            of another number of classes, or the store has results of another network under this name and seed.
     """
     plan = resolve_plan(plan)
     files = None if corruption_source is None else open_source(plan, dataset, corruption_source)
@@ -131,7 +133,7 @@ def evaluate(
             cache = None if corruption_cache is None else Path(corruption_cache)
             notes = [TF32_NOTE] if tf32 else []
             run = _Run(model, dataset, plan, store, label, model_seed, target, files, attacker, cache, notes)
-            run.measure(cells, progress=progress, workers=workers)
+            run.measure(cells, progress=progress, workers=workers, replace=replace)
         return run.frame(cells)
     finally:
         if store is not results:
@@ -166,10 +168,13 @@ class _Run:
     def classes(self) -> int:
         return len(self.dataset.class_names)
 
-    def measure(self, cells: Sequence[Cell], *, progress: bool, workers: int) -> None:
+    def measure(self, cells: Sequence[Cell], *, progress: bool, workers: int, replace: bool) -> None:
         """Fill every cell that the store lacks."""
-        fingerprint = self._fingerprint(cells[0])
-        self.store.discard_stale(self.name, self.model_seed, fingerprint)
+        fingerprint = self._fingerprint()
+        # A callable is known by its answers, which are others on other images.
+        known_on = None if isinstance(self.model, nn.Module) else self.dataset.fingerprint
+        treat = self.store.discard_other if replace else self.store.refuse_other
+        treat(self.name, self.model_seed, fingerprint, known_on)
         todo = [cell for cell in cells if not self._finished(cell)]
         if not todo:
             return
@@ -191,10 +196,11 @@ class _Run:
         }
         return table.iloc[[rows[tuple(self._key(cell).values())] for cell in cells]].reset_index(drop=True)
 
-    def _fingerprint(self, cell: Cell) -> str:
+    def _fingerprint(self) -> str:
         if isinstance(self.model, nn.Module):
             return module_fingerprint(self.model)
-        probe = self.dataset.images[cell.positions[:PROBE_IMAGES]]
+        # Whatever the plan measures, the same images: a later, larger plan goes on under the same fingerprint.
+        probe = self.dataset.images[choose_images(self.dataset.labels, PROBE_IMAGES, 0)]
         return answers_fingerprint(self._classify([probe]).predictions)
 
     def _key(self, cell: Cell) -> dict[str, str | int]:

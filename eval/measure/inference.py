@@ -74,7 +74,7 @@ def _answer(model: Model, batch: Tensor, classes: int) -> tuple[Tensor, Tensor, 
 def _logits(model: Model, batch: Tensor, classes: int) -> Tensor:
     # Not inference_mode: a stranger's model may cache tensors that an attack differentiates later.
     with torch.no_grad():
-        logits = model(batch.clone())  # a stranger's model may write into its input
+        logits = _called(model, batch.clone())  # a stranger's model may write into its input
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or shape != (len(batch), classes):
         raise InputError(
@@ -91,6 +91,23 @@ def _refuse_unsound(sound: Tensor) -> None:
             f"the model returned NaN or infinite logits for {bad} of {len(sound)} images: "
             "expected finite logits. Find out where they arise before measuring it."
         )
+
+
+def _called(model: Model, batch: Tensor) -> Tensor:
+    """Call a model; what a stranger's raises is told in a sentence, for it is no fault of ours."""
+    try:
+        return model(batch)
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(model, Identified):
+            raise
+        told = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"the model raised {type(error).__name__} ({told}) on images {tuple(batch.shape)} of {batch.dtype} on "
+            f"{batch.device}: expected a callable that maps such images to logits. Convert it with .float(), or wrap "
+            "it in a function that brings images to its size, type and device."
+        ) from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...configs.atomic import file_written_whole
 from ...configs.errors import InputError
+from ...configs.untrusted import file_with
 from ..compare.compare import compare
 from ..compare.wording import (
     SIGNIFICANT,
@@ -169,6 +170,8 @@ def _curve_lines(model: str, table: pd.DataFrame, columns: Sequence[str], scale:
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+is_report = file_with(b'<meta name="generator" content="warplca">')
+
 _SECTIONS = {
     "verdicts": "Trust",
     "comparison": "Comparison",
@@ -197,7 +200,7 @@ def write_report(
     """Compare the models and write ``report.html``: one file, no network, light and dark, printable.
 
     Args:
-        path: The HTML file to write; it replaces an old one atomically.
+        path: The HTML file to write; it replaces an old report atomically, and no other file.
         results: As in `compare`.
         baseline: Model that the others are compared with.
         dataset: Which data set, where the results hold several.
@@ -217,7 +220,7 @@ def write_report(
     """
     comparison = compare(results, baseline=baseline, dataset=dataset)
     page = _page(comparison, title, facts or {}, atoms or {}, examples, curves or {})
-    with file_written_whole(Path(path)) as target:
+    with file_written_whole(Path(path), ours=is_report) as target:
         target.write_text(page, encoding="utf-8")
     return comparison
 

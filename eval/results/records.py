@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...configs.errors import InputError
+from ...configs.errors import InputError, brief
 from ..compare.statistics import calibration_error
 
 KINDS = ("clean", "corruption", "attack")
@@ -128,6 +128,8 @@ UNMEASURED = (NOT_APPLICABLE, NOT_RUN)
 """States of a cell whose predictions are those of the clean images: it has no accuracy of its own."""
 
 CONFIDENCE_UNITS = 65535
+
+MOST_UNPACKED = 2**26  # bytes: sixteen million images
 
 SCHEMA = """
 CREATE TABLE image_sets (
@@ -268,11 +270,63 @@ def from_row(row: Mapping[Any, Any]) -> CellResult:
     )
 
 
+TEXT = frozenset(
+    {
+        "model",
+        "dataset",
+        "kind",
+        "condition",
+        "threat",
+        "source",
+        "image_set",
+        "fingerprint",
+        "status",
+        "notes",
+    }
+    | {"created", "details"}
+)
+WHOLE = frozenset({"model_seed", "severity", "seed", "images", "correct", "queries", "gradients"})
+
+
+def check_rows(rows: Sequence[Sequence[object]], columns: Sequence[str], path: object) -> None:
+    """Refuse rows whose values have other types than the schema says: SQLite does not keep to it by itself.
+
+    Raises:
+        InputError: If one has; the message names the column.
+    """
+    expected = [
+        str if c in TEXT else int if c in WHOLE else bytes if c in BLOB_COLUMNS else (int, float)
+        for c in columns
+    ]
+    for row in rows:
+        for value, kind, column in zip(row, expected, columns, strict=True):
+            if not isinstance(value, kind) or (column == "kind" and value not in KINDS):
+                raise InputError(
+                    f"{path} is damaged: {column} is {brief(value)} in a row; restore a copy of it."
+                )
+        images, correct = row[columns.index("images")], row[columns.index("correct")]
+        if not images > 0 or not 0 <= correct <= images:  # type: ignore[operator]
+            raise InputError(
+                f"{path} is damaged: {correct} of {images} images are right in a row; restore a copy."
+            )
+
+
 def pack(values: NDArray[np.generic], dtype: str) -> bytes:
     """Array to compressed bytes of the given little-endian type."""
     return zlib.compress(np.ascontiguousarray(values, dtype=dtype).tobytes(), 6)
 
 
 def unpack(blob: bytes, dtype: str) -> NDArray[Any]:
-    """Inverse of `pack`: a one-dimensional array."""
-    return np.frombuffer(zlib.decompress(blob), dtype=dtype)
+    """Inverse of `pack`: a one-dimensional array.
+
+    Raises:
+        InputError: The bytes are damaged, or grow beyond what the largest data set needs.
+    """
+    try:
+        opened = zlib.decompressobj()
+        values = opened.decompress(blob, MOST_UNPACKED)
+        if opened.unconsumed_tail or not opened.eof:
+            raise ValueError("incomplete, or too large")
+        return np.frombuffer(values, dtype=dtype)
+    except (zlib.error, ValueError, TypeError) as error:
+        raise InputError(f"the results store is damaged ({error}); restore a copy of it.") from error

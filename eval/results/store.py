@@ -9,7 +9,7 @@ attacks keeps each image's outcome under each attack as well, batch by batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -32,6 +32,7 @@ from .records import (
     Condition,
     ImageSet,
     cell_key,
+    check_rows,
     from_row,
     pack,
     to_row,
@@ -58,6 +59,17 @@ _FRAME_COLUMNS = (
 _INSERT = f"INSERT OR REPLACE INTO cells ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)})"
 
 
+def _of_another(
+    model: str, model_seed: int, fingerprint: str, dataset: str | None
+) -> tuple[str, list[object]]:
+    """The condition, and its values, for rows of another network under this name."""
+    where = "WHERE model = ? AND model_seed = ? AND fingerprint != ?"
+    values: list[object] = [model, model_seed, fingerprint]
+    if dataset is None:
+        return where, values
+    return f"{where} AND image_set IN (SELECT key FROM image_sets WHERE fingerprint = ?)", [*values, dataset]
+
+
 class Found(NamedTuple):
     """How far a cell has come, and what its suite of attacks said (JSON, empty for others)."""
 
@@ -80,15 +92,17 @@ class ResultsStore:
         self._database = Database(None if path is None else Path(path), SCHEMA, read_only=read_only)
 
     def save(self, cell: CellResult) -> None:
-        """Write one finished cell in one transaction; a cell with the same key is replaced.
+        """Write one finished cell in one transaction; an older one of the same network and key is replaced.
 
         Raises:
-            InputError: The disk is full, the file cannot be written, or the arrays do not fit the images.
+            InputError: The disk is full, the file cannot be written, the arrays do not fit the images, or another
+                network has a cell with this key.
         """
         row = to_row(cell)
         images = cell.image_set
         blobs = (pack(images.indices, "<i4"), pack(images.labels, "<i2"))
         with self._database.transaction():
+            self._refuse_replacing(row[column] for column in (*KEY_COLUMNS, "fingerprint"))
             self._database.change(
                 "INSERT OR IGNORE INTO image_sets VALUES (?, ?, ?, ?, ?)",
                 (images.key, images.dataset, images.fingerprint, *blobs),
@@ -131,23 +145,51 @@ class ResultsStore:
         key = (model, model_seed, fingerprint, image_set.key, seed, batch_size)
         return StoredOutcomes(self._database, key, shape, settings)
 
-    def discard_stale(self, model: str, model_seed: int, fingerprint: str) -> int:
-        """Remove the rows that another network left under this name; returns how many, and logs it."""
-        of_another = "WHERE model = ? AND model_seed = ? AND fingerprint != ?"
-        with self._database.transaction():
-            removed = self._database.change(
-                f"DELETE FROM cells {of_another}", (model, model_seed, fingerprint)
+    def refuse_other(self, model: str, model_seed: int, fingerprint: str, dataset: str | None = None) -> None:
+        """Refuse to mix a network's rows with those of another one under the same name and seed.
+
+        Args:
+            model: Name of the model.
+            model_seed: Its training seed.
+            fingerprint: Of the network.
+            dataset: Fingerprint of the only data set whose rows count; None for all.
+
+        Raises:
+            InputError: There are such rows; the message says how to keep both, and how to be rid of the old ones.
+        """
+        where, values = _of_another(model, model_seed, fingerprint, dataset)
+        count = self._database.query(f"SELECT count(*) FROM cells {where}", values)[0][0]
+        if count:
+            raise InputError(
+                f"{self._database.path or 'the store'} has {count} results of another network under the name {model!r} "
+                f"with training seed {model_seed}; give this one another name (--name) or seed (--model-seed), or "
+                "delete the old ones by asking for it (--replace; in Python replace=True)."
             )
-            self._database.change(f"DELETE FROM outcomes {of_another}", (model, model_seed, fingerprint))
+
+    def discard_other(self, model: str, model_seed: int, fingerprint: str, dataset: str | None = None) -> int:
+        """Delete the rows that :meth:`refuse_other` refuses to mix with; returns how many, and logs it."""
+        where, values = _of_another(model, model_seed, fingerprint, dataset)
+        with self._database.transaction():
+            removed = self._database.change(f"DELETE FROM cells {where}", values)
+            self._database.change(f"DELETE FROM outcomes {where}", values)
         if removed:
             logger.warning(
-                "model %r (training seed %d) differs from the one measured before under this name: "
-                "its %d old rows are replaced",
+                "deleted %d results of another network under the name %r (training seed %d)",
+                removed,
                 model,
                 model_seed,
-                removed,
             )
         return removed
+
+    def _refuse_replacing(self, key_and_fingerprint: Iterable[object]) -> None:
+        *key, fingerprint = key_and_fingerprint
+        where = " AND ".join(f"{column} = ?" for column in KEY_COLUMNS)
+        rows = self._database.query(f"SELECT fingerprint FROM cells WHERE {where}", key)
+        if rows and rows[0][0] != fingerprint:
+            raise InputError(
+                f"{self._database.path or 'the store'} has this result ({', '.join(map(str, key[:-1]))}) of another "
+                "network under the same name; nothing was changed. Give one of them another name or seed."
+            )
 
     def to_frame(self, *, predictions: bool = False) -> pd.DataFrame:
         """All cells as a table, in the order they were first finished.
@@ -167,6 +209,7 @@ class ResultsStore:
         arrays = ("details", *BLOB_COLUMNS) if predictions else ()
         columns = [*KEY_COLUMNS, *FACT_COLUMNS, "details", *BLOB_COLUMNS]
         rows = self._database.query(f"SELECT {', '.join(columns)} FROM cells ORDER BY rowid")
+        check_rows(rows, columns, self._database.path)
         frame = pd.DataFrame(rows, columns=pd.Index(columns))
         intervals = [
             wilson_interval(int(c), int(n)) for c, n in zip(frame["correct"], frame["images"], strict=True)
@@ -181,6 +224,10 @@ class ResultsStore:
         frame = frame[[*_FRAME_COLUMNS, *arrays]]
         if predictions:
             known = self._image_sets()
+            if missing := next((key for key in frame["image_set"] if key not in known), None):
+                raise InputError(
+                    f"{self._database.path} is damaged: it lacks the image set {missing}; restore a copy."
+                )
             sets = [known[key] for key in frame["image_set"]]
             arrays = {
                 "predictions": [unpack(blob, "<i2") for blob in frame["predictions"]],
@@ -200,14 +247,20 @@ class ResultsStore:
         return {images.key: images for images in sets}
 
     def merge(self, other: ResultsStore | str | Path) -> int:
-        """Copy every cell of another store into this one, replacing equal keys; returns their number.
+        """Copy every cell of another store into this one, replacing equal keys of the same network; returns how many.
 
         What unfinished suites kept of single images stays behind.
+
+        Raises:
+            InputError: Another network has a cell with the same key here; nothing is copied then.
         """
         source = other if isinstance(other, ResultsStore) else ResultsStore(other, read_only=True)
         sets = source._database.query("SELECT * FROM image_sets")
         rows = source._database.query(f"SELECT {', '.join(COLUMNS)} FROM cells ORDER BY rowid")
+        places = [COLUMNS.index(column) for column in (*KEY_COLUMNS, "fingerprint")]
         with self._database.transaction():
+            for row in rows:
+                self._refuse_replacing(row[place] for place in places)
             self._database.insert("INSERT OR IGNORE INTO image_sets VALUES (?, ?, ?, ?, ?)", sets)
             self._database.insert(_INSERT, rows)
         if source is not other:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...attacks import Attack, Outcome, SuiteResult, Transfer
+from ...configs.errors import InputError
 from ..measure.inference import module_fingerprint
 from .database import Database
 from .records import BOUND, UNMEASURED
@@ -133,8 +134,21 @@ class SuiteRecord:
 
     @classmethod
     def from_text(cls, text: str) -> SuiteRecord:
-        """Read back what `to_text` wrote."""
-        return cls(**json.loads(text))
+        """Read back what `to_text` wrote.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        try:
+            record = cls(**json.loads(text))
+            [(str(name), int(entered), int(broken)) for name, entered, broken in record.broken]
+            [(str(name), str(evidence)) for name, _, evidence in record.checks]
+            dict(record.skipped)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"the results store is damaged: it holds no record of a suite ({error})."
+            ) from error
+        return record
 
 
 def verdict_text(details: str) -> str:

@@ -57,7 +57,8 @@ class ConvDictionary(nn.Module):
         self.stride = stride
         self.preconditioned = preconditioned
         self._read: tuple[object, float] | None = None
-        self.weight = nn.Parameter(torch.randn(features, in_channels, kernel_size, kernel_size))
+        self.weight = nn.Parameter(torch.empty(features, in_channels, kernel_size, kernel_size))
+        nn.init.normal_(self.weight)  # after it is registered: see models.bounded
         self.register_buffer("lipschitz", torch.ones(()))
         if preconditioned:
             self.register_buffer(

@@ -74,6 +74,8 @@ class LCASettings:
     gate: Gate | None = None
     weights: str | None = None
 
+    fewest_cycles: ClassVar[int] = 1
+    """From a cold start none gives no code at all."""
     own_momentum: ClassVar[float] = 0.0
     """The default, which ``accelerated`` replaces without a word."""
 
@@ -86,8 +88,7 @@ class LCASettings:
             raise InputError(f"adaptive_lam is {self.adaptive_lam}; give 0 (off) or a number above 0.")
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
             raise InputError(f"checkpoint_every is {self.checkpoint_every}; give 1 or more, or leave it out.")
-        if self.iterations < 0:
-            raise InputError(f"iterations is {self.iterations}; give 0 or more.")
+        at_least("iterations", self.iterations, self.fewest_cycles)
         if not 0.0 <= self.momentum < 1.0:
             raise InputError(f"momentum is {self.momentum}; give a number from 0 to below 1.")
         for name, known in (("output", Output), ("gradient_mode", GradientMode)):
@@ -134,6 +135,7 @@ class WarpLCASettings(LCASettings):
     predictor_width: int | None = None
     predictor_depth: int | None = None
 
+    fewest_cycles: ClassVar[int] = 0
     own_momentum: ClassVar[float] = 0.9
 
     def __post_init__(self) -> None:

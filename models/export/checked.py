@@ -27,9 +27,14 @@ from torch import Tensor, nn
 from ... import __version__
 from ...configs import InputError
 from ...configs.atomic import file_written_whole
+from ...configs.errors import brief, check_class_names
 from ...configs.load import to_plain
+from ...configs.untrusted import file_with, parse_json
 from ...frontend import Frontend
 from ..classifier import Classifier
+
+is_export = file_with(b"warplca")
+"""Tells whether a file is an exported classifier, which another may replace: all of them say by whom they were made."""
 
 FLIP_TOLERANCE = (
     1e-3  # in units of the standardised image; states of magnitude 1 to 10 after tens of float32 cycles
@@ -164,7 +169,7 @@ def export_checked(
     Args:
         backend: The format.
         model: Maps pixels in [0, 1] to logits; used in evaluation mode.
-        path: File to write; replaced only if the check passes.
+        path: File to write; an older export there is replaced if the check passes.
         images: Real images (N, C, H, W) to compare on; their height and width become the file's.
         sparsity: Whether a classifier with a sparse code gives ``active_fraction`` (N,) beside ``logits``.
 
@@ -174,7 +179,7 @@ def export_checked(
     model = model.eval()
     images = beside(model, images)
     deployed = Deployed(model, sparsity=sparsity)
-    with file_written_whole(Path(path)) as target, TemporaryDirectory() as folder:
+    with file_written_whole(Path(path), ours=is_export) as target, TemporaryDirectory() as folder:
         draft = Path(folder) / "model.pt2"  # a name that every writer accepts
         backend.write(deployed, images, draft, metadata(model, images))
         run = backend.open(draft)
@@ -244,6 +249,29 @@ def metadata(model: nn.Module, images: Tensor) -> dict[str, Any]:
 def metadata_text(values: Mapping[str, Any]) -> str:
     """As JSON."""
     return json.dumps(values)
+
+
+def read_told(text: str | bytes, path: Path) -> dict[str, Any]:
+    """Return what a file says of itself, checked: it may come from anywhere.
+
+    Raises:
+        InputError: If it is broken.
+    """
+    told = parse_json(text, f"what {path} says of itself")
+    if not isinstance(told, dict):
+        raise InputError(f"what {path} says of itself is {brief(told)}; export the classifier again.")
+    names, figures = told.get("class_names", []), told.get("figures", [])
+    if not (isinstance(names, list) and isinstance(figures, list)):
+        raise InputError(
+            f"{path} has class names {brief(names)}; expected a list. Export the classifier again."
+        )
+    told["class_names"] = check_class_names(names, str(path))
+    size = told.get("input_size", [1, 1, 1])
+    if not (
+        isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and 0 < n < 2**14 for n in size)
+    ):
+        raise InputError(f"{path} is for images of {brief(size)}; expected channels, height and width.")
+    return told
 
 
 @torch.no_grad()

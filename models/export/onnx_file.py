@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from ...configs import InputError
 from ...configs.atomic import file_written_whole
+from ...configs.errors import brief
+from ...configs.untrusted import plain_file
 from .checked import (
     BATCH,
     Deployed,
@@ -27,6 +30,7 @@ from .checked import (
     eager,
     export_checked,
     in_batches,
+    is_export,
     metadata,
     metadata_text,
 )
@@ -40,6 +44,10 @@ FRONTEND = "model.frontend"
 CALIBRATION_IMAGES = 100
 
 MOST_LOST = 0.02
+
+UNBOUNDED = frozenset({"Loop", "Scan", "If", "SequenceMap"})
+
+MOST_BYTES = 2**31  # of a protobuf file; of a tensor of floats
 
 
 class OnnxBackend:
@@ -84,6 +92,7 @@ def session_of(path: Path) -> Any:
         InputError: If onnxruntime is missing or the file is no ONNX file.
     """
     onnxruntime = _needed("onnxruntime")
+    _refuse_unbounded(plain_file(path, MOST_BYTES))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
@@ -91,6 +100,40 @@ def session_of(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _errors() as error:
         raise InputError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
+
+
+def _refuse_unbounded(path: Path) -> None:
+    """Refuse a file that could run for ever, reach other files, or take memory beyond what it holds.
+
+    Raises:
+        InputError: If it holds loops, weights in other files, tensors of giant shape, or is no ONNX file.
+    """
+    onnx = _needed("onnx")
+    try:
+        graph = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's own errors have no common base class
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read as ONNX: {told}") from error
+    nodes = [*graph.graph.node, *(node for function in graph.functions for node in function.node)]
+    loop = next((node.op_type for node in nodes if node.op_type in UNBOUNDED), None)
+    if loop is not None:
+        raise InputError(
+            f"{path} holds the operator {loop}, which may never end; classifiers that warplca exports have none."
+        )
+    constants = [
+        *graph.graph.initializer,
+        *(a.t for node in nodes for a in node.attribute if a.HasField("t")),
+    ]
+    if any(tensor.external_data for tensor in constants):
+        raise InputError(f"{path} keeps weights in other files; export it as one file.")
+    shapes = [(list(tensor.dims), tensor.name) for tensor in constants]
+    shapes += [
+        ([d.dim_value for d in value.type.tensor_type.shape.dim], value.name)
+        for value in (*graph.graph.input, *graph.graph.value_info, *graph.graph.output)
+    ]
+    for dims, name in shapes:
+        if min(dims, default=0) < 0 or math.prod(max(d, 1) for d in dims) > MOST_BYTES // 4:
+            raise InputError(f"{path} holds the tensor {name!r} of shape {brief(dims)}; it was not opened.")
 
 
 def export_onnx(model: nn.Module, path: str | Path, images: Tensor, *, sparsity: bool = True) -> ExportCheck:
@@ -136,7 +179,7 @@ def export_quantised(
 
     Args:
         model: Maps pixels in [0, 1] to logits; used in evaluation mode.
-        path: File to write; replaced only if the check passes.
+        path: File to write; an older export there is replaced if the check passes.
         images: Real images (N, C, H, W) to measure on.
         labels: Their classes, (N,).
         calibration: Other real images, from which the ranges of values are taken.
@@ -151,7 +194,7 @@ def export_quantised(
     model = model.eval()
     images = beside(model, images)
     backend = OnnxBackend()
-    with file_written_whole(Path(path)) as target, TemporaryDirectory() as folder, _quiet():
+    with file_written_whole(Path(path), ours=is_export) as target, TemporaryDirectory() as folder, _quiet():
         plain, draft = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         backend.write(Deployed(model, sparsity=sparsity), images, plain, metadata(model, images))
         quantization.quantize_static(

@@ -1,14 +1,13 @@
 """PyTorch's own formats: the torch.export archive (.pt2), and AOTInductor's compiled one.
 
-Both are zip archives. PyTorch's loader may unpickle some of their entries and AOTInductor's hold machine code, so an
-archive is looked through before it is opened: whatever would be unpickled without restriction is refused, and machine
-code needs the caller's consent.
+Both are zip archives. PyTorch's loader evaluates text of theirs as expressions and unpickles some entries, and
+AOTInductor's hold machine code: opening one needs the caller's consent. It is looked through all the same, so that
+entries which only a pickle needs are refused.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import warnings
 import zipfile
@@ -21,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ...configs import InputError
-from .checked import ExportCheck, Run, export_checked, metadata_text
+from ...configs.untrusted import check_zip, parse_json, plain_file
+from .checked import ExportCheck, Run, export_checked, metadata_text, read_told
 
 METADATA_FILE = "warplca.json"
 
@@ -48,7 +48,7 @@ class ProgramBackend:
 
     def open(self, path: Path) -> Run:
         """Open an archive."""
-        return _runner(load_program(path)[0])
+        return _runner(load_program(path, trust=True)[0])  # it was just written here
 
 
 class CompiledBackend:
@@ -110,54 +110,73 @@ def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
         )
 
 
-def load_program(path: str | Path, *, native: bool = False) -> tuple[Any, dict[str, Any]]:
+def load_program(path: str | Path, *, trust: bool = False) -> tuple[Any, dict[str, Any]]:
     """Open a .pt2 archive and return its callable and what the file says of itself.
 
     Args:
         path: A torch.export or AOTInductor archive.
-        native: Whether machine code may be run: only from a source that you trust like a program.
+        trust: Whether code in it may run: only from a source that you trust like a program.
 
     Raises:
-        InputError: If it is no such archive, holds pickles, or holds machine code without consent.
+        InputError: If it is no such archive, holds pickles, or there is no consent.
     """
-    path = Path(path)
-    compiled = _look_through(path)
-    if compiled and not native:
+    path = plain_file(path)
+    compiled = any(name.startswith(NATIVE_FOLDER) for name in _entries(path))
+    if not trust:
+        what = "machine code (AOTInductor)" if compiled else "a program of PyTorch's"
         raise InputError(
-            f"{path} holds machine code (AOTInductor), which runs with all your rights; it was not opened. If you "
-            "trust its source, consent with native=True (on the command line: --native)."
+            f"{path} holds {what}, which can run anything with all your rights when it is opened; it was not opened. "
+            "If you trust its source like a program's, consent with --trust (in Python trust=True); checkpoint folders "
+            "and ONNX files need no trust."
         )
+    _refuse_pickles(path)
     try:
         if compiled:
             told = torch._C.PyTorchFileReader(str(path)).get_record(EXTRA + METADATA_FILE)
-            return torch._inductor.aoti_load_package(str(path)), json.loads(told)
+            return torch._inductor.aoti_load_package(str(path)), read_told(told, path)
         extra = {METADATA_FILE: ""}
         program = torch.export.load(path, extra_files=extra)
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read as a .pt2 archive: {str(error).splitlines()[0]}") from error
-    return program.module(), json.loads(extra[METADATA_FILE] or "{}")
+    except InputError:
+        raise
+    except Exception as error:  # torch's own readers raise whatever a damaged entry leads them to
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read as a .pt2 archive: {told}") from error
+    return program.module(), read_told(extra[METADATA_FILE] or "{}", path)
 
 
-def _look_through(path: Path) -> bool:
-    """Refuse an archive that could run code by unpickling; tell whether it holds machine code."""
+def _entries(path: Path) -> list[str]:
+    """Return the names of an archive's entries below its one folder, without PyTorch."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_zip(archive, path)
+            found = archive.namelist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no .pt2 archive, or is truncated.") from error
+    names = [name.partition("/")[2] for name in found]
+    if "archive_format" not in names or "version" in found:  # what torch.save or an older torch.export wrote
+        raise InputError(f"{path} is no .pt2 archive of a present torch.export; it was not opened.")
+    return names
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Refuse an archive with entries that PyTorch would unpickle without restriction."""
     try:
         reader = torch._C.PyTorchFileReader(str(path))
         names: list[str] = reader.get_all_records()
-        with zipfile.ZipFile(path) as archive:
-            roots = archive.namelist()
-    except (RuntimeError, OSError, zipfile.BadZipFile) as error:
+    except RuntimeError as error:
         raise InputError(f"{path} is no .pt2 archive, or is truncated.") from error
-    if "archive_format" not in names or "version" in roots:  # what torch.save or an older torch.export wrote
-        raise InputError(f"{path} is no .pt2 archive of a present torch.export; it was not opened.")
     for name in names:
-        if name.endswith("_config.json") and _wants_pickle(json.loads(reader.get_record(name))):
+        if name.endswith("_config.json") and _wants_pickle(
+            parse_json(reader.get_record(name), f"{path}, {name}")
+        ):
             raise _pickled(path, name)
         if name.startswith("data/sample_inputs/") or name.endswith(".pt"):
             try:
                 torch.load(io.BytesIO(reader.get_record(name)), weights_only=True)
             except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
                 raise _pickled(path, name) from error
-    return any(name.startswith(NATIVE_FOLDER) for name in names)
 
 
 def _wants_pickle(config: Any) -> bool:
