@@ -1,8 +1,8 @@
 """Ascent on the margin and towards single classes: attacks that no scale and no shift of the logits can blind.
 
-The cross entropy of a network whose logits were multiplied is flat to machine precision (Carlini and Wagner, S&P 2017), and the
-difference of logits ratio (Croce and Hein, ICML 2020) is where the winning logit was raised. The margin keeps its
-gradient in both, and every step here has a length of its own, whatever the gradient's.
+The cross entropy of a network whose logits were multiplied is flat to machine precision (Carlini and Wagner,
+S&P 2017), and the difference of logits ratio (Croce and Hein, ICML 2020) is where the winning logit was raised. The
+margin keeps its gradient in both, and every step here has a length of its own, whatever the gradient's.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 Map = Callable[[Tensor, Tensor], Tensor]
@@ -126,7 +126,7 @@ DISGUISES: dict[str, Callable[[nn.Module], nn.Module]] = {
 """Name to what puts a network in disguise."""
 
 
-class Smoothed(nn.Module):
+class MedianFiltered(nn.Module):
     """A median of 3 x 3 pixels before a network: honest, if weak."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -150,9 +150,6 @@ def with_softplus(network: nn.Module, steepness: float = 20.0) -> nn.Module:
     return changed
 
 
-def with_folded_norms(network: nn.Module, images: Tensor) -> nn.Module:
-    """A copy traced on images, its batch norms folded into the convolutions before them."""
-    from torch.fx import experimental
-
-    fuse: Any = experimental.optimization.fuse
+def with_folded_norms(network: nn.Module) -> nn.Module:
+    """A copy whose batch norms are folded into the convolutions before them."""
     return fuse(copy.deepcopy(network).eval())

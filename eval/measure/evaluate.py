@@ -42,6 +42,7 @@ from .planning import (
     plan_cells,
     split_positions,
 )
+from .strangers import chance_remark, check_dataset, check_model, explained, remarks
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def evaluate(
 
     Args:
         model: Any callable, usually an ``nn.Module``, from pixels in [0, 1], (N, C, H, W), to logits
-            (N, classes).
+            (N, classes). One that wants normalised pixels or another dtype, an exported program or a foreign ONNX
+            file goes through ``warplca.models.as_classifier`` first; a bare timm model gets a note that says so.
         dataset: The test images.
         plan: What to measure, or the name of a preset: ``"clean"``, ``"quick"``, ``"standard"``.
         results: Store, or path of the file, that keeps every prediction; None keeps them for this call only.
@@ -97,9 +99,11 @@ def evaluate(
         One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
 
     Raises:
-        InputError: The plan does not fit the data set, or the model's logits are NaN, random in shape or
-            of another number of classes.
+        InputError: The plan does not fit the data set; the model's logits are NaN, random in shape or
+            of another number of classes; or model or data set are none that can be measured as they are.
     """
+    check_dataset(dataset)
+    check_model(model)
     plan = resolve_plan(plan)
     files = None if corruption_source is None else open_source(plan, dataset, corruption_source)
     cells = plan_cells(plan, dataset, files)
@@ -161,15 +165,18 @@ class _Run:
         if not todo:
             return
         first = todo[0].positions[:RANDOM_PROBE_IMAGES]
-        note = ""
-        if is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes):
-            note = RANDOM_NOTE
-            logger.warning("model %r is random between equal calls: its results carry a note", self.name)
+        notes = remarks(self.model)
+        with explained(self.model):
+            random = is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes)
+        if random:
+            notes.append(RANDOM_NOTE)
+        for note in notes:
+            logger.warning("model %r: %s (its results carry this note)", self.name, note)
         stream = corrupted_chunks(self.dataset, self._tasks(todo), workers=workers)
         with tqdm(todo, desc=self.name, unit="cell", disable=not progress) as bar, closing(stream):
             for cell in bar:
                 bar.set_postfix_str(cell.condition.label)
-                self.store.save(self._measure_cell(cell, stream, fingerprint, note))
+                self.store.save(self._measure_cell(cell, stream, fingerprint, notes))
 
     def frame(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """The rows of these cells, in their order."""
@@ -209,13 +216,16 @@ class _Run:
         ]
 
     def _measure_cell(
-        self, cell: Cell, stream: Iterator[NDArray[np.uint8]], fingerprint: str, note: str
+        self, cell: Cell, stream: Iterator[NDArray[np.uint8]], fingerprint: str, notes: Sequence[str]
     ) -> CellResult:
         start = time.perf_counter()
         if cell.condition.kind == "attack":
             measured = self._attack(cell, fingerprint)
         else:
             measured = Attacked(self._classify(self._chunks(cell, stream)))
+        if cell.condition.kind == "clean":
+            labels = self.dataset.labels[cell.positions]
+            notes = [*notes, *chance_remark(measured.answers.predictions, labels, self.classes)]
         return CellResult(
             model=self.name,
             model_seed=self.model_seed,
@@ -228,7 +238,7 @@ class _Run:
             seconds=time.perf_counter() - start,
             queries=measured.queries,
             gradients=measured.gradients,
-            notes=" ".join([note] * bool(note) + list(measured.notes)),
+            notes=" ".join([*notes, *measured.notes]),
             status=measured.status,
             details=measured.details,
         )

@@ -14,10 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...attacks.checks import looks_random
 from ...configs.errors import InputError
-
-RANDOMNESS_TOLERANCE = 1e-4
-"""Relative difference of logits between two equal calls above which a model counts as random."""
 
 Model = Callable[[Tensor], Tensor]
 
@@ -56,10 +54,14 @@ def pixel_batches(images: NDArray[np.uint8], batch_size: int, device: torch.devi
 
 
 def is_random(model: Model, batch: Tensor, classes: int) -> bool:
-    """Whether two equal calls give logits that differ by more than rounding explains."""
-    first, second = _logits(model, batch, classes), _logits(model, batch, classes)
-    scale = first.norm(dim=1).clamp_min(1e-10)
-    return bool(((first - second).norm(dim=1) / scale).max() > RANDOMNESS_TOLERANCE)
+    """Whether two equal calls give logits that rounding cannot explain, on clean images or between their 256 levels."""
+    between = (batch + torch.linspace(-0.5, 0.5, batch[0].numel()).view_as(batch[0]).to(batch) / 255).clamp(
+        0, 1
+    )
+    return any(
+        looks_random(_logits(model, images, classes), _logits(model, images, classes))
+        for images in (batch, between)
+    )
 
 
 def _answer(model: Model, batch: Tensor, classes: int) -> tuple[Tensor, Tensor]:
