@@ -26,6 +26,7 @@ class Tally:
         queries: Images passed forward so far.
         gradients: Images passed backward so far.
         bad_gradients: Those among them whose gradient held a NaN or an infinity.
+        zero_gradients: Those among them whose gradient was zero in every pixel.
         notes: What the attack had to leave out or change, one sentence each.
         watch: Called with the number of images of every forward pass, for a progress bar.
     """
@@ -33,6 +34,7 @@ class Tally:
     queries: int = 0
     gradients: int = 0
     bad_gradients: int | Tensor = 0
+    zero_gradients: int | Tensor = 0
     notes: list[str] = field(default_factory=list)
     watch: Callable[[int], object] = lambda count: None
 
@@ -44,8 +46,10 @@ class Tally:
     def count_gradient(self, gradient: Tensor) -> None:
         """Record one backward pass of a batch."""
         self.gradients += len(gradient)
-        # A tensor, which is read once at the end: each look would wait for the device.
-        self.bad_gradients = self.bad_gradients + (~gradient.flatten(1).isfinite().all(dim=1)).sum()
+        # Tensors, which are read once at the end: each look would wait for the device.
+        flat = gradient.flatten(1)
+        self.bad_gradients = self.bad_gradients + (~flat.isfinite().all(dim=1)).sum()
+        self.zero_gradients = self.zero_gradients + (flat == 0).all(dim=1).sum()
 
 
 class CountingModel(nn.Module):

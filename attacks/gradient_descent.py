@@ -18,7 +18,7 @@ from torch import Tensor
 from ..configs.errors import InputError
 from .access import CountingModel, as_foolbox
 from .interface import BatchwiseAttack
-from .threat import ThreatModel, project
+from .threat import ThreatModel, direction, project, random_direction
 
 if TYPE_CHECKING:
     from foolbox.attacks.gradient_descent_base import BaseGradientDescent
@@ -29,8 +29,8 @@ Objective = Callable[[Tensor], Tensor]
 
 MOMENTUM = 0.75
 
-L1_SHARE = 0.05
-"""Share of the pixels that an l1 step moves."""
+STEP_SHRINKAGE = 0.05
+"""Length of the last step of an ascent, in lengths of the first."""
 
 
 def ascend(
@@ -53,44 +53,36 @@ def ascend(
     current = project(images, start, threat).clamp(0.0, 1.0)
     before = current
     for step in range(steps):
-        length = threat.epsilon * 0.05 ** (step / max(steps - 1, 1))
+        length = threat.epsilon * STEP_SHRINKAGE ** (step / max(steps - 1, 1))
         leaf = current.detach().requires_grad_()
         with torch.enable_grad():
             value = objective(leaf)
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        moved = project(images, current + length * direction(gradient, threat.norm), threat).clamp(0.0, 1.0)
-        blended = current + MOMENTUM * (moved - current) + (1 - MOMENTUM) * (current - before)
-        before, current = current, project(images, blended, threat).clamp(0.0, 1.0)
+        before, current = current, step_uphill(images, current, before, gradient, length, threat)
         yield current.detach(), value.detach()
 
 
-def direction(gradient: Tensor, norm: str) -> Tensor:
-    """Step of unit length in the norm along which a linear function rises fast.
+def step_uphill(
+    images: Tensor,
+    current: Tensor,
+    before: Tensor,
+    gradient: Tensor,
+    length: Tensor | float,
+    threat: ThreatModel,
+) -> Tensor:
+    """One step with momentum along a gradient, back inside ball and pixel range.
 
-    For l1 the step goes to a share of the pixels instead of the single best one.
+    Args:
+        images: (N, C, H, W) centres.
+        current: Where the step begins.
+        before: Where the last one began.
+        gradient: At ``current``, of any scale.
+        length: In the ball's norm; one number, or (N, 1, 1, 1).
+        threat: The ball.
     """
-    if norm == "linf":
-        return gradient.sign()
-    flat = gradient.flatten(1)
-    if norm == "l2":
-        return gradient / _per_image(flat.norm(dim=1).clamp_min(1e-12), gradient)
-    kept = max(int(flat.shape[1] * L1_SHARE), 1)
-    smallest = flat.abs().topk(kept, dim=1).values[:, -1:]
-    sparse = torch.where(flat.abs() >= smallest, flat.sign(), 0.0).view_as(gradient)
-    return sparse / _per_image(sparse.flatten(1).abs().sum(dim=1).clamp_min(1.0), gradient)
-
-
-def random_direction(images: Tensor, threat: ThreatModel) -> Tensor:
-    """Random perturbation on the surface of the ball (uniform inside it for linf)."""
-    if threat.norm == "linf":
-        return threat.epsilon * (2 * torch.rand_like(images) - 1)
-    noise = torch.randn_like(images)
-    zero = torch.zeros_like(images)
-    return noise * _per_image((threat.epsilon / threat.distance(noise, zero)).to(images.dtype), images)
-
-
-def _per_image(values: Tensor, images: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (images.ndim - 1))
+    moved = project(images, current + length * direction(gradient, threat.norm), threat).clamp(0.0, 1.0)
+    blended = current + MOMENTUM * (moved - current) + (1 - MOMENTUM) * (current - before)
+    return project(images, blended, threat).clamp(0.0, 1.0)
 
 
 RESTART_STRIDE = 7919

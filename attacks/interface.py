@@ -16,7 +16,7 @@ from ..configs.device import unwatched
 from ..configs.errors import InputError
 from . import checks
 from .access import CountingModel, Model, frozen_parameters, seeded
-from .threat import ThreatModel, enforce
+from .threat import ThreatModel, enforce, project, random_direction
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class AttackResult:
         gradients: Images that the attack passed backward.
         seconds: Wall-clock time of the attack and its checks.
         notes: Everything that makes the figure less than it looks, in sentences; empty if nothing does.
+        zero_gradients: Images passed backward whose gradient came out as zero in every pixel.
     """
 
     adversarial: Tensor
@@ -45,6 +46,7 @@ class AttackResult:
     gradients: int
     seconds: float
     notes: tuple[str, ...] = ()
+    zero_gradients: int = 0
 
     @property
     def clean_accuracy(self) -> float:
@@ -56,6 +58,9 @@ class AttackResult:
         """Share of images that the attack did not break, 0 to 1."""
         return 1.0 - float(self.success.double().mean())
 
+
+RANDOM_PROBES = 16
+"""Images that are looked at for randomness."""
 
 RANDOM_NOTE = "The model is random: equal images gave different logits on two calls."
 
@@ -84,6 +89,11 @@ class Attack(ABC):
     @property
     def rechecks_alone(self) -> bool:
         """Whether a success counts only if the image alone, in a batch of one, is misclassified too."""
+        return False
+
+    @property
+    def refills(self) -> bool:
+        """Whether the attack fills the places of broken images from those that wait, so that it wants many at once."""
         return False
 
     @abstractmethod
@@ -149,7 +159,7 @@ class Attack(ABC):
             counter = CountingModel(model, x.dtype)
             counter.tally.watch = bar.update
             counter.tally.notes += checks.chance_note(correct, logits.shape[1])
-            counter.tally.notes += self._probe(model, x[:batch_size], logits[:batch_size])
+            counter.tally.notes += self._probe(model, x[:batch_size], threat)
             with unwatched():  # the images were looked at, and what the attack returns will be
                 adversarial = self._run_on_correct(
                     counter, x, y, correct, threat, seed=seed, batch_size=batch_size
@@ -158,8 +168,12 @@ class Attack(ABC):
             checks.check_finite(final_logits)
             predictions = final_logits.argmax(dim=1)
             success = self._confirm(counter, adversarial, y, (predictions != y) & correct) | ~correct
-        if bad := int(counter.tally.bad_gradients):
-            counter.tally.notes.append(f"{bad} of {counter.tally.gradients} image gradients were not finite.")
+        for kind, count in (
+            ("not finite", counter.tally.bad_gradients),
+            ("zero in every pixel", counter.tally.zero_gradients),
+        ):
+            if odd := int(count):
+                counter.tally.notes.append(f"{odd} of {counter.tally.gradients} image gradients were {kind}.")
         home = images.device
         return AttackResult(
             adversarial=adversarial.to(home),
@@ -170,6 +184,7 @@ class Attack(ABC):
             gradients=counter.tally.gradients,
             seconds=time.perf_counter() - started,
             notes=tuple(dict.fromkeys(counter.tally.notes)),
+            zero_gradients=counter.tally.zero_gradients,
         )
 
     def _check_settings(self, threat: ThreatModel, batch_size: int) -> None:
@@ -181,13 +196,11 @@ class Attack(ABC):
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected at least 1.")
 
-    def _probe(self, model: Model, x: Tensor, logits: Tensor) -> list[str]:
+    def _probe(self, model: Model, x: Tensor, threat: ThreatModel) -> list[str]:
         """Look at one batch for randomness and, where it matters, for a path back to the pixels."""
         if self.needs_differentiable_model:
             checks.check_gradient(model, x[:1])
-        if checks.looks_random(logits, forward(model, x, len(x))):
-            return [RANDOM_NOTE]
-        return []
+        return [RANDOM_NOTE] if is_random(model, x, threat) else []
 
     def _confirm(self, model: CountingModel, images: Tensor, y: Tensor, broken: Tensor) -> Tensor:
         """Keep the successes that also hold in a batch of one, where the attack asks for that."""
@@ -291,6 +304,24 @@ def forward(model: Model, images: Tensor, batch_size: int) -> Tensor:
             parts.append(model(batch.clone()))
             checks.check_output(parts[-1], len(batch))
     return torch.cat(parts)
+
+
+def is_random(model: Model, images: Tensor, threat: ThreatModel) -> bool:
+    """Whether equal calls on a few images, clean or perturbed, give logits that rounding cannot explain.
+
+    A model may be random only away from the 256 levels of clean pixels.
+
+    Args:
+        model: Any callable on pixels.
+        images: (N, C, H, W); the first 16 are looked at.
+        threat: The perturbed ones are random points of this ball.
+    """
+    clean = images[:RANDOM_PROBES]
+    with seeded(0):
+        moved = project(clean, clean + random_direction(clean, threat), threat).clamp(0.0, 1.0)
+        return any(
+            checks.looks_random(forward(model, x, len(x)), forward(model, x, len(x))) for x in (clean, moved)
+        )
 
 
 def _device_of(model: Model, images: Tensor) -> torch.device:

@@ -14,6 +14,7 @@ from .autoattack import AutoAttack
 from .gradient_descent import FGSM, PGD
 from .gradient_free import AdditiveNoise
 from .interface import Attack, AttackResult
+from .margin import MarginAttack
 from .minimisation import Boundary, BrendelBethge, CarliniWagner, DeepFool, HopSkipJump
 from .threat import ThreatModel, as_threat
 
@@ -22,6 +23,8 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "pgd": PGD,
     "pgd-10": partial(PGD, steps=10),
     "pgd-restarts": partial(PGD, steps=50, restarts=10),
+    "margin": MarginAttack,
+    "margin-all": partial(MarginAttack, steps=50, targets=9),
     "autoattack": AutoAttack,
     "autoattack-plus": partial(AutoAttack, version="plus"),
     "autoattack-rand": partial(AutoAttack, version="rand"),

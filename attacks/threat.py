@@ -161,6 +161,41 @@ def _project_l1(flat: Tensor, epsilon: float) -> Tensor:
     return flat.sign() * (magnitude - shift).clamp_min(0.0)
 
 
+L1_SHARE = 0.05
+"""Share of the pixels that an l1 step moves."""
+
+
+def direction(gradient: Tensor, norm: str) -> Tensor:
+    """Step of unit length in the norm along which a linear function rises fast.
+
+    The scale of the gradient does not count, however small. For l1 the step goes to a share of the pixels instead of
+    the single best one.
+    """
+    if norm == "linf":
+        return gradient.sign()
+    flat = gradient.flatten(1)
+    if norm == "l2":
+        scaled = flat / flat.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+        return (scaled / scaled.norm(dim=1, keepdim=True).clamp_min(1.0)).view_as(gradient)
+    kept = max(int(flat.shape[1] * L1_SHARE), 1)
+    smallest = flat.abs().topk(kept, dim=1).values[:, -1:]
+    sparse = torch.where(flat.abs() >= smallest, flat.sign(), 0.0).view_as(gradient)
+    return sparse / _per_image(sparse.flatten(1).abs().sum(dim=1).clamp_min(1.0), gradient)
+
+
+def random_direction(images: Tensor, threat: ThreatModel) -> Tensor:
+    """Random perturbation on the surface of the ball (uniform inside it for linf)."""
+    if threat.norm == "linf":
+        return threat.epsilon * (2 * torch.rand_like(images) - 1)
+    noise = torch.randn_like(images)
+    zero = torch.zeros_like(images)
+    return noise * _per_image((threat.epsilon / threat.distance(noise, zero)).to(images.dtype), images)
+
+
+def _per_image(values: Tensor, images: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (images.ndim - 1))
+
+
 def scale_into_ball(images: Tensor, candidates: Tensor, threat: ThreatModel) -> Tensor:
     """Shrink each perturbation along its own direction until it lies in the ball.
 

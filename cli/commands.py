@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,7 @@ def train(args: Namespace) -> int:
 def evaluate(args: Namespace) -> int:
     """Measure a checkpoint."""
     from ..eval.compare.aggregate import is_complete, mean_corruption_error
-    from ..eval.results.suites import attack_sentences
+    from ..eval.results.suites import attack_sentences, note_sentences
     from ..models import load_checkpoint
     from ..pipeline.own_data import data_for
     from ..pipeline.sharded import evaluate_sharded, processes
@@ -97,7 +98,7 @@ def evaluate(args: Namespace) -> int:
         return 0
     columns = ["condition", "severity", "threat", "accuracy", "low", "high", "images", "status"]
     tell(frame[columns].to_string(index=False, float_format="%.3f", na_rep="-"))
-    for line in attack_sentences(frame):
+    for line in itertools.chain(attack_sentences(frame), note_sentences(frame)):
         tell(line)
     if is_complete(frame):
         tell(

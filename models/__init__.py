@@ -7,6 +7,7 @@ from .classifier import Classifier, Inspection, build_classifier, create_classif
 from .export.checked import ExportCheck
 from .export.onnx_file import QuantisedCheck, export_onnx, export_quantised
 from .export.program import export_compiled, export_program
+from .foreign import as_classifier
 from .harden import Hardened, harden, shipped_chains
 from .predictor import Predictor, open_predictor
 
@@ -17,6 +18,7 @@ __all__ = [
     "Inspection",
     "Predictor",
     "QuantisedCheck",
+    "as_classifier",
     "build_classifier",
     "create_backbone",
     "create_classifier",

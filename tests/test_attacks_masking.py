@@ -7,17 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from warplca.attacks import ThreatModel, masking_verdict
-from warplca.attacks.gradient_descent import ascend, direction
+from warplca.attacks.gradient_descent import ascend
 from warplca.attacks.suite.masking import (
-    Prober,
     accuracy_falls_to_zero,
     correlation,
+    cross_entropy_is_felt,
     gradients_agree,
+    gradients_arrive,
     gradients_flow,
     loss_rises,
     many_steps_beat_one,
     nothing_beats_plain_gradients,
+    probes_break_nothing_more,
+    steps_do_what_gradients_say,
 )
+from warplca.attacks.suite.probes import Prober
+from warplca.attacks.threat import direction
 
 
 def flags(*true: int, size: int = 100) -> Tensor:
@@ -38,8 +43,27 @@ def flags(*true: int, size: int = 100) -> Tensor:
         (many_steps_beat_one(flags(1, 2, 3), flags(1, 2, 3, 4)), True, 0.0, "broke 0 of 100"),
         (many_steps_beat_one(flags(1, 2, 3), flags(4)), False, 0.03, "broke 3 of 100"),
         (many_steps_beat_one(flags(1, 2), flags(4)), True, 0.02, "broke 2 of 100"),
-        (loss_rises(torch.stack([torch.zeros(10), torch.ones(10)])), True, 1.0, "10 of 10"),
-        (loss_rises(torch.zeros(5, 10)), False, 0.0, "0 of 10"),
+        (loss_rises(flags(*range(9), size=10)), True, 0.9, "9 of 10"),
+        (loss_rises(flags(*range(8), size=10)), False, 0.8, "8 of 10"),
+        (
+            steps_do_what_gradients_say(-torch.ones(3), torch.tensor([-0.9, -0.4, 1.0])),
+            True,
+            0.4,
+            "0.40 of the change",
+        ),
+        (
+            steps_do_what_gradients_say(-torch.ones(3), torch.tensor([-0.9, -0.3, 1.0])),
+            False,
+            0.3,
+            "0.30 of the change",
+        ),
+        (steps_do_what_gradients_say(torch.zeros(3), torch.zeros(3)), False, 0.0, "3 images"),
+        (cross_entropy_is_felt((~flags(7)).float()), True, 0.01, "1 of the 100"),
+        (cross_entropy_is_felt((~flags(7, 8, 9)).float()), False, 0.03, "3 of the 100"),
+        (gradients_arrive(2, 100), True, 0.02, "2 of 100"),
+        (gradients_arrive(3, 100), False, 0.03, "3 of 100"),
+        (probes_break_nothing_more(1, 64), True, 1 / 64, "1 of 64"),
+        (probes_break_nothing_more(2, 64), False, 2 / 64, "2 of 64"),
         (accuracy_falls_to_zero([0.1, 0.4], [0.5, 0.0]), True, 0.0, "50 % at 0.1, 0 % at 0.4"),
         (accuracy_falls_to_zero([0.1, 0.4], [0.5, 0.3]), False, 0.3, "30 % at 0.4"),
         (nothing_beats_plain_gradients("transfer", 1, 20), True, 0.05, "Transfer broke 1 of 20"),
@@ -54,7 +78,7 @@ def test_a_check_decides_by_its_figure(check, passed: bool, value: float, words:
 
 def test_the_verdict_needs_every_check_and_names_the_failed_ones() -> None:
     good = gradients_agree(torch.ones(3))
-    bad = loss_rises(torch.zeros(3, 4))
+    bad = loss_rises(flags(size=4))
     assert masking_verdict([good]).trusted
     verdict = masking_verdict([good, bad])
     assert not verdict.trusted

@@ -107,7 +107,7 @@ def test_an_attack_that_fails_half_way_costs_the_trust_but_not_the_run() -> None
     )
     assert result.skipped["fgsm"] == "no kernel for so many images"
     assert "fgsm failed: no kernel for so many images" in str(result.verdict)
-    assert [tally.name for tally in result.tallies] == ["noise"]
+    assert [tally.name for tally in result.tallies] == ["noise", "probes"]
 
 
 def test_accuracy_at_chance_is_never_trusted() -> None:

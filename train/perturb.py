@@ -19,8 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..attacks import ThreatModel, iterative_settings
-from ..attacks.gradient_descent import direction, random_direction
-from ..attacks.threat import project
+from ..attacks.threat import direction, project, random_direction
 from ..configs import InputError
 from .optim import statistics_kept
 

@@ -19,6 +19,7 @@ from ..access import CountingModel
 from ..autoattack import AutoAttack
 from ..checks import NotApplicable, differentiable
 from ..interface import Attack, misclassified
+from ..margin import MarginAttack
 from ..threat import ThreatModel, enforce
 from .code_attack import CodeAttack
 from .layers import LayerView
@@ -32,11 +33,11 @@ class ViewAttack(Attack):
 
     Attributes:
         view: How to differentiate the model.
-        inner: The attack that follows those gradients.
+        inner: The attack that follows those gradients; by default one that no scale of the logits can blind.
     """
 
     view: View
-    inner: Attack = field(default_factory=lambda: AutoAttack(part="apgd-ce"))
+    inner: Attack = field(default_factory=lambda: MarginAttack(steps=50, targets=1))
 
     @property
     def uses_gradients(self) -> bool:

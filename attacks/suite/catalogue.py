@@ -17,6 +17,8 @@ PLAIN = (
     "pgd",
     "pgd-10",
     "pgd-restarts",
+    "margin",
+    "margin-all",
     "apgd-ce",
     "apgd-dlr",
     "apgd-t",
@@ -32,14 +34,26 @@ RANDOM = ("noise",)
 
 BLACK_BOX = ("square", "square-20k", "boundary", "hopskipjump")
 
+PROBES = "probes"
+"""Stands where an attack's name does for images that only the measurements behind the checks broke."""
+
 TRANSFER_PREFIX = "transfer-from-"
 
 SUITES: dict[str, tuple[str, ...]] = {
     "autoattack": ("apgd-ce", "apgd-t", "fab-t", "square"),
-    "quick": ("fgsm", "pgd-10", "apgd-ce", "bpda-smooth", "bpda-calls", "bpda-modules-coarse", "noise"),
-    "standard": ("fgsm", "pgd-10", "apgd-ce", "apgd-t", "fab-t", *ADAPTIVE, "noise", "square"),
+    "quick": (
+        "fgsm",
+        "pgd-10",
+        "margin",
+        "apgd-ce",
+        "bpda-smooth",
+        "bpda-calls",
+        "bpda-modules-coarse",
+        "noise",
+    ),
+    "standard": ("fgsm", "pgd-10", "margin-all", "apgd-ce", "apgd-t", "fab-t", *ADAPTIVE, "noise", "square"),
     "thorough": (
-        *("fgsm", "pgd-10", "apgd-ce", "apgd-t", "fab-t", "pgd-restarts", *ADAPTIVE),
+        *("fgsm", "pgd-10", "margin-all", "apgd-ce", "apgd-t", "fab-t", "pgd-restarts", *ADAPTIVE),
         *("noise", "square", "hopskipjump", "square-20k"),
     ),
 }

@@ -74,6 +74,7 @@ class AttackTally:
         gradients: Images passed backward in this run.
         seconds: Time taken in this run.
         notes: What the attack had to say.
+        zero_gradients: Images passed backward in this run whose gradient came out as zero.
     """
 
     name: str
@@ -83,6 +84,7 @@ class AttackTally:
     gradients: int
     seconds: float
     notes: tuple[str, ...]
+    zero_gradients: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,22 @@ from tqdm import tqdm
 from ...configs.errors import InputError
 from ..access import Model, frozen_parameters
 from ..autoattack import AutoAttack
-from ..checks import NotApplicable, chance_note, looks_random
-from ..interface import Attack, AttackResult, forward, prepare
-from ..threat import ThreatModel, as_threat
-from .catalogue import PLAIN_KIND, kind_of, suite_attacks
-from .masking import MaskingCheck, Prober, masking_verdict, nothing_beats_plain_gradients
+from ..checks import NotApplicable, chance_note
+from ..interface import Attack, AttackResult, forward, is_random, misclassified, prepare
+from ..threat import ThreatModel, as_threat, enforce
+from .catalogue import PLAIN_KIND, PROBES, kind_of, suite_attacks
+from .masking import (
+    MaskingCheck,
+    gradients_arrive,
+    masking_verdict,
+    nothing_beats_plain_gradients,
+    probes_break_nothing_more,
+)
 from .outcomes import AttackTally, MemoryStore, Outcome, OutcomeStore, SuiteResult
+from .probes import Prober
+
+REFILLED = 4
+"""Batches that an attack which refills its batch is given at once."""
 
 REPEATABLE_PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t")
 """Attacks that a random model misleads; AutoAttack's rand version, which averages gradients, stands in."""
@@ -71,13 +81,13 @@ def run_suite(
     chosen = suite_attacks(attacks) if isinstance(attacks, str) else dict(attacks)
     with frozen_parameters(model):
         x, y, logits = prepare(model, images, labels, batch_size)
-        first = logits[:batch_size]
-        is_random = looks_random(first, forward(model, x[:batch_size], batch_size))
+        ball = as_threat(threat)
+        random = is_random(model, x[:batch_size], ball)
         run = _Run(
             model=model,
             images=x,
             labels=y,
-            threat=as_threat(threat),
+            threat=ball,
             seed=seed,
             batch_size=batch_size,
             deadline=None if budget is None else time.monotonic() + 60 * budget,
@@ -85,8 +95,8 @@ def run_suite(
             predictions=logits.argmax(dim=1),
             classes=logits.shape[1],
         )
-        run.attack_all(_for_random_model(chosen, run.skipped) if is_random else chosen, progress=progress)
-        return run.result(images.device, probe_images=probe_images, is_random=is_random)
+        run.attack_all(_for_random_model(chosen, run.skipped) if random else chosen, progress=progress)
+        return run.result(images.device, probe_images=probe_images, random=random)
 
 
 def _for_random_model(attacks: dict[str, Attack], skipped: dict[str, str]) -> dict[str, Attack]:
@@ -144,7 +154,7 @@ class _Run:
     def _attack(self, name: str, attack: Attack, standing: Tensor) -> None:
         results: list[AttackResult] = []
         entered = broken = 0
-        for batch in standing.split(self.batch_size):
+        for batch in standing.split(self.batch_size * (REFILLED if attack.refills else 1)):
             indices = batch.tolist()
             kept = self.store.load(name, str(self.threat), indices)
             if len(kept) < len(indices):
@@ -179,10 +189,11 @@ class _Run:
         alive = [index for index, name in enumerate(self.broken_by) if name is None]
         return torch.tensor(alive, dtype=torch.int64, device=self.images.device)
 
-    def result(self, device: torch.device, *, probe_images: int, is_random: bool) -> SuiteResult:
-        """Judge what was found."""
+    def result(self, device: torch.device, *, probe_images: int, random: bool) -> SuiteResult:
+        """Judge what was found; what the probes break counts like what attacks break."""
+        checks = [*self._comparisons(), *self._failures(random)]
+        checks = [*self._probes(probe_images), *checks]
         success = torch.tensor([name is not None for name in self.broken_by])
-        checks = [*self._probes(probe_images), *self._comparisons(), *self._failures(is_random)]
         return SuiteResult(
             threat=self.threat,
             correct=self.correct.to(device),
@@ -204,7 +215,18 @@ class _Run:
         if self._late:
             evidence = "The budget ended before the masking checks."
             return [MaskingCheck("masking checks were made", False, evidence, 0.0)]
-        prober = Prober(
+        standing = self._standing()[:count]
+        prober = self._prober(sample)
+        checks, extra = prober.checks(), 0
+        if len(standing):
+            left = self._prober(standing)
+            checks += left.checks_of_standing()
+            extra += self._record_probes(standing, left.worst)
+        extra += self._record_probes(sample, prober.worst)
+        return [*checks, probes_break_nothing_more(extra, len(sample))]
+
+    def _prober(self, sample: Tensor) -> Prober:
+        return Prober(
             model=self.model,
             images=self.images[sample],
             labels=self.labels[sample],
@@ -212,22 +234,43 @@ class _Run:
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        return prober.checks()
+
+    def _record_probes(self, indices: Tensor, worst: Tensor) -> int:
+        """Let what probes broke count where it holds on the model itself; how many fell to them alone."""
+        alone = torch.tensor([self.broken_by[index] is None for index in indices.tolist()])
+        indices, worst = indices[alone], worst[alone]
+        if not len(indices):
+            return 0
+        worst = enforce(self.images[indices], worst, self.threat)
+        broken = misclassified(self.model, worst, self.labels[indices], self.batch_size, alone=True)
+        predictions = forward(self.model, worst, self.batch_size).argmax(dim=1)
+        for index, fooled, prediction, image in zip(
+            indices.tolist(), broken.tolist(), predictions.tolist(), worst, strict=True
+        ):
+            self._record(PROBES, index, Outcome(fooled, prediction, image))
+        count = int(broken.sum())
+        if count:
+            self.tallies.append(AttackTally(PROBES, len(indices), count, 0, 0, 0.0, ()))
+        return count
 
     def _comparisons(self) -> Iterator[MaskingCheck]:
         """One check for each kind of attack that followed the plain ones."""
         tried = [tally.name for tally in self.tallies] + list(self.skipped)
         if not any(kind_of(name) == PLAIN_KIND for name in tried):
             return
+        plain = [tally for tally in self.tallies if kind_of(tally.name) == PLAIN_KIND]
+        received = sum(tally.gradients for tally in plain)
+        if received and len(self._standing()):
+            yield gradients_arrive(sum(tally.zero_gradients for tally in plain), received)
         for kind in dict.fromkeys(kind_of(tally.name) for tally in self.tallies):
             if kind != PLAIN_KIND:
                 extra = sum(tally.broken for tally in self.tallies if kind_of(tally.name) == kind)
                 yield nothing_beats_plain_gradients(kind, extra, int(self.correct.sum()))
 
-    def _failures(self, is_random: bool) -> Iterator[MaskingCheck]:
+    def _failures(self, random: bool) -> Iterator[MaskingCheck]:
         for name, why in self.failed.items():
             yield MaskingCheck("attacks ran to their end", False, f"{name} failed: {why}", 0.0)
-        if is_random:
+        if random:
             yield MaskingCheck("answers are repeatable", False, RANDOM_EVIDENCE, 0.0)
         for note in chance_note(self.correct, self.classes):
             yield MaskingCheck(
@@ -250,4 +293,5 @@ def _tally(name: str, entered: int, broken: int, results: list[AttackResult]) ->
         gradients=sum(result.gradients for result in results),
         seconds=sum(result.seconds for result in results),
         notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
+        zero_gradients=sum(result.zero_gradients for result in results),
     )

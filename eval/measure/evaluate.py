@@ -43,6 +43,7 @@ from .planning import (
     plan_cells,
     split_positions,
 )
+from .strangers import chance_remark, check_dataset, check_model, explained, remarks
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ def evaluate(
 
     Args:
         model: Any callable, usually an ``nn.Module``, from pixels in [0, 1], (N, C, H, W), to logits
-            (N, classes).
+            (N, classes). One that wants normalised pixels or another dtype, an exported program or a foreign ONNX
+            file goes through ``warplca.models.as_classifier`` first; a bare timm model gets a note that says so.
         dataset: The test images.
         plan: What to measure, or the name of a preset: ``"clean"``, ``"quick"``, ``"standard"``.
         results: Store, or path of the file, that keeps every prediction; None keeps them for this call only.
@@ -106,9 +108,12 @@ def evaluate(
         One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
 
     Raises:
-        InputError: The plan does not fit the data set, the model's logits are NaN, random in shape or
-            of another number of classes, or the store has results of another network under this name and seed.
+        InputError: The plan does not fit the data set; the model's logits are NaN, random in shape or
+            of another number of classes; model or data set are none that can be measured as they are; or the store
+            has results of another network under this name and seed.
     """
+    check_dataset(dataset)
+    check_model(model)
     plan = resolve_plan(plan)
     files = None if corruption_source is None else open_source(plan, dataset, corruption_source)
     cells = plan_cells(plan, dataset, files)
@@ -179,9 +184,12 @@ class _Run:
         if not todo:
             return
         first = todo[0].positions[:RANDOM_PROBE_IMAGES]
-        if is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes):
-            self.notes.append(RANDOM_NOTE)
-            logger.warning("model %r is random between equal calls: its results carry a note", self.name)
+        with explained(self.model):
+            random = is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes)
+        remarked = [*remarks(self.model), *([RANDOM_NOTE] if random else [])]
+        for note in remarked:
+            logger.warning("model %r: %s (its results carry this note)", self.name, note)
+        self.notes += remarked
         stream = corrupted_chunks(self.dataset, self._tasks(todo), workers=workers, cache=self.cache)
         with tqdm(todo, desc=self.name, unit="cell", disable=not progress) as bar, closing(stream):
             for cell in bar:
@@ -232,6 +240,9 @@ class _Run:
             measured = self._attack(cell, fingerprint)
         else:
             measured = Attacked(self._classify(self._chunks(cell, stream)))
+        if cell.condition.kind == "clean":
+            labels = self.dataset.labels[cell.positions]
+            notes = [*notes, *chance_remark(measured.answers.predictions, labels, self.classes)]
         return CellResult(
             model=self.name,
             model_seed=self.model_seed,

@@ -205,6 +205,13 @@ def attack_sentences(cells: pd.DataFrame) -> Iterator[str]:
         yield _of_model(attacked)
 
 
+def note_sentences(cells: pd.DataFrame) -> Iterator[str]:
+    """Each remark on measured rows once, and how many rows it belongs to."""
+    measured = cells[~cells["status"].isin(UNMEASURED) & (cells["notes"] != "")]
+    for note, rows in measured.groupby("notes", sort=False):
+        yield f"note ({len(rows)} of {len(cells)} rows): {note}"
+
+
 def _of_model(rows: pd.DataFrame) -> str:
     suites = suite_rows(rows)
     if suites.empty:
