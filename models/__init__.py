@@ -8,13 +8,16 @@ from .export.checked import ExportCheck
 from .export.onnx_file import QuantisedCheck, export_onnx, export_quantised
 from .export.program import export_compiled, export_program
 from .predictor import Predictor, open_predictor
+from .smoothing.classifier import Certificates, SmoothedClassifier, smooth
 
 __all__ = [
+    "Certificates",
     "Classifier",
     "ExportCheck",
     "Inspection",
     "Predictor",
     "QuantisedCheck",
+    "SmoothedClassifier",
     "build_classifier",
     "create_backbone",
     "create_classifier",
@@ -27,4 +30,5 @@ __all__ = [
     "read_card",
     "save_checkpoint",
     "shipped_checkpoints",
+    "smooth",
 ]
