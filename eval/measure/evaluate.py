@@ -118,7 +118,7 @@ def evaluate(
                 budget=budget,
                 progress=progress,
             )
-            label = name or _default_name(model)
+            label = name or default_name(model)
             run = _Run(model, dataset, plan, store, label, model_seed, target, files, attacker)
             run.measure(cells, progress=progress, workers=workers)
         return run.frame(cells)
@@ -127,7 +127,8 @@ def evaluate(
             store.close()
 
 
-def _default_name(model: Model) -> str:
+def default_name(model: Model) -> str:
+    """The name of a model's class, or of a function."""
     return (
         type(model).__name__
         if isinstance(model, nn.Module)

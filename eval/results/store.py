@@ -19,6 +19,7 @@ import pandas as pd
 
 from ...configs.errors import InputError
 from ..compare.statistics import wilson_interval
+from .certificates import StoredImages, has_table
 from .database import Database
 from .records import (
     BLOB_COLUMNS,
@@ -131,6 +132,10 @@ class ResultsStore:
         key = (model, model_seed, fingerprint, image_set.key, seed, batch_size)
         return StoredOutcomes(self._database, key, shape, settings)
 
+    def images(self, key: tuple[str | int, ...]) -> StoredImages:
+        """Where what is known of single images of a smoothed network is kept between runs; see `StoredImages`."""
+        return StoredImages.open(self._database, key)
+
     def discard_stale(self, model: str, model_seed: int, fingerprint: str) -> int:
         """Remove the rows that another network left under this name; returns how many, and logs it."""
         of_another = "WHERE model = ? AND model_seed = ? AND fingerprint != ?"
@@ -139,6 +144,8 @@ class ResultsStore:
                 f"DELETE FROM cells {of_another}", (model, model_seed, fingerprint)
             )
             self._database.change(f"DELETE FROM outcomes {of_another}", (model, model_seed, fingerprint))
+            if has_table(self._database):
+                self._database.change(f"DELETE FROM smoothed {of_another}", (model, model_seed, fingerprint))
         if removed:
             logger.warning(
                 "model %r (training seed %d) differs from the one measured before under this name: "
@@ -177,7 +184,9 @@ class ResultsStore:
             frame[column] = np.where(measured, values, np.nan)
         told = list(zip(frame["kind"], frame["details"], strict=True))
         frame["verdict"] = [verdict_text(details) if kind == "attack" else "" for kind, details in told]
-        frame["attribution"] = [attribution_text(details) for _, details in told]
+        frame["attribution"] = [
+            attribution_text(details) if kind == "attack" else "" for kind, details in told
+        ]
         frame = frame[[*_FRAME_COLUMNS, *arrays]]
         if predictions:
             known = self._image_sets()

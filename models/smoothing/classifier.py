@@ -94,6 +94,18 @@ class SmoothedClassifier:
         with noisy_pixels(), self._told():
             return self.model(images.clamp(0.0, 1.0) if self.clip else images)
 
+    def draws(self, images: Tensor, purpose: str, first: int, last: int, *, seed: int) -> Tensor:
+        """Return standard normal noise that belongs to each image, (N, last - first, C, H, W).
+
+        Args:
+            images: (N, C, H, W).
+            purpose: Names a stream of its own, independent of those behind predictions and certificates.
+            first: Number of the first draw.
+            last: One more than that of the last.
+            seed: Of the run.
+        """
+        return torch.stack([NoiseSource.of(image, seed).draws(purpose, first, last) for image in images])
+
     @torch.no_grad()
     def predict(self, images: Tensor, *, samples: int, seed: int = 0, failure: float = FAILURE) -> Tensor:
         """Predict the smoothed classifier's class; a class is wrong with probability ``failure`` at most.
@@ -174,12 +186,8 @@ class SmoothedClassifier:
             return self._classes or 0
         if self._classes is None:
             few = images[: min(len(images), 8)]
-            noise = torch.cat(
-                [NoiseSource.of(image, seed).draws("probe", 0, PROBES // len(few)) for image in few]
-            )
-            self._classes = check_fixed(
-                self.logits, few.repeat_interleave(PROBES // len(few), 0) + self.sigma * noise
-            )
+            noise = self.draws(few, "probe", 0, PROBES // len(few), seed=seed).to(images.dtype)
+            self._classes = check_fixed(self.logits, (few[:, None] + self.sigma * noise).flatten(0, 1))
         return self._classes
 
     @torch.no_grad()
@@ -237,7 +245,7 @@ class SmoothedClassifier:
 
 def _informed(model: Any) -> list[KnowsNoise]:
     parts = model.modules() if isinstance(model, nn.Module) else ()
-    found = [part for part in parts if isinstance(part, KnowsNoise) and part.adaptive_lam]
+    found: list[KnowsNoise] = [part for part in parts if isinstance(part, KnowsNoise) and part.adaptive_lam]
     if not found:
         raise InputError(
             "tell=True, and no front-end of the model takes the noise's strength (adaptive_lam above 0); leave it out."
