@@ -96,6 +96,36 @@ def evaluate(args: Namespace) -> int:
     return 0
 
 
+def certify(args: Namespace) -> int:
+    """Certify the smoothed classifier of a checkpoint."""
+    from ..attacks import SmoothAdv
+    from ..data import load_dataset
+    from ..eval import certify as run
+    from ..eval.results.certificates import bracket_lines
+    from ..models import load_checkpoint
+
+    frame = run(
+        load_checkpoint(args.checkpoint),
+        load_dataset(args.data, "test"),
+        args.sigma,
+        samples=args.samples,
+        images=args.images,
+        results=args.results,
+        name=args.name or Path(args.checkpoint).resolve().name,
+        seed=args.seed,
+        attack=None if args.no_attack else SmoothAdv(),
+        clip=args.clip,
+        tell=args.tell,
+        budget=args.budget,
+        batch_size=args.batch_size,
+        say=print,
+    )
+    for line in bracket_lines(frame):
+        print(line)
+    print(f"results:     {args.results}")
+    return 0
+
+
 def compare(args: Namespace) -> int:
     """Compare the models of a store."""
     from ..eval import ResultsStore
@@ -246,6 +276,7 @@ RUN: dict[str, Callable[[Namespace], int]] = {
     "prime": prime,
     "train": train,
     "evaluate": evaluate,
+    "certify": certify,
     "compare": compare,
     "export": export,
     "corrupt": corrupt,

@@ -80,7 +80,8 @@ def certify(
 
     Returns:
         One row for each sigma and radius, first 0, of the kinds ``"certificate"`` (share of images whose class is right
-        and proven) and ``"smoothed attack"`` (share not attacked), as `ResultsStore.to_frame` describes.
+        and proven) and ``"smoothed attack"`` (share not attacked), as `ResultsStore.to_frame` describes with
+        predictions. The first row of a sigma holds the radii of every image in ``details``, see `Bracket`.
 
     Raises:
         InputError: Model, images or numbers cannot be used.
@@ -115,7 +116,7 @@ def certify(
                 for value in sigmas
             ]  # fmt: skip
             keys = _measure(runs, progress=progress, say=say)
-        table = store.to_frame()
+        table = store.to_frame(predictions=True)
     finally:
         if store is not results:
             store.close()

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .database import Database
+from .records import COMPLETE
 
-CERTIFICATE, SMOOTHED_ATTACK = "certificate", "smoothed attack"
+SMOOTHED = CERTIFICATE, SMOOTHED_ATTACK = "certificate", "smoothed attack"
 """Kinds of cells that concern a smoothed classifier; attacks on its base are of the kind "attack"."""
 
 MEANING = (
@@ -127,3 +128,25 @@ def meaning_sentence(cells: pd.DataFrame) -> str:
     """What a certificate means; empty without any."""
     failures = [bracket.failure for _, bracket in brackets(cells)]
     return MEANING.format(failure=f"{100 * max(failures):g} %") if failures else ""
+
+
+def bracket_lines(cells: pd.DataFrame) -> Iterator[str]:
+    """Proven and attacked accuracies for a terminal, a line for each radius, and what they mean."""
+    keys = ["model", "condition"]
+    for (_, condition), rows in cells.groupby(keys, sort=False):
+        yield f"{condition}: accuracy in % at each L2 radius, proven with its 95 % interval; left by the attack"
+        attacked = rows[rows["kind"] == SMOOTHED_ATTACK].set_index("threat")
+        for row in rows[rows["kind"] == CERTIFICATE].to_dict("records"):
+            low, mean, high = (100 * row[name] for name in ("low", "accuracy", "high"))
+            text = (
+                f"  {row['threat'] or 'l2 0':<8} {mean:5.1f} [{low:.1f}, {high:.1f}], {row['images']} images"
+            )
+            if row["threat"] in attacked.index:
+                left = attacked.loc[row["threat"]]
+                text += f"; {100 * left['accuracy']:5.1f}, {left['images']} images"
+            yield text + ("" if row["status"] == COMPLETE else f" ({row['status']})")
+        for _, bracket in brackets(rows):
+            if bracket.contradictions:
+                yield f"  {bracket.contradictions} images were attacked within their proven radius"
+        yield from dict.fromkeys(f"  {note}" for note in rows["notes"] if note)
+    yield meaning_sentence(cells)
