@@ -100,11 +100,11 @@ def certify(args: Namespace) -> int:
     """Certify the smoothed classifier of a checkpoint."""
     from ..attacks import SmoothAdv
     from ..data import load_dataset
-    from ..eval import certify as run
     from ..eval.results.certificates import bracket_lines
     from ..models import load_checkpoint
+    from ..pipeline.sharded import certify_sharded, processes
 
-    frame = run(
+    frame = certify_sharded(
         load_checkpoint(args.checkpoint),
         load_dataset(args.data, "test"),
         args.sigma,
@@ -118,8 +118,10 @@ def certify(args: Namespace) -> int:
         tell=args.tell,
         budget=args.budget,
         batch_size=args.batch_size,
-        say=print,
+        say=print if processes().is_main_process else lambda told: None,
     )
+    if not processes().is_main_process:
+        return 0
     for line in bracket_lines(frame):
         print(line)
     print(f"results:     {args.results}")

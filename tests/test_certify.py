@@ -139,6 +139,16 @@ def test_any_number_of_images_gives_each_the_same_radius() -> None:
             assert by_index.setdefault(int(index), radius) == radius
 
 
+def test_processes_that_share_the_images_find_what_one_finds(tmp_path: Path) -> None:
+    data, path = plane_images(), tmp_path / "r.sqlite"
+    whole = measure(Plane(), data)
+    for share in ((1, 3), (0, 3), (2, 3)):
+        assert measure(Plane(), data, results=path, share=share).empty
+    together = measure(Plane(), data, results=path, budget=1e-9)
+    facts = ["kind", "condition", "threat", "images", "correct", "status", "details"]
+    assert together[facts].equals(whole[facts])
+
+
 def test_a_budget_leaves_whole_images_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, path = plane_images(), tmp_path / "r.sqlite"
     clock = iter(np.arange(0.0, 1e6))

@@ -49,6 +49,7 @@ def certify(
     budget: float | None = None,
     device: torch.device | str | None = None,
     batch_size: int = 100,
+    share: tuple[int, int] | None = None,
     progress: bool = True,
     say: Callable[[str], object] = lambda told: None,
 ) -> pd.DataFrame:
@@ -75,6 +76,8 @@ def certify(
         budget: Minutes; when they are over nothing further starts. A later call goes on.
         device: Where to compute; None means where the model is.
         batch_size: Most noisy copies in one pass.
+        share: Number of this process and of all: only its share of the images is certified, and no row is saved. A call
+            without a share then finds the votes of all.
         progress: Show a progress bar on stderr.
         say: Called with the expected time before the work.
 
@@ -99,6 +102,7 @@ def certify(
         raise InputError("sigma is empty; give at least one number, such as 0.25.")
     plan = SamplingPlan.of(samples)
     order = choose_images(dataset.labels, images, seed)
+    order = order if share is None else order[share[0] :: share[1]]
     store = results if isinstance(results, ResultsStore) else ResultsStore(results)
     try:
         with ExitStack() as stack:
@@ -115,7 +119,8 @@ def certify(
                 )
                 for value in sigmas
             ]  # fmt: skip
-            keys = _measure(runs, progress=progress, say=say)
+            _measure(runs, progress=progress, say=say)
+            keys = [key for run in runs if share is None for key in run.save_cells()]
         table = store.to_frame(predictions=True)
     finally:
         if store is not results:
@@ -134,10 +139,8 @@ def network_fingerprint(model: Model, dataset: ImageDataset, seed: int, device: 
     )
 
 
-def _measure(
-    runs: Sequence[SmoothedRun], *, progress: bool, say: Callable[[str], object]
-) -> list[tuple[str | int, ...]]:
-    """Sample look by look, attack, and save the rows; returns their keys."""
+def _measure(runs: Sequence[SmoothedRun], *, progress: bool, say: Callable[[str], object]) -> None:
+    """Sample look by look, and attack."""
     for run in runs:
         run.prepare()
     passes = sum(run.passes_left() for run in runs)
@@ -159,7 +162,6 @@ def _measure(
         for run in runs:
             bar.set_description(f"attack, sigma {run.smoothed.sigma:g}")
             run.attack_in_turn(bar.update)
-    return [key for run in runs for key in run.save_cells()]
 
 
 def _duration(seconds: float) -> str:

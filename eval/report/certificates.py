@@ -39,7 +39,7 @@ def certificate_section(comparison: Comparison, styles: Mapping[str, ModelStyle]
 
 
 def bracket_lines(comparison: Comparison) -> dict[str, list[Line]]:
-    """For each smoothing a line over radius for each model: proven below, left by the attack above; means over seeds."""
+    """For each smoothing a line over radius for each model: proven below, left by the attack above."""
     found: dict[str, dict[str, list[Bracket]]] = {}
     for row, bracket in brackets(comparison.cells):
         found.setdefault(row["condition"], {}).setdefault(row["model"], []).append(bracket)
@@ -70,7 +70,7 @@ def bracket_table(comparison: Comparison) -> TextTable:
         entries = [_entry(group[group["model"] == model]) for model in models]
         images = group.loc[group["kind"] == CERTIFICATE, "images"]
         rows.append([str(condition), str(threat) or "l2 0", str(int(images.max())), *entries])
-    caption = "Proven accuracy in % with its 95 % interval; after the arrow, what the attack on the same classifier left"
+    caption = "Proven accuracy in % with its 95 % interval; after the arrow, what the attack on the same one left"
     return TextTable(caption, ["smoothed with", "radius", "images", *models], rows)
 
 
