@@ -4,6 +4,7 @@ from .adaptive.layers import GRADIENT_MODES, IterativeLayer, find_iterative_laye
 from .gradient_free import Transfer
 from .interface import Attack, AttackResult
 from .registry import ATTACKS, as_attack, run_attack
+from .smooth_adv import SmoothAdv, SmoothedAttack
 from .suite.catalogue import IMAGE_COUNTS, SUITES, suite_attacks, suite_in
 from .suite.masking import MaskingCheck, Verdict, masking_verdict
 from .suite.outcomes import AttackTally, MemoryStore, Outcome, OutcomeStore, SuiteResult
@@ -24,6 +25,8 @@ __all__ = [
     "MemoryStore",
     "Outcome",
     "OutcomeStore",
+    "SmoothAdv",
+    "SmoothedAttack",
     "SuiteResult",
     "ThreatModel",
     "Transfer",

@@ -127,6 +127,43 @@ def _seed(model: Classifier, given: int | None) -> int:
     return given if given is not None else told if isinstance(told, int) else 0
 
 
+def certify(args: Namespace) -> int:
+    """Certify the smoothed classifier of a checkpoint."""
+    from ..attacks import SmoothAdv
+    from ..eval.results.certificates import bracket_lines
+    from ..models import load_checkpoint
+    from ..pipeline.own_data import data_for
+    from ..pipeline.sharded import certify_sharded, processes
+
+    model = load_checkpoint(args.checkpoint)
+    say = tell if processes().is_main_process else _silent
+    frame = certify_sharded(
+        model,
+        data_for(model, args.data, "test", say=say),
+        args.sigma,
+        samples=args.samples,
+        images=args.images,
+        results=args.results,
+        name=args.name or _run_name(args.checkpoint),
+        model_seed=_seed(model, args.model_seed),
+        replace=args.replace,
+        device=choose_device(args.device),
+        seed=args.seed,
+        attack=None if args.no_attack else SmoothAdv(),
+        clip=args.clip,
+        tell=args.tell,
+        budget=args.budget,
+        batch_size=args.batch_size,
+        say=say,
+    )
+    if not processes().is_main_process:
+        return 0
+    for line in bracket_lines(frame):
+        tell(line)
+    tell(f"results:     {args.results}")
+    return 0
+
+
 def compare(args: Namespace) -> int:
     """Compare the models of a store."""
     from ..eval import ResultsStore
@@ -284,6 +321,7 @@ RUN: dict[str, Callable[[Namespace], int]] = {
     "prime": prime,
     "train": train,
     "evaluate": evaluate,
+    "certify": certify,
     "compare": compare,
     "export": export,
     "corrupt": corrupt,

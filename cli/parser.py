@@ -87,6 +87,7 @@ def build_parser() -> Parser:
         _prime,
         _train,
         _evaluate,
+        _certify,
         _compare,
         _export,
         _corrupt,
@@ -157,15 +158,10 @@ def _train(commands: argparse._SubParsersAction) -> None:
     _device(parser)
 
 
-def _evaluate(commands: argparse._SubParsersAction) -> None:
-    text = "measure a checkpoint: clean, corrupted, attacked; finished cells are not measured again"
-    parser = commands.add_parser("evaluate", help=text, description=text)
-    _imports(parser)
+def _measured(parser: argparse.ArgumentParser) -> None:
+    """Options of commands that measure a checkpoint and keep what they found."""
     parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
     parser.add_argument("--data", default=None, help=f"test images: {DATA_HELP} (default: {OWN_DATA_HELP})")
-    parser.add_argument(
-        "--plan", default="quick", help=f"{', '.join(PLANS)}, or a YAML file (default: %(default)s)"
-    )
     parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
     parser.add_argument(
         "--name", default=None, help="the model's name in the results (default: that of the run's folder)"
@@ -179,8 +175,18 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--replace", action="store_true", help="delete results of another network under this name and seed"
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
     _device(parser)
+
+
+def _evaluate(commands: argparse._SubParsersAction) -> None:
+    text = "measure a checkpoint: clean, corrupted, attacked; finished cells are not measured again"
+    parser = commands.add_parser("evaluate", help=text, description=text)
+    _imports(parser)
+    _measured(parser)
+    parser.add_argument(
+        "--plan", default="quick", help=f"{', '.join(PLANS)}, or a YAML file (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
     parser.add_argument(
         "--tf32",
         action="store_true",
@@ -202,6 +208,59 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="changes to the plan, e.g. attack_images=100"
     )
+
+
+def _certify(commands: argparse._SubParsersAction) -> None:
+    text = (
+        "prove how far the smoothed classifier (majority over Gaussian copies of an image) keeps its class, and attack "
+        "the same classifier; images that are done are not certified again"
+    )
+    parser = commands.add_parser("certify", help=text, description=text)
+    _imports(parser)
+    _measured(parser)
+    parser.add_argument(
+        "--sigma",
+        nargs="+",
+        type=float,
+        required=True,
+        metavar="S",
+        help="standard deviations of the noise in pixels of [0, 1]; each is another smoothed classifier",
+    )
+    parser.add_argument(
+        "--samples",
+        nargs="+",
+        type=int,
+        default=[10_000],
+        metavar="N",
+        help="noisy copies of each image, fixed beforehand; several, rising, are planned looks, which share the "
+        "failure probability of 0.001 (default: 10000)",
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=500,
+        help="test images, class-balanced; 0 for all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=None,
+        metavar="MINUTES",
+        help="stop after so long; the same command goes on",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the images and the noise (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=100, help="copies in one pass (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-attack", action="store_true", help="leave out the attack on the smoothed classifier"
+    )
+    parser.add_argument(
+        "--tell", action="store_true", help="tell a front-end with adaptive lambda the strength of the noise"
+    )
+    parser.add_argument("--clip", action="store_true", help="clip noisy copies to [0, 1]")
 
 
 def _compare(commands: argparse._SubParsersAction) -> None:

@@ -21,6 +21,8 @@ _ATTACK = {"threat": "linf 8/255", "steps": 10, "step_size": None, "gradient_mod
 LOSS_SETTINGS: dict[str, dict[str, Any]] = {
     "standard": {},
     "jsd": {"beta": 12.0},
+    "gaussian": {"sigma": 0.25},
+    "consistency": {"sigma": 0.25, "beta": 10.0},
     "pgd": _ATTACK,
     "fast": {name: value for name, value in _ATTACK.items() if name != "steps"},
     "trades": {**_ATTACK, "beta": 6.0},
@@ -36,25 +38,27 @@ class LossConfig:
     A setting that the loss does not use must be left out.
 
     Attributes:
-        name: "standard", "jsd" (AugMix's consistency), "pgd" (Madry), "fast" (one step from a random start),
-            "trades" or "mart".
+        name: "standard", "jsd" (AugMix's consistency), "gaussian" or "consistency" (for randomised smoothing), "pgd"
+            (Madry), "fast" (one step from a random start), "trades" or "mart".
         threat: Norm and radius of adversarial training, e.g. "linf 8/255" (the default) or "l2 0.5".
         steps: Gradient steps of the attack in training, 10 by default; "fast" takes one.
         step_size: Length of a step in pixels; null takes 1.25 epsilon for "fast", epsilon / 4 for the others.
-        beta: Weight of the second term of "trades", "mart" (6 by default) and "jsd" (12).
+        beta: Weight of the second term of "trades", "mart" (6 by default), "jsd" (12) and "consistency" (10).
+        sigma: Standard deviation of the noise of "gaussian" and "consistency", in pixels of [0, 1]; 0.25 by default.
         gradient_mode: How the attack's gradient passes the front-end; null takes the layer's own.
     """
 
-    name: Literal["standard", "jsd", "pgd", "fast", "trades", "mart"] = "standard"
+    name: Literal["standard", "jsd", "gaussian", "consistency", "pgd", "fast", "trades", "mart"] = "standard"
     threat: str | None = None
     steps: int | None = None
     step_size: float | None = None
     beta: float | None = None
+    sigma: float | None = None
     gradient_mode: Literal["unroll", "implicit"] | None = None
 
     def __post_init__(self) -> None:
         used = LOSS_SETTINGS[self.name]
-        for name in ("threat", "steps", "step_size", "beta", "gradient_mode"):
+        for name in ("threat", "steps", "step_size", "beta", "sigma", "gradient_mode"):
             value = getattr(self, name)
             if value is not None and name not in used:
                 raise InputError(
@@ -69,6 +73,8 @@ class LossConfig:
             raise InputError(f"loss.step_size is {self.step_size}; give a number above 0, or null.")
         if self.beta is not None and not 0.0 <= self.beta < math.inf:
             raise InputError(f"loss.beta is {self.beta}; give 0 or more.")
+        if self.sigma is not None and not self.sigma > 0.0:
+            raise InputError(f"loss.sigma is {self.sigma}; give a number above 0, in pixels of [0, 1].")
 
     @property
     def adversarial(self) -> bool:

@@ -2,6 +2,7 @@
 
 from .compare.compare import compare
 from .compare.wording import Comparison
+from .measure.certify import certify
 from .measure.evaluate import evaluate
 from .report.page import write_report
 from .report.pictures import Example, corruption_example, difference_picture
@@ -11,6 +12,7 @@ __all__ = [
     "Comparison",
     "Example",
     "ResultsStore",
+    "certify",
     "compare",
     "corruption_example",
     "difference_picture",

@@ -10,14 +10,17 @@ from .export.program import export_compiled, export_program
 from .foreign import as_classifier
 from .harden import Hardened, harden, shipped_chains
 from .predictor import Predictor, open_predictor
+from .smoothing.classifier import Certificates, SmoothedClassifier, smooth
 
 __all__ = [
+    "Certificates",
     "Classifier",
     "ExportCheck",
     "Hardened",
     "Inspection",
     "Predictor",
     "QuantisedCheck",
+    "SmoothedClassifier",
     "as_classifier",
     "build_classifier",
     "create_backbone",
@@ -33,4 +36,5 @@ __all__ = [
     "save_checkpoint",
     "shipped_chains",
     "shipped_checkpoints",
+    "smooth",
 ]

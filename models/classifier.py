@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -273,8 +275,23 @@ def load_checkpoint(folder: str | Path) -> Classifier:
     return model.eval()
 
 
+_NOISY: ContextVar[bool] = ContextVar("noisy pixels", default=False)
+
+
+@contextmanager
+def noisy_pixels() -> Iterator[None]:
+    """Let pixels leave [0, 1] within the block: randomised smoothing adds noise to them and clips nothing."""
+    token = _NOISY.set(True)
+    try:
+        yield
+    finally:
+        _NOISY.reset(token)
+
+
 def check_range(images: Tensor, *, refuse: bool = True) -> None:
     """Refuse pixels outside [0, 1] (0-255 floats, normalised images) where they may be looked at.
+
+    Within :func:`noisy_pixels` all are accepted.
 
     Args:
         images: Pixels.
@@ -283,7 +300,7 @@ def check_range(images: Tensor, *, refuse: bool = True) -> None:
     Raises:
         InputError: If a pixel lies more than 0.01 outside [0, 1], or is NaN.
     """
-    if not may_look(images) or not images.is_floating_point() or images.numel() == 0:
+    if _NOISY.get() or not may_look(images) or not images.is_floating_point() or images.numel() == 0:
         return
     low, high = torch.stack(images.detach().aminmax()).tolist()  # one wait for the device, not two
     if not (low >= -0.01 and high <= 1.01):

@@ -1,4 +1,4 @@
-"""Evaluation and corruption shared out over the processes of torchrun or accelerate: the table of one process.
+"""Evaluation, certificates and corruption over the processes of torchrun or accelerate: the table of one process.
 
 What is shared out are whole cells and whole files, so that every batch, seed and prediction is that of one
 process. Alone, these are the plain calls.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..configs import EvaluationPlan, InputError
 from ..configs.plan import resolve_plan
 from ..data import ImageDataset, write_corruptions
 from ..data.corruptions.write import Manifest
-from ..eval import ResultsStore, evaluate
+from ..eval import ResultsStore, certify, evaluate
 from ..eval.measure.inference import Model
 from ..eval.measure.planning import corruption_names
 
@@ -65,6 +65,40 @@ def evaluate_sharded(
     if state.num_processes == 1:
         return evaluate(model, dataset, plan, results=results, **options)
     plan = resolve_plan(plan)
+    with _shared_store(state, results) as path:
+        share = share_of_plan(plan, state.process_index, state.num_processes)
+        evaluate(model, dataset, share, results=path, **options)
+        state.wait_for_everyone()
+        return evaluate(model, dataset, plan, results=path, **{**options, "progress": False})
+
+
+def certify_sharded(
+    model: Model,
+    dataset: ImageDataset,
+    sigma: float | Sequence[float],
+    *,
+    results: str | Path | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Certify a model with the processes that were started together; see ``eval.certify`` and :func:`evaluate_sharded`.
+
+    Images are dealt out like cards; their votes are those of one process.
+    """
+    state = processes()
+    if state.num_processes == 1:
+        return certify(model, dataset, sigma, results=results, **options)
+    with _shared_store(state, results) as path:
+        certify(
+            model, dataset, sigma, results=path, share=(state.process_index, state.num_processes), **options
+        )
+        state.wait_for_everyone()
+        # Whatever a budget left undone stays so: the rows are made of what the processes found.
+        return certify(model, dataset, sigma, results=path, **{**options, "progress": False, "budget": 1e-9})
+
+
+@contextmanager
+def _shared_store(state: PartialState, results: str | Path | None) -> Iterator[Path]:
+    """One results store for all processes."""
     with tempfile.TemporaryDirectory() as private:
         path = Path(results or broadcast_object_list([str(Path(private) / "results.sqlite")])[0])
         with ExitStack() as stack:
@@ -72,12 +106,8 @@ def evaluate_sharded(
                 # Held open throughout: SQLite refuses others while a first one sets up the file, or a last leaves.
                 stack.enter_context(ResultsStore(path))
             state.wait_for_everyone()
-            share = share_of_plan(plan, state.process_index, state.num_processes)
-            evaluate(model, dataset, share, results=path, **options)
+            yield path
             state.wait_for_everyone()
-            frame = evaluate(model, dataset, plan, results=path, **{**options, "progress": False})
-            state.wait_for_everyone()
-        return frame
 
 
 def share_of_plan(plan: EvaluationPlan, process: int, processes: int) -> EvaluationPlan:

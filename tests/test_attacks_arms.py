@@ -1,4 +1,4 @@
-"""Every attack of every suite on every arm and on a stranger's network: what runs, and what finds nothing to work on."""
+"""Every attack of every suite on every arm and on a stranger's network: what runs, what finds nothing to do."""
 
 from __future__ import annotations
 

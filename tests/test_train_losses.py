@@ -17,7 +17,7 @@ from warplca.frontend import Encoding
 from warplca.models import Inspection, create_classifier
 from warplca.train import LOSSES, AdversarialLoss, Batch, InnerAttack, MartLoss, TradesLoss, build_loss
 from warplca.train.adversarial import boosted_cross_entropy, kl_divergence
-from warplca.train.losses import ConsistencyLoss, StandardLoss, jensen_shannon
+from warplca.train.losses import ConsistencyLoss, NoisyLoss, StandardLoss, jensen_shannon
 from warplca.train.perturb import cross_entropy_ascent, still
 
 EPSILON = 0.1
@@ -274,3 +274,50 @@ def test_wrong_threats_are_explained():
         build_loss(TrainConfig(**sections({"name": "pgd", "threat": "l1 12"})))
     with pytest.raises(InputError, match="threat model 'linf' cannot be read"):
         build_loss(TrainConfig(**sections({"name": "pgd", "threat": "linf"})))
+
+
+def test_noisy_copies_leave_the_pixel_range_and_their_loss_is_the_papers():
+    """Cohen et al. 2019; Jeong and Shin 2020: cross entropy + beta E[KL(m || p)] + H(m) / 2."""
+    model, given_batch, copies, sigma = Linear(), batch(), 2, 0.5
+    torch.manual_seed(5)
+    noisy = given_batch.images.repeat(copies, 1, 1, 1)
+    noisy = noisy + sigma * torch.randn_like(noisy)
+    assert noisy.min() < 0.0
+    assert noisy.max() > 1.0
+    logits = model(noisy)
+    entropy = F.cross_entropy(logits.float(), given_batch.labels.repeat(copies))
+    torch.manual_seed(5)
+    plain = NoisyLoss(sigma=sigma, copies=copies)(model, given_batch)
+    assert float(plain.loss) == pytest.approx(float(entropy), rel=1e-6)
+    p = torch.stack([part.softmax(1) for part in logits.chunk(copies)])
+    mean = p.mean(0)
+    terms = [F.kl_div(part.log(), mean, reduction="batchmean") for part in p]
+    expected = entropy + 7.0 * sum(terms) / copies - 0.5 * (mean * mean.log()).sum(1).mean()
+    torch.manual_seed(5)
+    held = NoisyLoss(sigma=sigma, copies=copies, weight=7.0)(model, given_batch)
+    assert float(held.loss) == pytest.approx(float(expected), rel=1e-5)
+    (gradient,) = torch.autograd.grad(held.loss, [model.weight])
+    assert gradient.isfinite().all()
+
+
+def test_certain_predictions_cost_no_divergence_and_no_nan():
+    model = Linear()
+    model.weight.data *= 1e4
+    result = NoisyLoss(sigma=1e-6, copies=2, weight=10.0)(model, batch())
+    assert result.loss.isfinite()
+    assert float(result.told["divergence"]) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_losses_for_smoothing_refuse_what_they_do_not_use():
+    for values, message in (
+        (
+            {"name": "gaussian", "beta": 3.0},
+            "loss.beta is 3.0, and the loss 'gaussian' has no such setting; it has sigma",
+        ),
+        ({"name": "pgd", "sigma": 0.25}, "loss.sigma is 0.25, and the loss 'pgd' has no such setting"),
+        ({"name": "consistency", "sigma": 0.0}, "loss.sigma is 0.0; give a number above 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            from_dict(TrainConfig, {"loss": values}, where="test")
+    loss = build_loss(from_dict(TrainConfig, {"loss": {"name": "consistency"}}, where="test"))
+    assert (loss.sigma, loss.weight, loss.copies) == (0.25, 10.0, 2)

@@ -2,7 +2,7 @@
 
 from .adversarial import AdversarialLoss, MartLoss, TradesLoss
 from .loop import train
-from .losses import Batch, ConsistencyLoss, Loss, LossResult, StandardLoss
+from .losses import Batch, ConsistencyLoss, Loss, LossResult, NoisyLoss, StandardLoss
 from .perturb import InnerAttack
 from .processes import Interrupted
 from .recipes import LOSSES, build_loss
@@ -17,6 +17,7 @@ __all__ = [
     "Loss",
     "LossResult",
     "MartLoss",
+    "NoisyLoss",
     "StandardLoss",
     "TradesLoss",
     "build_loss",

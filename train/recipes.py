@@ -9,7 +9,7 @@ from ..attacks import as_threat
 from ..configs import InputError, TrainConfig
 from ..configs.recipe import filled
 from .adversarial import AdversarialLoss, MartLoss, TradesLoss
-from .losses import ConsistencyLoss, Loss, StandardLoss
+from .losses import ConsistencyLoss, Loss, NoisyLoss, StandardLoss
 from .perturb import InnerAttack, Start
 
 
@@ -35,6 +35,14 @@ def _consistency(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
     return ConsistencyLoss(weight=filled(recipe.loss.beta), **common)
 
 
+def _gaussian(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
+    return NoisyLoss(sigma=filled(recipe.loss.sigma), **common)
+
+
+def _noisy_consistency(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
+    return NoisyLoss(sigma=filled(recipe.loss.sigma), weight=filled(recipe.loss.beta), copies=2, **common)
+
+
 def _madry(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
     return AdversarialLoss(attack=_attack(recipe), **common)
 
@@ -54,6 +62,8 @@ def _mart(recipe: TrainConfig, common: dict[str, Any]) -> Loss:
 LOSSES: dict[str, Callable[[TrainConfig, dict[str, Any]], Loss]] = {
     "standard": _standard,
     "jsd": _consistency,
+    "gaussian": _gaussian,
+    "consistency": _noisy_consistency,
     "pgd": _madry,
     "fast": _fast,
     "trades": _trades,

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...configs.errors import InputError, unknown_name
+from ..results.certificates import CERTIFICATE
 from ..results.store import ResultsStore
 from .aggregate import category, is_complete
 from .paired import CellId, Outcomes, common_cells, one_dataset
@@ -24,7 +25,10 @@ from .statistics import (
     welch,
     wilson_interval,
 )
-from .wording import SEEDS_FOR_METHODS, Comparison
+from .wording import PROVEN, SEEDS_FOR_METHODS, Comparison
+
+PROVEN_AT = ("l2 0.25", "l2 0.5")
+"""Balls in which a certificate is a headline figure; the other radii are single cells."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def compare(
     Only cells that every network has, on the same images, take part. Within a cell of single networks the
     exact McNemar test is used; over several cells or seeds a permutation test clustered by image; with at least
     three training seeds on both sides Welch's t over seeds as well. Holm's adjustment runs over all models in
-    each family (column ``level``): ``"cell"``; ``"headline"`` (clean, corruption mean, worst case per threat);
+    each family (column ``level``): ``"cell"``; ``"headline"`` (clean, corruption mean, worst case per threat, proven);
     ``"category"``; ``"seeds"``.
 
     Args:
@@ -105,6 +109,9 @@ def aggregates(outcomes: Outcomes) -> list[Aggregate]:
     for threat in outcomes.threats:
         cells = tuple(outcomes.select(kind="attack", threat=threat))
         found.append(Aggregate(f"worst {threat}", cells, "headline", worst=True))
+    for cell in outcomes.select(kind=CERTIFICATE):
+        if cell.threat in PROVEN_AT:
+            found.append(Aggregate(f"{PROVEN} {cell.threat} ({cell.condition})", (cell,), "headline"))
     return found
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...configs.errors import InputError, unknown_name
+from ..results.certificates import SMOOTHED
 from ..results.records import UNMEASURED
 
 CELL_COLUMNS = ["kind", "condition", "severity", "threat"]
@@ -77,7 +78,8 @@ def common_cells(frame: pd.DataFrame) -> Selection:
 
 def cell_label(kind: str, condition: str, severity: int, threat: str) -> str:
     """Short readable name of a cell, e.g. ``"shot_noise 3"`` or ``"pgd-10 linf 8/255"``."""
-    return " ".join(str(part) for part in (condition, severity or threat) if part)
+    smoothed = f"{kind}, " if kind in SMOOTHED else ""
+    return smoothed + " ".join(str(part) for part in (condition, severity or threat) if part)
 
 
 class CellId(NamedTuple):

@@ -9,9 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from ..results.certificates import meaning_sentence
 from ..results.suites import bounds_sentence, suite_rows, trust_of
 
 SEEDS_FOR_METHODS = 3
+
+PROVEN = "proven"
+"""First word of the names of certified accuracies."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def comparison_text(comparison: Comparison) -> str:
     if comparison.left_out:
         lines += _wrap(left_out_sentence(comparison))
     lines += _wrap(bounds_sentence(comparison.cells))
+    lines += _wrap(meaning_sentence(comparison.cells))
     trust = list(trust_sentences(comparison))
     if trust:
         lines += ["", "Can the figures under attack be trusted?"]
@@ -118,7 +123,7 @@ def headline_figures(summary: pd.DataFrame) -> list[str]:
     """
     figures = figures_of(summary)
     first = ("clean", "corruption mean") if "corruption mean" in figures else ("clean", "extra mean")
-    return [name for name in figures if name in first or name.startswith("worst ")]
+    return [name for name in figures if name in first or name.startswith(("worst ", PROVEN))]
 
 
 def interval_text(row: Mapping[Any, Any], figure: str) -> str:
@@ -259,6 +264,8 @@ def _figure_words(figure: str) -> str:
         return "On clean images"
     if figure in ("corruption mean", "extra mean"):
         return "Under corruption"
+    if figure.startswith(PROVEN):
+        return f"Smoothed and {figure}"
     return f"Under the strongest attack run at {figure.removeprefix('worst ')}"
 
 

@@ -134,7 +134,7 @@ def evaluate(
                 budget=budget,
                 progress=progress,
             )
-            label = name or _default_name(model)
+            label = name or default_name(model)
             cache = None if corruption_cache is None else Path(corruption_cache)
             notes = [TF32_NOTE] if tf32 else []
             run = _Run(model, dataset, plan, store, label, model_seed, target, files, attacker, cache, notes)
@@ -145,7 +145,8 @@ def evaluate(
             store.close()
 
 
-def _default_name(model: Model) -> str:
+def default_name(model: Model) -> str:
+    """The name of a model's class, or of a function."""
     return (
         type(model).__name__
         if isinstance(model, nn.Module)
@@ -240,9 +241,10 @@ class _Run:
             measured = self._attack(cell, fingerprint)
         else:
             measured = Attacked(self._classify(self._chunks(cell, stream)))
+        notes = [*self.notes, *measured.notes]
         if cell.condition.kind == "clean":
             labels = self.dataset.labels[cell.positions]
-            notes = [*notes, *chance_remark(measured.answers.predictions, labels, self.classes)]
+            notes += chance_remark(measured.answers.predictions, labels, self.classes)
         return CellResult(
             model=self.name,
             model_seed=self.model_seed,
@@ -255,7 +257,7 @@ class _Run:
             seconds=time.perf_counter() - start,
             queries=measured.queries,
             gradients=measured.gradients,
-            notes=" ".join([*self.notes, *measured.notes]),
+            notes=" ".join(notes),
             status=measured.status,
             details=measured.details,
         )

@@ -75,6 +75,7 @@ class Line:
         low: (n,) lower ends of the intervals; empty without intervals.
         high: (n,) upper ends; empty without intervals.
         faint: Draw it thin and dashed, as the lesser of two lines of one model.
+        top: (n,) upper edge of a band that is filled from the values on; empty without a band.
     """
 
     model: str
@@ -83,6 +84,16 @@ class Line:
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     faint: bool = False
+    top: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A drawn figure with its caption and its description for those who cannot see it."""
+
+    caption: str
+    alt: str
+    svg: str
 
 
 def line_panel(
@@ -149,6 +160,8 @@ def _draw(axes: Axes, lines: Sequence[Line], styles: Mapping[str, ModelStyle]) -
             linewidth=1.0 if line.faint else None,
             marker=None if line.faint or len(x) > 12 else style.marker,
         )
+        if line.top:
+            axes.fill_between(x, line.y, line.top, color=style.colour, alpha=0.18, linewidth=0)
         if line.low:
             axes.vlines(x, line.low, line.high, color=style.colour, alpha=0.45, linewidth=1.1)
 

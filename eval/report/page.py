@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..compare.wording import (
 )
 from ..results.store import ResultsStore
 from ..results.suites import bounds_sentence
+from .certificates import certificate_section
 from .charts import (
     WORST_CASE,
     HeatMap,
@@ -36,7 +36,7 @@ from .charts import (
     readable,
     severity_lines,
 )
-from .figures import Line, ModelStyle, line_panel, model_styles
+from .figures import Line, ModelStyle, Panel, line_panel, model_styles
 from .pictures import Example, atom_mosaic, picture_address
 from .tables import (
     attack_table,
@@ -48,15 +48,6 @@ from .tables import (
     test_table,
     worst_table,
 )
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A drawn figure with its caption and its description for those who cannot see it."""
-
-    caption: str
-    alt: str
-    svg: str
 
 
 def corruption_section(comparison: Comparison, styles: Mapping[str, ModelStyle]) -> dict[str, Any] | None:
@@ -178,6 +169,7 @@ _SECTIONS = {
     "corruptions": "Corruptions",
     "worst": "Worst cells",
     "attacks": "Attacks",
+    "certificates": "Certificates",
     "examples": "Examples",
     "atoms": "Atoms",
     "training": "Training",
@@ -246,6 +238,7 @@ def _page(
         "corruptions": corruption_section(comparison, styles),
         "worst": worst_table(comparison),
         "attacks": attack_section(comparison, styles),
+        "certificates": certificate_section(comparison, styles),
         "examples": [_example(example) for example in examples],
         "atoms": [_mosaic(model, values) for model, values in atoms.items()],
         "training": curve_panels(curves, styles),

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from ...configs.errors import InputError, brief
 from ..compare.statistics import calibration_error
 
-KINDS = ("clean", "corruption", "attack")
-
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -47,11 +45,13 @@ class Condition:
     """One condition under which a set of images is classified.
 
     Attributes:
-        kind: ``"clean"``, ``"corruption"`` or ``"attack"``.
-        name: ``"clean"``, the corruption (or a chain joined by ``+``) or the attack.
+        kind: ``"clean"``, ``"corruption"``, ``"attack"``, or of a smoothed classifier ``"certificate"`` and
+            ``"smoothed attack"``.
+        name: ``"clean"``, the corruption (or a chain joined by ``+``), the attack, or the noise of smoothing.
         severity: 1 to 5 for a corruption, otherwise 0.
-        threat: The threat model of an attack, otherwise empty.
-        source: Where corrupted images came from, e.g. ``"generator"`` or ``"official files"``; else empty.
+        threat: The threat model of an attack, the ball of a certificate, otherwise empty.
+        source: Where corrupted images came from, e.g. ``"generator"`` or ``"official files"``; the samples of a
+            certificate; else empty.
     """
 
     kind: str
@@ -175,7 +175,8 @@ class CellResult:
         notes: Remarks for the reader, e.g. ``"random between equal calls"``.
         status: ``COMPLETE``; ``BOUND`` if a budget ended it; ``NOT_APPLICABLE`` and ``NOT_RUN`` if no attack ran,
             with the predictions of the clean images.
-        details: What a suite of attacks said (`eval.suite_record`), as JSON; else empty.
+        details: What a suite of attacks said (`SuiteRecord`), or the radii of a smoothed classifier (`Bracket`), as
+            JSON; else empty.
     """
 
     model: str

@@ -19,6 +19,7 @@ import pandas as pd
 
 from ...configs.errors import InputError
 from ..compare.statistics import wilson_interval
+from .certificates import StoredImages, has_table
 from .database import Database
 from .records import (
     BLOB_COLUMNS,
@@ -59,15 +60,20 @@ _FRAME_COLUMNS = (
 _INSERT = f"INSERT OR REPLACE INTO cells ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)})"
 
 
+_ANOTHER = "WHERE model = ? AND model_seed = ? AND fingerprint != ?"
+
+
 def _of_another(
     model: str, model_seed: int, fingerprint: str, dataset: str | None
 ) -> tuple[str, list[object]]:
     """The condition, and its values, for rows of another network under this name."""
-    where = "WHERE model = ? AND model_seed = ? AND fingerprint != ?"
     values: list[object] = [model, model_seed, fingerprint]
     if dataset is None:
-        return where, values
-    return f"{where} AND image_set IN (SELECT key FROM image_sets WHERE fingerprint = ?)", [*values, dataset]
+        return _ANOTHER, values
+    return f"{_ANOTHER} AND image_set IN (SELECT key FROM image_sets WHERE fingerprint = ?)", [
+        *values,
+        dataset,
+    ]
 
 
 class Found(NamedTuple):
@@ -145,6 +151,10 @@ class ResultsStore:
         key = (model, model_seed, fingerprint, image_set.key, seed, batch_size)
         return StoredOutcomes(self._database, key, shape, settings)
 
+    def images(self, key: tuple[str | int, ...]) -> StoredImages:
+        """Where what is known of single images of a smoothed network is kept between runs; see `StoredImages`."""
+        return StoredImages.open(self._database, key)
+
     def refuse_other(self, model: str, model_seed: int, fingerprint: str, dataset: str | None = None) -> None:
         """Refuse to mix a network's rows with those of another one under the same name and seed.
 
@@ -172,6 +182,9 @@ class ResultsStore:
         with self._database.transaction():
             removed = self._database.change(f"DELETE FROM cells {where}", values)
             self._database.change(f"DELETE FROM outcomes {where}", values)
+            if has_table(self._database):
+                on = "" if dataset is None else " AND dataset = ?"
+                self._database.change(f"DELETE FROM smoothed {_ANOTHER}{on}", values)
         if removed:
             logger.warning(
                 "deleted %d results of another network under the name %r (training seed %d)",
@@ -220,7 +233,9 @@ class ResultsStore:
             frame[column] = np.where(measured, values, np.nan)
         told = list(zip(frame["kind"], frame["details"], strict=True))
         frame["verdict"] = [verdict_text(details) if kind == "attack" else "" for kind, details in told]
-        frame["attribution"] = [attribution_text(details) for _, details in told]
+        frame["attribution"] = [
+            attribution_text(details) if kind == "attack" else "" for kind, details in told
+        ]
         frame = frame[[*_FRAME_COLUMNS, *arrays]]
         if predictions:
             known = self._image_sets()

@@ -51,6 +51,8 @@ class LCA(Primable, Frontend):
 
     Attributes:
         gate_mode: How the gate decides; see ``gate.through_gate``. Only adaptive attacks change it.
+        known_noise: Standard deviation of white noise in the pixels, where it is known: ``adaptive_lam`` then takes it
+            instead of an estimate from each image. None, the default, estimates.
         adjoint_residual: (N,) relative residual at which the last "implicit" backward pass stopped, or None; above
             about 1e-3 the gradient is not to be trusted.
     """
@@ -77,6 +79,7 @@ class LCA(Primable, Frontend):
         self.lam_raw = _positive(s.lam) if s.learn_lam else None
         self.adaptive_raw = _positive(s.adaptive_lam) if s.learn_lam and s.adaptive_lam else None
         self._varied = _Varied()
+        self.known_noise: float | None = None
         self.adjoint_residual: Tensor | None = None
         self.gate_mode: GateMode = "measured"
 
@@ -141,13 +144,15 @@ class LCA(Primable, Frontend):
             raise InputError("adaptive_lam is learned; it cannot be set as well.")
         self._settings = replace(self._settings, adaptive_lam=value)
 
-    def image_lam(self, standardised: Tensor) -> Tensor | float:
+    def image_lam(self, standardised: Standardised) -> Tensor | float:
         """The threshold value for standardised images: lam, or (N, 1, 1, 1), one for each, where it is adaptive."""
         factor = self._varied.lam_factor if self.training else 1.0
         lam = self.lam if factor == 1.0 else self.lam * factor
         if not self._settings.adaptive_lam:
             return lam
-        return raised_lam(lam, self.adaptive_lam, noise_level(standardised))
+        known = self.known_noise
+        noise = noise_level(standardised.images) if known is None else known / standardised.std.flatten()
+        return raised_lam(lam, self.adaptive_lam, noise)
 
     def at(self, epoch: float | None, epochs: int, training: Any) -> None:
         """Freeze, anneal and spread as ``training`` says; see :class:`LCATraining`."""
@@ -215,13 +220,13 @@ class LCA(Primable, Frontend):
             return None
         return accelerated_thresholds(lam, iterations)
 
-    def _training_lam(self, standardised: Tensor) -> Tensor | float:
+    def _training_lam(self, standardised: Standardised) -> Tensor | float:
         """``image_lam``, spread in training mode."""
         lam = self.image_lam(standardised)
         if not self.training or self._varied.lam_spread == 1.0:
             return lam
         return lam * self._varied.lam_spread ** torch.rand(
-            (len(standardised), 1, 1, 1), device=standardised.device
+            (len(standardised.images), 1, 1, 1), device=standardised.images.device
         )
 
     def initial_state(self, images: Tensor, lam: Tensor | float | None = None) -> Tensor | None:
@@ -244,7 +249,7 @@ class LCA(Primable, Frontend):
 
     def _encode(self, images: Tensor) -> SparseEncoding:
         standardised = self.standardise(images)
-        lam = self._training_lam(standardised.images)
+        lam = self._training_lam(standardised)
         varied = self._varied.iterations if self.training else None
         cycles = self.iterations if varied is None else varied
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
@@ -314,9 +319,9 @@ class LCA(Primable, Frontend):
     def _solve(
         self, images: Tensor, state: Tensor | None, cycles: int, trace: bool, tolerance: float | None
     ) -> tuple[Tensor, SolveStatistics]:
-        standardised = self.standardise(images).images
+        scaled = self.standardise(images)
+        standardised, lam = scaled.images, self.image_lam(scaled)
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
-        lam = self.image_lam(standardised)
         state = self.initial_state(standardised, lam) if state is None else state
         if state is not None:
             check_state(state, standardised, self.dictionary)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...configs.errors import InputError
 from ..base import Encoding, register_frontend
+from ..image_statistics import standardise
 from ..pretrained import Primed
 from .encoding import SparseEncoding
 from .functional import left_padding
@@ -188,7 +189,8 @@ class WarpLCA(LCA):
     def initial_state(self, images: Tensor, lam: Tensor | float | None = None) -> Tensor | None:
         """Predict the states of standardised images; see :meth:`LCA.initial_state`."""
         # Autocast predicts in its own precision; the state keeps that of the images.
-        return self.predict(images, self.image_lam(images) if lam is None else lam).to(images.dtype)
+        lam = self.image_lam(standardise(images)) if lam is None else lam
+        return self.predict(images, lam).to(images.dtype)
 
     def predict(self, images: Tensor, lam: Tensor | float) -> Tensor:
         """Predict the states of standardised images for a threshold value, one for all or (N, 1, 1, 1)."""

@@ -1,0 +1,98 @@
+"""Certificates of a published CIFAR-10 ResNet-20, untouched, behind front-ends that were never trained with it.
+
+    python benchmarks/certify_stranger.py --weights DIR --data cifar10.npz --arms bare soft soft-told \
+        --sigma 0.25 --samples 500 --images 40
+
+DIR holds ``resnet.py`` and ``resnet20-12fca82f.th`` of github akamaster/pytorch_resnet_cifar10 (91.7 % clean), whose
+code is run and whose weights are read without unpickling objects. Arms: "bare"; "soft", the front-end
+``cifar10-64x9s2-soft`` (reconstruction, lambda 0.05, adaptive 1.5, 10 cycles); a folder or name of a front-end that
+hands on images; "-told" after an arm tells it the strength of the noise. All go into one results store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from warplca.attacks import SmoothAdv
+from warplca.data import load_dataset
+from warplca.eval import certify
+from warplca.eval.results.certificates import bracket_lines
+from warplca.frontend import WarpLCA
+
+TOLD = "-told"
+
+
+class Stranger(nn.Module):
+    """The published network with its normalisation, on pixels in [0, 1], behind a front-end or none."""
+
+    def __init__(self, folder: Path, frontend: nn.Module | None) -> None:
+        super().__init__()
+        code = runpy.run_path(str(folder / "resnet.py"))
+        weights = torch.load(folder / "resnet20-12fca82f.th", map_location="cpu", weights_only=True)
+        self.frontend = frontend
+        self.network = code["resnet20"]()
+        self.network.load_state_dict({n.removeprefix("module."): w for n, w in weights["state_dict"].items()})
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, 10)."""
+        restored = images if self.frontend is None else self.frontend(images).clamp(0.0, 1.0)
+        return self.network((restored - self.mean) / self.std)
+
+
+def arm(folder: Path, name: str) -> Stranger:
+    """Build an arm by its name."""
+    if name == "bare":
+        return Stranger(folder, None)
+    if name != "soft":
+        return Stranger(folder, WarpLCA.from_pretrained(name))
+    settings = {"output": "reconstruction", "lam": 0.05, "adaptive_lam": 1.5, "iterations": 10}
+    return Stranger(folder, WarpLCA.from_pretrained("cifar10-64x9s2-soft", **settings))
+
+
+def main() -> None:
+    """Certify every arm."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--arms", nargs="+", default=["bare", "soft"])
+    parser.add_argument("--sigma", nargs="+", type=float, default=[0.25])
+    parser.add_argument("--samples", nargs="+", type=int, default=[500])
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--results", default="certificates.sqlite")
+    parser.add_argument("--budget", type=float, default=None)
+    parser.add_argument("--no-attack", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    data = load_dataset(arguments.data, "test")
+    for name in arguments.arms:
+        frame = certify(
+            arm(arguments.weights, name.removesuffix(TOLD)),
+            data,
+            arguments.sigma,
+            samples=arguments.samples,
+            images=arguments.images,
+            results=arguments.results,
+            name=f"ResNet-20, {name}",
+            attack=None if arguments.no_attack else SmoothAdv(steps=10, copies=8, samples=300),
+            tell=name.endswith(TOLD),
+            budget=arguments.budget,
+            progress=False,
+            say=print,
+        )
+        print(name)
+        for line in bracket_lines(frame):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
