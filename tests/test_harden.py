@@ -14,6 +14,7 @@ from warplca.configs.errors import InputError
 from warplca.data import corrupt, load_dataset
 from warplca.frontend import Chain, ContrastLevelling, Equaliser, ImpulseRepair, WarpLCA
 from warplca.frontend.gate import through_gate
+from warplca.frontend.impulses import ordered
 from warplca.models import (
     Hardened,
     create_classifier,
@@ -67,6 +68,13 @@ def test_a_smooth_gate_has_a_gradient_where_the_measured_one_is_shut() -> None:
         ).images.sum().backward()
         assert damage.grad is not None
         assert (float(damage.grad) == 0.0) is flat
+
+
+def test_nine_values_are_sorted_whatever_they_are() -> None:
+    every = torch.cartesian_prod(
+        *[torch.tensor([0.0, 1.0])] * 9
+    ).T  # what sorts zeros and ones sorts everything
+    assert torch.equal(torch.stack(ordered(every.unbind())), every.sort(dim=0).values)
 
 
 def test_impulses_are_replaced_by_the_median_of_their_sound_neighbours() -> None:

@@ -286,6 +286,7 @@ TEXT = frozenset(
     }
     | {"created", "details"}
 )
+KINDS = frozenset({"clean", "corruption", "attack", "certificate", "smoothed attack"})
 WHOLE = frozenset({"model_seed", "severity", "seed", "images", "correct", "queries", "gradients"})
 
 
