@@ -94,6 +94,9 @@ PLANS: dict[str, EvaluationPlan] = {
         attacks=_attacks(("fgsm", "pgd-10", "suite:quick"), ("linf 2/255", "linf 8/255")),
         attack_images=100,
     ),
+    "plug-in": EvaluationPlan(
+        corruptions=("standard",), severities=(3,), corruption_images=200, clean_images=1000
+    ),
     "corruptions": EvaluationPlan(corruptions=("standard",)),
     "standard": EvaluationPlan(
         corruptions=("standard",),

@@ -1,0 +1,135 @@
+"""Does a front-end help a classifier that exists? Both are measured on the same images, and one sentence answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from ..configs import EvaluationPlan, InputError
+from ..configs.errors import unknown_name
+from ..data import ImageDataset
+from ..eval import Comparison, ResultsStore, compare
+from ..eval.compare.wording import NO_DIFFERENCE, difference_text, headline_tests, judgement
+from ..models import Classifier, as_classifier, create_classifier, harden, load_checkpoint, save_checkpoint
+from .sharded import evaluate_sharded
+
+FILES = (".onnx", ".pt2")
+
+
+def open_classifier(checkpoint: str | Path) -> nn.Module:
+    """Open a checkpoint folder, the name of a shipped classifier, or an ONNX file, which is a black box.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    return as_classifier(checkpoint) if Path(checkpoint).suffix in FILES else load_checkpoint(checkpoint)
+
+
+def timm_classifier(source: str) -> Classifier:
+    """A trained timm model as a classifier of ours without a front-end.
+
+    Args:
+        source: ``NAME`` for timm's own weights, or ``NAME:FILE`` for weights in a safetensors file.
+
+    Raises:
+        InputError: If timm has no such model, or the weights cannot be had or do not fit.
+    """
+    import timm
+
+    name, _, file = source.partition(":")
+    if not timm.is_model(name.split(".")[0]):
+        raise unknown_name("timm model", name, timm.list_models())
+    known = timm.models.get_pretrained_cfg(name)
+    if known is None or not (file or known.has_weights):
+        raise InputError(
+            f"timm has no weights for {name}; give a file of yours: --timm {name}:FILE.safetensors."
+        )
+    if not file:
+        return create_classifier(name, None, known.num_classes, stem="original", pretrained=True).eval()
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} cannot be read as safetensors ({error}).") from error
+    classes = next(
+        (len(weights[key]) for key in (f"{known.classifier}.bias",) if key in weights), known.num_classes
+    )
+    model = create_classifier(name, None, classes, stem="original")
+    try:
+        model.backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights of {file} do not fit {name}: {str(error).splitlines()[-1].strip()}."
+        ) from error
+    return model.eval()
+
+
+def save_hardened(model: nn.Module, frontend: str | None, out: str | Path) -> str:
+    """Harden a classifier of ours, write it as a checkpoint, and return the names of its front-ends.
+
+    Raises:
+        InputError: If it is no classifier of ours, hardened already, or ``out`` holds something else.
+    """
+    if not isinstance(model, Classifier):
+        raise InputError(
+            "no front-end can be written into an exported file; measure it with `warplca evaluate --harden`, "
+            "or harden the checkpoint that it was exported from."
+        )
+    hardened = harden(model, frontend)
+    save_checkpoint(hardened, out, image_size=model.about.get("image_size"))
+    return hardened.config.frontend_name
+
+
+def evaluate_plug_in(
+    model: nn.Module,
+    dataset: ImageDataset,
+    plan: EvaluationPlan | str,
+    frontend: str | None,
+    *,
+    name: str,
+    results: str | Path,
+    **options: Any,
+) -> tuple[pd.DataFrame, Comparison]:
+    """Measure a classifier without and with a front-end before it.
+
+    Args:
+        model: The classifier.
+        dataset: The test images.
+        plan: What to measure.
+        frontend: As for :func:`~warplca.models.harden`.
+        name: Its name in the results; the other row is called ``NAME + FRONT-END``.
+        results: Results store.
+        **options: As for ``evaluate_sharded``.
+
+    Returns:
+        The rows of both, as ``evaluate`` gives them, and the comparison; see :func:`advice`.
+    """
+    hardened = harden(model, frontend, image_size=max(dataset.images[0].shape[:2]))
+    both = f"{name} + {frontend or 'front-end'}"
+    frames = [
+        evaluate_sharded(network, dataset, plan, results=results, name=label, **options)
+        for network, label in ((model, name), (hardened, both))
+    ]
+    with ResultsStore(results, read_only=True) as store:
+        rows = store.to_frame(predictions=True)
+    rows = rows[rows["model"].isin([name, both]) & (rows["dataset"] == dataset.name)]
+    return pd.concat(frames, ignore_index=True), compare(rows, baseline=name)
+
+
+def advice(comparison: Comparison) -> str:
+    """Say in a sentence whether to use the front-end, with what clean images lose and corrupted ones gain."""
+    (model,) = [name for name in comparison.summary["model"] if name != comparison.baseline]
+    rows = headline_tests(comparison, model).to_dict("records")
+    found = {judgement(row) for row in rows}
+    shown = "; ".join(difference_text(row) for row in rows)
+    if found == {NO_DIFFERENCE}:
+        return f"No difference that these images can show: {shown}."
+    if "worse" not in found:
+        return f"Use it: {shown}."
+    if "better" not in found:
+        return f"Do not use it: {shown}."
+    return f"It depends on your images: {shown}."
