@@ -121,6 +121,28 @@ def test_the_spectrum_is_computed_in_full_precision_under_autocast():
         assert torch.equal(one.cpu(), other.cpu()), name
 
 
+def test_changed_atoms_are_seen_by_the_next_call():
+    """Operators of atoms that do not learn are kept on a GPU; none may outlive a change."""
+    images = torch.rand(1, 3, 9, 12)
+    one, other = layer(WarpLCA).requires_grad_(False).eval(), layer(WarpLCA).requires_grad_(False).eval()
+    other.to(HERE)
+    for change in range(3):
+        for built in (one, other):
+            with torch.no_grad():
+                built.dictionary.weight[change].mul_(-1.0)  # as an optimiser does
+            built.refresh()
+            state = {name: value.clone() for name, value in built.state_dict().items()}
+            built.load_state_dict(state)
+        found = other.encode(images.to(HERE)).code.cpu()
+        assert torch.allclose(found, one.encode(images).code, atol=1e-5)
+        assert torch.equal(found, other.encode(images.to(HERE)).code.cpu())
+    with torch.inference_mode():
+        other.encode(images.to(HERE))
+    leaf = images.to(HERE).requires_grad_()
+    other.encode(leaf).code.sum().backward()
+    assert bool(torch.isfinite(leaf.grad).all())
+
+
 RECIPES: dict[str, dict] = {
     **{f"arm {arm}": {"frontend": arm} for arm in ("none", "conv", "lca", "warp-lca")},
     **{name: {"preset": name} for name in ("pgd-linf", "trades", "noise", "ema", "swa")},
