@@ -61,7 +61,8 @@ def gradients(built: LCA, images: torch.Tensor, dtype: torch.dtype | None) -> li
         repeated = weights.repeat(output.numel() // 13 + 1)[: output.numel()].to(output)
         loss = (output.flatten() * repeated).sum()
         loss = loss + sum(built.auxiliary_losses(encoding).values())
-        loss.backward()  # in here too, as attacks do
+        if loss.requires_grad:  # LCA in the mode "detach" hands none to anything
+            loss.backward()  # in here too, as attacks do
     found = [output, leaf.grad, *(p.grad for p in built.parameters() if p.grad is not None)]
     return [value.detach().cpu().double() for value in found if value is not None]
 

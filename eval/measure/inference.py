@@ -113,7 +113,7 @@ def _called(model: Model, batch: Tensor) -> Tensor:
 
 @contextmanager
 def evaluation_mode(model: Model, device: torch.device | str | None) -> Iterator[torch.device]:
-    """Put a module in evaluation mode, on a device, and leave it as it was; float32 is full, pixels are taken for sound.
+    """Put a module in evaluation mode, on a device, and leave it as it was; float32 is full, pixels count as sound.
 
     Whether TF32 is allowed, a block of ``configs.device.float32`` around this one says.
 
