@@ -98,7 +98,8 @@ class AugmentConfig:
         width: AugMix's number of chains; null takes 3.
         operations: RandAugment's operations on an image; null takes 2.
         workers: Processes that read images from disk, cut them out and apply the policy ahead of the training loop;
-            0 does so within the step, as do runs that are trained several at once. The images are the same.
+            0 does so within the step. Runs that are trained several at once have at most their share of the cores. The
+            images are the same.
     """
 
     MOVED: ClassVar[dict[str, str]] = {"lam_spread": "train.frontend.lam_spread"}

@@ -107,6 +107,7 @@ class Pretended(torch.Tensor):
         """Return the values, as a subclass cannot without asking."""
         return self.cpu().tolist()
 
+    __module__ = "torch"  # by which other libraries know a tensor of torch
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod

@@ -1,5 +1,6 @@
 """Device checks in a process of their own: an accelerator, once registered, is there for all that follows."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,10 @@ from warplca.configs.device import exactly, float32
 def test_everything_runs_on_an_accelerator():
     checks = Path(__file__).with_name("device_checks.py")
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(checks)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+    if environment["GPUS_OF_CHECKS"] != "all":
+        environment["CUDA_VISIBLE_DEVICES"] = environment["GPUS_OF_CHECKS"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 

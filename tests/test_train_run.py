@@ -1,4 +1,4 @@
-"""A run that goes wrong: NaN, damaged states; what its folder tells; no waiting for the device."""
+"""A run that goes wrong: NaN, damaged states; what its folder tells."""
 
 import json
 import types
@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from stripes import TIMES, config, same_weights, states, stripes
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from warplca.configs import InputError
 from warplca.train import Interrupted, StandardLoss, train
@@ -139,44 +138,6 @@ def test_tensorboard_shows_every_epoch_once(tmp_path):
     assert [event.value for event in shown.Scalars("val_accuracy")] == pytest.approx(accuracy.tolist())
 
 
-class CountingReads(TorchDispatchMode):
-    """Counts what makes the host wait for a device."""
-
-    def __init__(self):
-        super().__init__()
-        self.reads = []
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        name = str(function)
-        if any(part in name for part in ("_local_scalar_dense", "nonzero", "aten.equal", "is_nonzero")):
-            self.reads.append(name)
-        return function(*arguments, **(options or {}))
-
-
-LOSSES = {
-    "standard": {"name": "standard"},
-    "trades": {"name": "trades", "threat": "linf 0.01", "steps": 2},
-    "pgd": {"name": "pgd", "threat": "linf 0.01", "steps": 2},
-}
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("frontend", ["conv", "warp-lca"])
-def test_a_step_never_waits_for_the_device(tmp_path, frontend, loss):
-    run = config(frontend, loss=LOSSES[loss], augment={"noise": 0.1})
-    training = loop_module.TrainingRun(run, stripes(), tmp_path, progress=False)
-    meter = Meter(training.accelerator, {}, 0)
-    training.model.train()
-    shares = training.source.shares(0, 3)
-    training._step(1, next(shares), meter)  # momenta are made in the first
-    with CountingReads() as counting:
-        for step, share in enumerate(shares, start=2):
-            training._step(step, share, meter)
-    # The random numbers of crops are drawn, and looked at, on the host.
-    assert counting.reads == []
-    assert meter.read()["images"] == 48
-
-
 def test_the_meter_adds_up_and_remembers_the_first_bad_step():
     meter = Meter(make_accelerator("no", all_parameters_learn=True), {"loss": 1.0, "images": 4.0}, 10)
     meter.add({"loss": torch.tensor(2.0), "images": 3.0})
@@ -204,6 +165,9 @@ def test_accumulated_parts_make_the_same_step(tmp_path):
     left, right = (pd.read_csv(tmp_path / name / "curves.csv") for name in "14")
     assert left["train_loss"][0] == pytest.approx(right["train_loss"][0], abs=1e-5)
     assert left["train_accuracy"][0] == right["train_accuracy"][0]
+
+
+LOSSES = {"standard": {"name": "standard"}, "pgd": {"name": "pgd", "threat": "linf 0.01", "steps": 2}}
 
 
 @pytest.mark.parametrize("loss", ["standard", pytest.param("pgd", marks=pytest.mark.slow)])

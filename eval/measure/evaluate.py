@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from ...configs.device import float32, unwatched
+from ...configs.device import float32
 from ...configs.plan import EvaluationPlan, resolve_plan
 from ...data import CorruptedFiles, ImageDataset
 from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult, cell_key, choose_images
@@ -121,7 +121,6 @@ def evaluate(
     try:
         with ExitStack() as modes:
             modes.enter_context(float32(tf32=tf32))
-            modes.enter_context(unwatched())  # the pixels come from bytes
             target = modes.enter_context(evaluation_mode(model, device))
             for other in (surrogates or {}).values():
                 modes.enter_context(evaluation_mode(other, target))

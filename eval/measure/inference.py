@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...attacks.checks import looks_random
-from ...configs.device import sent
+from ...configs.device import float32, sent, unwatched
 from ...configs.errors import InputError
 
 Model = Callable[[Tensor], Tensor]
@@ -113,7 +113,9 @@ def _called(model: Model, batch: Tensor) -> Tensor:
 
 @contextmanager
 def evaluation_mode(model: Model, device: torch.device | str | None) -> Iterator[torch.device]:
-    """Put a module in evaluation mode, on a device, and leave it as it was.
+    """Put a module in evaluation mode, on a device, and leave it as it was; float32 is full, pixels count as sound.
+
+    Whether TF32 is allowed, a block of ``configs.device.float32`` around this one says.
 
     Args:
         model: A module; any other callable is left alone.
@@ -123,7 +125,8 @@ def evaluation_mode(model: Model, device: torch.device | str | None) -> Iterator
         The device on which the model expects its images.
     """
     if not isinstance(model, nn.Module):
-        yield torch.device(device or "cpu")
+        with float32(), unwatched():
+            yield torch.device(device or "cpu")
         return
     modes = {part: part.training for part in model.modules()}
     first = next(iter(model.state_dict().values()), None)
@@ -132,7 +135,8 @@ def evaluation_mode(model: Model, device: torch.device | str | None) -> Iterator
     try:
         model.eval()
         model.to(target)
-        yield target
+        with float32(), unwatched():  # the pixels come from bytes
+            yield target
     finally:
         model.to(home)
         for part, mode in modes.items():

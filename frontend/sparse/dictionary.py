@@ -57,6 +57,7 @@ class ConvDictionary(nn.Module):
         self.stride = stride
         self.preconditioned = preconditioned
         self._read: tuple[object, float] | None = None
+        self._made: tuple[object, ConvOperator] | None = None
         self.weight = nn.Parameter(torch.empty(features, in_channels, kernel_size, kernel_size))
         nn.init.normal_(self.weight)  # after it is registered: see models.bounded
         self.register_buffer("lipschitz", torch.ones(()))
@@ -104,10 +105,14 @@ class ConvDictionary(nn.Module):
     def _version_of_weights(self) -> tuple[object, ...]:
         """Tell weights apart without looking at them, which would wait for the device."""
         weight = self.weight
+        if weight.is_inference():  # those have no version
+            return (object(),)
         return id(weight), weight._version, weight.device, weight.dtype
 
     def bound(self) -> float:
         """Return L as a number, read from the device once after each change."""
+        if self.lipschitz.is_inference():
+            return float(self.lipschitz)
         version = id(self.lipschitz), self.lipschitz._version
         if self._read is None or self._read[0] != version:
             self._read = version, float(self.lipschitz)
@@ -119,6 +124,22 @@ class ConvDictionary(nn.Module):
             compiling = torch.compiler.is_compiling()  # versions are not seen there
             if compiling or self._solved_for != self._version_of_weights():
                 self._solve_spectrum()
+        if self._learns_nothing():
+            version = self._version_of_weights(), self.lipschitz._version
+            if self._made is None or self._made[0] != version:
+                self._made = version, self._operator()
+            return self._made[1]
+        return self._operator()
+
+    def _learns_nothing(self) -> bool:
+        """Whether one operator serves many calls: on a GPU its preparation costs as many launches as a cycle."""
+        learning = torch.is_grad_enabled() and self.weight.requires_grad
+        special = (
+            self.weight.is_inference() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling()
+        )
+        return not learning and not special and self.weight.device.type != "cpu"
+
+    def _operator(self) -> ConvOperator:
         conditioning = None
         if self.preconditioned:
             conditioning = Preconditioner(

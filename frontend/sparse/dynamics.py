@@ -153,10 +153,10 @@ def guarded_step(
         state, before = torch.where(back, last, state), torch.where(back, last, before)
         code = torch.where(back, accepted.code, code)
         residual = torch.where(back, accepted.residual, residual)
-        energy = torch.where(bad, accepted.lowest, energy)
         factor = torch.where(back, shorter * factor, factor)
     long = (factor * step_size * operator.bound(preconditioned=preconditioned) > 1.0).flatten()
-    accepted = Accepted(code, residual, torch.minimum(accepted.lowest, energy), factor, long)
+    # A state that was taken back has no say: its energy is above the lowest, or NaN.
+    accepted = Accepted(code, residual, torch.fmin(accepted.lowest, energy), factor, long)
     following = _advance(operator, accepted, state, before, step_size, momentum, preconditioned)
     return following, state, accepted
 
@@ -171,9 +171,7 @@ def _advance(
     preconditioned: bool,
 ) -> Tensor:
     safe = 1.0 / operator.bound(preconditioned=preconditioned)
-    step = torch.where(
-        accepted.factor < 1.0, torch.maximum(accepted.factor * step_size, safe), safe.new_ones(()) * step_size
-    )
+    step = torch.where(accepted.factor < 1.0, torch.maximum(accepted.factor * step_size, safe), step_size)
     if torch.is_grad_enabled():
         drive = operator.analyse(accepted.residual) + accepted.code
         if preconditioned:

@@ -1,0 +1,217 @@
+"""Figures of one device: float32's rounding, a profile of training steps, throughput, the cost of a cycle.
+
+    python benchmarks/gpu/measure.py rounding profile throughput cycle launches --device cuda --out runs/gpu/measured
+
+Each part writes a JSON file as soon as it has its figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warplca.configs import RunConfig, from_dict
+from warplca.configs.device import choose_device, float32
+from warplca.data import load_dataset
+from warplca.frontend import WarpLCA
+from warplca.frontend.sparse.solver import solve
+from warplca.models import create_classifier
+from warplca.train.loop import TrainingRun
+from warplca.train.record import Meter
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import write_json
+
+FRONTEND = "cifar10-64x9s2"
+ARMS = ("none", "conv", "warp-lca")
+STEPS = 10
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def seconds(work: Callable[[], object], device: torch.device, rounds: int) -> float:
+    """Median seconds of a call, the first two left out."""
+    times = []
+    for _ in range(rounds + 2):
+        started = time.perf_counter()
+        work()
+        synchronise(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:])
+
+
+def some_images(count: int, device: torch.device) -> Tensor:
+    """Test images, (count, 3, 32, 32)."""
+    dataset = load_dataset("cifar10-subset", "test")
+    return dataset.tensors([i % len(dataset) for i in range(count)], device)[0]
+
+
+@torch.no_grad()
+def rounding(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Codes of the primed front-end against those of the CPU: float64, float32 in full, TF32, and within autocast."""
+    images = some_images(args.images, torch.device("cpu"))
+    layer = WarpLCA.from_pretrained(FRONTEND)
+    exact = copy.deepcopy(layer).double().encode(images.double()).code
+    there = copy.deepcopy(layer).to(device)
+    found = {"float64": copy.deepcopy(layer).double().to(device).encode(images.double().to(device)).code}
+    for name, tf32 in (("float32", False), ("tf32", True)):
+        with float32(tf32=tf32):
+            found[name] = there.encode(images.to(device)).code
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        found["bf16 autocast"] = there.encode(images.to(device)).code
+    figures: dict[str, Any] = {}
+    for name, code in found.items():
+        difference = (code.cpu().double() - exact).abs().flatten(1).amax(1)
+        flips = ((code.cpu() > 0) != (exact > 0)).double().mean()
+        largest, middle = float(difference.max()), float(difference.median())
+        figures[name] = {"median": middle, "largest": largest, "flips": float(flips)}
+    return figures
+
+
+def training_run(
+    args: argparse.Namespace, arm: str, device: torch.device, folder: Path
+) -> Callable[[], None]:
+    """Return a call that does a training step of an arm, its front-end frozen."""
+    section: dict[str, Any] = {"name": arm}
+    train: dict[str, Any] = {"epochs": 10_000, "batch_size": args.batch_size, "precision": args.precision}
+    if arm == "warp-lca":
+        section |= {"weights": FRONTEND}
+        train |= {"frontend": {"frozen_epochs": None}}
+    values = {"model": {"backbone": args.backbone, "frontend": section}, "train": train}
+    config = from_dict(RunConfig, values, where="benchmark")
+    run = TrainingRun(config, load_dataset("cifar10-subset", "train"), folder, progress=False, device=device)
+    meter = Meter(run.accelerator, {}, 0)
+    run.model.train()
+    shares = enumerate(run.source.shares(0, run.total_steps), start=1)
+
+    def step() -> None:
+        number, share = next(shares)
+        run._step(number, share, meter)
+
+    return step
+
+
+def profile(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Operations of ten training steps of each arm, the dearest first."""
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for arm in ARMS:
+            step = training_run(args, arm, device, Path(folder) / arm)
+            for _ in range(3):
+                step()
+            with torch.profiler.profile() as profiler:
+                for _ in range(STEPS):
+                    step()
+                synchronise(device)
+            kind = "self_device_time_total" if device.type != "cpu" else "self_cpu_time_total"
+            events = sorted(profiler.key_averages(), key=lambda event: getattr(event, kind), reverse=True)
+            figures[arm] = {
+                "launches a step": sum(e.count for e in events if "LaunchKernel" in e.key) / STEPS,
+                "waits a step": sum(e.count for e in events if "ynchronize" in e.key) / STEPS,
+                "operations": {e.key: [e.count, getattr(e, kind)] for e in events[:25]},
+            }
+    return figures
+
+
+def throughput(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Images a second in training, arm by arm in turn, and of the bare network."""
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {arm: training_run(args, arm, device, Path(folder) / arm) for arm in ARMS}
+        times: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        for _ in range(args.rounds):
+            for arm, step in steps.items():
+                times[arm].append(seconds(step, device, STEPS))
+    medians = {arm: statistics.median(values) for arm, values in times.items()}
+    return {
+        arm: {"images a second": args.batch_size / value, "of the bare network": medians["none"] / value}
+        for arm, value in medians.items()
+    }
+
+
+@torch.no_grad()
+def cycle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """One cycle of the primed layer against its bare convolutions, eager and compiled."""
+    layer = WarpLCA.from_pretrained(FRONTEND).to(device)
+    x = layer.standardise(some_images(args.batch_size, device)).images
+    operator, state = layer.dictionary.operator(), layer.initial_state(x)
+    code = layer.threshold(state, layer.lam)
+
+    def bare() -> None:
+        operator.analyse(operator.synthesise(code, (32, 32)))
+        operator.precondition(code)
+
+    def cycles(run: Callable[..., Tensor], count: int) -> Callable[[], object]:
+        return lambda: run(
+            operator, x, layer.threshold, layer.lam, layer.schedule(operator, count), state=state
+        )
+
+    figures = {"bare convolutions": 1e3 * seconds(bare, device, args.rounds * STEPS)}
+    ways = {"eager": solve, "compiled": torch.compile(solve)} if args.compile else {"eager": solve}
+    for name, run in ways.items():
+        few, many = (seconds(cycles(run, count), device, args.rounds * STEPS) for count in (2, 12))
+        figures[name] = 1e3 * (many - few) / 10
+        figures[f"{name}, over the bare convolutions"] = figures[name] / figures["bare convolutions"]
+    return figures
+
+
+def launches(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Operations launched in a forward pass of the network alone and behind 5 and 10 cycles."""
+    figures: dict[str, Any] = {}
+    for cycles in (0, 5, 10):
+        section = {"name": "warp-lca", "weights": FRONTEND, "iterations": cycles} if cycles else None
+        model = create_classifier(args.backbone, section).to(device).eval()
+        images = some_images(8, device)
+        with torch.no_grad():
+            model(images)
+            with torch.profiler.profile() as profiler:
+                model(images)
+                synchronise(device)
+        launched = sum(e.count for e in profiler.key_averages() if "LaunchKernel" in e.key)
+        figures[f"{cycles} cycles" if cycles else "bare"] = launched
+    return figures
+
+
+PARTS = {part.__name__: part for part in (rounding, profile, throughput, cycle, launches)}
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--device", default=None, help="(default: the accelerator if there is one)")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--images", type=int, default=500, help="for rounding (default: %(default)s)")
+    parser.add_argument(
+        "--precision", default="no", help="of training: no, tf32 or bf16 (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="of timings (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="time compiled cycles too")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the figures")
+    args = parser.parse_args()
+    device = choose_device(args.device)
+    for name in args.parts:
+        figures = PARTS[name](args, device)
+        print(name, figures, flush=True)
+        about = {"device": str(device), "torch": torch.__version__, "batch size": args.batch_size}
+        write_json(args.out / f"{name}.json", {**about, "precision": args.precision, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Work through a list of rows on a GPU that is lent for a while: each with its own time limit, nothing lost at the end.
+
+    python benchmarks/gpu/run.py --rows first --minutes 9 --data cifar10.npz --out runs/gpu
+    python benchmarks/gpu/run.py --rows my-rows.yaml --minutes 9 --device cpu --only train-none
+
+Rows are in order of importance: ``name``, ``command`` (words; {data}, {out}, {device}, {cores}, {python} and {here} are
+filled in) and ``minutes``; one whose name holds {arm} stands for one of each of the file's ``arms``.
+A row that fails or runs out of time lets the next one run; finished ones are not run again, so that the same command
+goes on in a later call. ``log.jsonl`` has a line for each. At the end, and on SIGTERM, which is handed on to the row,
+what was written is cut into pieces of at most ``--piece-size`` MiB in ``OUT/pieces``; ``pieces.py join`` joins them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from pieces import archive, cut
+
+from warplca.configs import InputError, from_dict
+
+HERE = Path(__file__).parent
+LOG, PIECES, OUTPUTS = "log.jsonl", "pieces", "outputs"
+GRACE = 15.0  # seconds in which a row that is asked to stop saves its state
+LEAST = 5.0  # seconds below which no row is started
+LEFT_OUT = ("states", PIECES, "corrupted")  # what going on elsewhere does not need
+
+
+@dataclass(frozen=True)
+class Row:
+    """One command.
+
+    Attributes:
+        name: Of the row; its output goes to ``outputs/NAME.txt``.
+        command: The words.
+        minutes: Its time limit.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A file of rows.
+
+    Attributes:
+        rows: In order of importance.
+        arms: What {arm} stands for.
+    """
+
+    rows: tuple[Row, ...]
+    arms: tuple[str, ...] = ()
+
+    def each(self) -> list[Row]:
+        """Return the rows, those of arms once for each."""
+        made = []
+        for row in self.rows:
+            for arm in self.arms if "{arm}" in row.name else ("",):
+                words = tuple(word.replace("{arm}", arm) for word in row.command)
+                made.append(Row(row.name.replace("{arm}", arm), words, row.minutes))
+        return made
+
+
+def read_rows(source: str, only: list[str] | None) -> list[Row]:
+    """Read the rows of a file, or of one of this folder's lists by its name."""
+    path = HERE / "rows" / f"{source}.yaml"
+    path = path if path.is_file() else Path(source)
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        known = ", ".join(sorted(file.stem for file in (HERE / "rows").glob("*.yaml")))
+        raise InputError(
+            f"--rows is {source!r}; expected a readable YAML file, or one of: {known}."
+        ) from error
+    rows = from_dict(Rows, found, where=str(path)).each()
+    names = [row.name for row in rows]
+    for name in only or ():
+        if name not in names:
+            raise InputError(f"--only names {name!r}; the rows are: {', '.join(names)}.")
+    return [row for row in rows if not only or row.name in only]
+
+
+class Session:
+    """The time that there is, and what was done in it.
+
+    Args:
+        out: Folder of everything.
+        minutes: Time for all rows.
+        words: What is filled into commands.
+    """
+
+    def __init__(self, out: Path, minutes: float, words: dict[str, str]) -> None:
+        self.out, self.words = out, words
+        self.end = time.monotonic() + 60.0 * minutes
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+        (out / OUTPUTS).mkdir(parents=True, exist_ok=True)
+
+    def finished(self) -> set[str]:
+        """Return the names of rows that ended well, in this call or an earlier one."""
+        path = self.out / LOG
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        entries = [json.loads(line) for line in lines if line.endswith("}")]  # a cut-off last line is none
+        return {entry["row"] for entry in entries if entry["code"] == 0}
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Ask the row to stop, and start no other."""
+        self.stopped = True
+        if self.process is not None:
+            self.process.terminate()
+
+    def run(self, row: Row) -> None:
+        """Run a row within its limit and what is left, and log how it ended."""
+        left = self.end - time.monotonic()
+        if self.stopped or left < LEAST:
+            self._log(row, None, 0.0, "not started: no time left")
+            return
+        started = time.monotonic()
+        command = [word.format(**self.words) for word in row.command]
+        note = ""
+        with (self.out / OUTPUTS / f"{row.name}.txt").open("ab") as output:
+            try:
+                self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            except OSError as error:
+                self._log(row, None, 0.0, f"not started: {error}")
+                return
+            try:
+                code = self.process.wait(min(60.0 * row.minutes, left))
+            except subprocess.TimeoutExpired:
+                note, code = "out of time", self._end(self.process)
+        self._log(row, code, time.monotonic() - started, "stopped" if self.stopped else note)
+        self.process = None
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        process.terminate()
+        try:
+            return process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def _log(self, row: Row, code: int | None, seconds: float, note: str) -> None:
+        entry: dict[str, Any] = {"row": row.name, "code": code, "seconds": round(seconds, 1), "note": note}
+        with (self.out / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(entry) + "\n")
+        print(json.dumps(entry), flush=True)
+
+    def pack(self, megabytes: float) -> None:
+        """Cut what there is into pieces."""
+        names = [
+            str(path.relative_to(self.out))
+            for path in sorted(self.out.rglob("*"))
+            if path.is_file() and not set(path.relative_to(self.out).parts) & set(LEFT_OUT)
+        ]
+        for old in (self.out / PIECES).glob("*"):
+            old.unlink()
+        cut(archive(self.out, names), self.out / PIECES, megabytes)
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", default="first", help="a YAML file, or a list by name (default: %(default)s)"
+    )
+    parser.add_argument("--only", nargs="+", help="only these rows")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all rows (default: %(default)s)")
+    parser.add_argument(
+        "--piece-size", type=float, default=16.0, help="MiB of a piece (default: %(default)s)"
+    )
+    parser.add_argument("--data", default="cifar10-subset", help="as `warplca train` takes it")
+    parser.add_argument("--device", default="cuda", help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="(default: %(default)s)")
+    return parser
+
+
+def main() -> int:
+    """Run the rows."""
+    args = options().parse_args()
+    words = {"data": args.data, "out": str(args.out), "device": args.device}
+    words |= {"python": sys.executable, "here": str(HERE), "cores": str(max((os.cpu_count() or 1) - 2, 0))}
+    try:
+        rows = read_rows(args.rows, args.only)
+        session = Session(args.out, args.minutes, words)
+        signal.signal(signal.SIGTERM, session.stop)
+        signal.signal(signal.SIGINT, session.stop)
+        os.environ.setdefault("PYTHONUNBUFFERED", "1")
+        try:
+            for row in rows:
+                if row.name not in session.finished():
+                    session.run(row)
+        finally:
+            session.pack(args.piece_size)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0 if {row.name for row in rows} <= session.finished() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
