@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from fuzz_inputs import Case, Fuzz, quietly
@@ -51,14 +52,18 @@ def _too_long(number: int, frame: object) -> None:
     raise TimeoutError(f"not done after {SECONDS} s")
 
 
-def run(count: int, seed: int, root: Path) -> tuple[Counter[str], list[str]]:
-    """Try so many inputs; return how many there were of each kind, and what went wrong."""
+def run(
+    count: int, seed: int, root: Path, *, say: Callable[[str], object] = lambda text: None
+) -> tuple[Counter[str], list[str]]:
+    """Try so many inputs; return how many there were of each kind, and what went wrong, which ``say`` hears at once."""
     fuzz = Fuzz(root, seed)
     tried: Counter[str] = Counter()
     wrong = []
     for case in fuzz.cases(count):
         tried[case.kind] += 1
-        wrong += [f"{case.kind}: {' '.join(case.command)[:300]!r}: {fault}" for fault in faults(case)]
+        for fault in faults(case):
+            wrong.append(f"{case.kind}: {' '.join(case.command)[:300]!r}: {fault}")
+            say(wrong[-1])
     return tried, wrong
 
 
@@ -69,8 +74,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        tried, wrong = run(options.inputs, options.seed, Path(folder))
-    sys.stdout.write(
-        "\n".join([*wrong, f"{sum(tried.values())} inputs, {dict(tried)}, {len(wrong)} wrong", ""])
-    )
+        tried, wrong = run(
+            options.inputs, options.seed, Path(folder), say=lambda text: print(text, flush=True)
+        )
+    print(f"{sum(tried.values())} inputs, {dict(tried)}, {len(wrong)} wrong")
     sys.exit(bool(wrong))
