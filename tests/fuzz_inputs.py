@@ -62,8 +62,9 @@ OUT_OF_RANGE = (
     "train.learning_rate=.inf; train.augment.noise=.inf; train.sgd_momentum=1.5; train.crop_padding=-1; train.seed=-1; "
     "train.validation_images=-1; train.save_minutes=-1; train.weight_decay=.nan; train.frontend.rate=.nan; =; train; "
     "train.loss={name: pgd, threat: linf 8}; train.loss={name: pgd, threat: linf 1e9}; train..epochs=1; "
-    "train.batch_size=0; train.loss={name: pgd, beta: 2}; model.frontend={name: lca, iterations: 0}; model.num_classes=1; train.epochs=0; "
-    "model.frontend={name: conv, features: -1}; model.backbone=vit_tiny_patch16_224; model.backbone_options={depth: -3}"
+    "train.batch_size=0; train.loss={name: pgd, beta: 2}; model.num_classes=1; "
+    "model.frontend={name: lca, iterations: 0}; train.epochs=0; model.frontend={name: conv, features: -1}; "
+    "model.backbone=vit_tiny_patch16_224; model.backbone_options={depth: -3}"
 )
 FILES = ("checkpoint_path", "pretrained_cfg", "cache_dir", "pretrained")
 

@@ -206,7 +206,7 @@ class _Run:
         remarked = [*remarks(self.model), *([RANDOM_NOTE] if random else [])]
         for note in remarked:
             logger.warning("model %r: %s (its results carry this note)", self.name, note)
-        self.notes += remarked
+        self.notes.extend(remarked)
         stream = corrupted_chunks(self.dataset, self._tasks(todo), workers=workers, cache=self.cache)
         with tqdm(todo, desc=self.name, unit="cell", disable=not progress) as bar, closing(stream):
             for cell in bar:
