@@ -94,8 +94,9 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         InputError: If it is not valid, has a key twice, or repeats parts (``*alias``) beyond all measure.
     """
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -108,7 +109,8 @@ def parse_yaml(text: str, where: str) -> Any:
         told = " ".join(str(error).split())[:300]
         raise InputError(f"{where} is not valid YAML: {told}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _size(node: yaml.Node, known: dict[int, int], where: str) -> int:

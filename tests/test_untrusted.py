@@ -188,6 +188,7 @@ def test_yaml_and_json_are_bounded(tmp_path: Path) -> None:
         ("a: &a [*a]", "repeats a part inside itself"),
         ("train: {a: 1, a: 2}", "has the key 'a' twice"),
         ("[" * 5000, "is not valid YAML"),
+        ("a: \x00", "is not valid YAML"),
     ):
         with pytest.raises(InputError, match=message):
             parse_yaml(text, "x.yaml")
