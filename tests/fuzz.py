@@ -19,14 +19,14 @@ from pathlib import Path
 
 from fuzz_inputs import Case, Fuzz, quietly
 
-SECONDS, BYTES = 20, 2 * 2**30
+SECONDS, STANDSTILL, BYTES = 20, 180, 2 * 2**30
 
 
 def faults(case: Case) -> list[str]:
     """What is wrong with how an input ended; empty if nothing."""
-    started = time.monotonic()
+    started = time.process_time()  # of this process: others share the machine
     signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(SECONDS)
+    signal.alarm(STANDSTILL)
     try:
         code, said = quietly(case.command)
     except BaseException as error:  # noqa: BLE001 - whatever comes out of `main` is a fault
@@ -41,7 +41,7 @@ def faults(case: Case) -> list[str]:
         found.append("was accepted")
     if "\x1b" in said.replace("\x1b[A", ""):
         found.append("a terminal escape came through")
-    if (seconds := time.monotonic() - started) > SECONDS:
+    if (seconds := time.process_time() - started) > SECONDS:
         found.append(f"took {seconds:.0f} s")
     if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > BYTES:
         found.append("took more than 2 GB")
@@ -49,7 +49,7 @@ def faults(case: Case) -> list[str]:
 
 
 def _too_long(number: int, frame: object) -> None:
-    raise TimeoutError(f"not done after {SECONDS} s")
+    raise KeyboardInterrupt(f"not done after {STANDSTILL} s")
 
 
 def run(
