@@ -161,7 +161,7 @@ class Fuzz:
         name = self.draw.choice([name for name in arrays if not name.startswith("train")])
         changes: list[Callable[[np.ndarray], np.ndarray]] = [
             lambda a: a[:0],
-            lambda a: a.ravel(),
+            lambda a: a.ravel()[1:],
             lambda a: a[None],
             lambda a: a[:3],
             lambda a: np.array(7),
