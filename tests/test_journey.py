@@ -48,7 +48,11 @@ def rows(store: Path) -> set[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("names", "grey"), [(("zebra", "ant"), True), (("c10", "c2", "c1"), False)], ids=["two grey", "three"]
+    ("names", "grey"),
+    [
+        pytest.param(("zebra", "ant"), True, id="two grey"),
+        pytest.param(("c10", "c2", "c1"), False, id="three", marks=pytest.mark.slow),
+    ],
 )
 def test_foreign_data_pass_through_every_command_with_the_defaults(
     tmp_path: Path,
