@@ -7,6 +7,7 @@ import mmap
 import stat
 import zipfile
 from collections.abc import Callable, Collection, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .errors import InputError
 
 TEXT_BYTES = 2**24  # of a JSON file; a model card's evidence has some hundred kilobytes
 YAML_BYTES = 2**18
-YAML_NODES = 20_000
+YAML_NODES, YAML_DEPTH = 20_000, 100
 ZIP_RATIO, ZIP_FREE_BYTES = 100, 2**26
 """An entry beyond so many bytes must not be so many times as large as what it takes in the archive."""
 
@@ -94,8 +95,11 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         InputError: If it is not valid, has a key twice, or repeats parts (``*alias``) beyond all measure.
     """
-    loader = yaml.SafeLoader(text)
+    if _depth(text) > YAML_DEPTH:  # PyYAML would take long to fail
+        raise InputError(f"{where} is not valid YAML: it nests more than {YAML_DEPTH} levels.")
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -108,7 +112,14 @@ def parse_yaml(text: str, where: str) -> Any:
         told = " ".join(str(error).split())[:300]
         raise InputError(f"{where} is not valid YAML: {told}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+
+
+def _depth(text: str) -> int:
+    """How deep brackets nest at most, those in quotes and comments included."""
+    steps = (1 if sign in "[{" else -1 for sign in text if sign in "[]{}")
+    return max(accumulate(steps), default=0)
 
 
 def _size(node: yaml.Node, known: dict[int, int], where: str) -> int:

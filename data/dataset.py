@@ -46,8 +46,8 @@ class ImageDataset:
     source: str = ""
 
     def __post_init__(self) -> None:
-        indices = np.arange(len(self.images)) if self.indices is None else self.indices
         _check_images(self.name, self.images)
+        indices = np.arange(len(self.images)) if self.indices is None else self.indices
         object.__setattr__(self, "class_names", check_class_names(self.class_names, self.name))
         count = len(self.images)
         for what, array in (("labels", self.labels), ("indices", indices)):

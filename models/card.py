@@ -16,11 +16,21 @@ Unknown keys are shown as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..configs.errors import InputError, brief
+from ..configs.errors import InputError, brief, check_class_names
+
+FORMAT = 2
+
+PARTS: dict[str, type] = {
+    **dict.fromkeys(("model", "training", "results", "evidence"), dict),
+    **dict.fromkeys(("version", "torch", "timm", "source"), str),
+    "class_names": list,
+}
+"""What a description holds of ours, and the types that others rely on."""
 
 UNASSESSED = (
     "Not assessed for gradient masking: accuracies under attack are upper bounds, and nothing shows that the "
@@ -65,6 +75,54 @@ def summary(config: Mapping[str, Any]) -> str:
             f"## How robust, by what evidence\n\n{_measured(ours)}",
         ]
     )
+
+
+def described(config: Any, path: Path) -> dict[str, Any]:
+    """Return a checkpoint's description after checking what others rely on: the file may come from anywhere.
+
+    Raises:
+        InputError: If it is no description of a checkpoint, is damaged, or is of another format.
+    """
+    ours = config.get("warplca") if isinstance(config, dict) else None
+    if not isinstance(ours, dict) or "format" not in ours:
+        raise InputError(f"{path} is not the description of a warplca checkpoint.")
+    if ours["format"] != FORMAT:
+        raise InputError(
+            f"{path} has checkpoint format {brief(ours['format'])}; this version of warplca reads format {FORMAT}."
+        )
+    for key, kind in PARTS.items():
+        if not isinstance(ours.setdefault(key, kind()), kind):
+            raise InputError(
+                f"{path}: {key} is {brief(ours[key])}; the file is damaged, copy the folder again."
+            )
+    size = (
+        config["pretrained_cfg"].get("input_size") if isinstance(config.get("pretrained_cfg"), dict) else None
+    )
+    if not (
+        isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and 0 < n < 2**14 for n in size)
+    ):
+        raise InputError(f"{path}: input_size is {brief(size)}; expected channels, height and width.")
+    told = config["pretrained_cfg"]
+    if told.get("crop_mode", "center") != "center" or told.get("crop_pct", 1.0) != 1.0:
+        raise InputError(
+            f"{path} prepares images in a way that this version of warplca does not know; use a later one."
+        )
+    classes = config.get("num_classes")
+    ours["class_names"] = list(check_class_names(ours["class_names"], str(path)))
+    if not isinstance(classes, int) or len(ours["class_names"]) not in (0, classes):
+        raise InputError(
+            f"{path} has num_classes {brief(classes)} and {len(ours['class_names'])} class names."
+        )
+    sections = ours["model"].get("frontend")
+    for section in sections if isinstance(sections, list) and sections else [sections]:
+        if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+            raise InputError(f"{path}: a front-end is {brief(section)}; expected its settings with its name.")
+    if not isinstance(ours["model"].get("backbone"), str):
+        raise InputError(
+            f"{path}: the backbone is {brief(ours['model'].get('backbone'))}; expected its name."
+        )
+    check_evidence(ours["evidence"], path)
+    return config
 
 
 def check_evidence(evidence: Mapping[str, Any], path: object) -> None:

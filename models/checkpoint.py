@@ -23,11 +23,10 @@ from torch.optim.swa_utils import AveragedModel
 from .. import __version__
 from ..configs import InputError
 from ..configs.atomic import folder_written_whole, recover
-from ..configs.errors import brief, check_class_names
 from ..configs.integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
 from ..configs.load import to_plain
 from ..configs.untrusted import folder_with, plain_file, read_json
-from .card import check_evidence, model_card
+from .card import FORMAT, described, model_card
 from .timm_api import TimmAPI, architecture, data_config, model_arguments
 
 SHIPPED = Path(__file__).parent / "pretrained"
@@ -46,15 +45,6 @@ def checkpoint_folder(source: str | Path) -> Path:
         return SHIPPED / str(source)
     return folder
 
-
-FORMAT = 2
-
-PARTS: dict[str, type] = {
-    **dict.fromkeys(("model", "training", "results", "evidence"), dict),
-    **dict.fromkeys(("version", "torch", "timm", "source"), str),
-    "class_names": list,
-}
-"""What a description holds of ours, and the types that others rely on."""
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -191,46 +181,6 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{folder} holds no config.json; give {hint}.")
     verify_manifest(folder, (WEIGHTS, CONFIG))
     return described(read_json(path), path)
-
-
-def described(config: Any, path: Path) -> dict[str, Any]:
-    """Return a checkpoint's description after checking what others rely on: the file may come from anywhere.
-
-    Raises:
-        InputError: If it is no description of a checkpoint, is damaged, or is of another format.
-    """
-    ours = config.get("warplca") if isinstance(config, dict) else None
-    if not isinstance(ours, dict) or "format" not in ours:
-        raise InputError(f"{path} is not the description of a warplca checkpoint.")
-    if ours["format"] != FORMAT:
-        raise InputError(
-            f"{path} has checkpoint format {brief(ours['format'])}; this version of warplca reads format {FORMAT}."
-        )
-    for key, kind in PARTS.items():
-        if not isinstance(ours.setdefault(key, kind()), kind):
-            raise InputError(
-                f"{path}: {key} is {brief(ours[key])}; the file is damaged, copy the folder again."
-            )
-    size = (
-        config["pretrained_cfg"].get("input_size") if isinstance(config.get("pretrained_cfg"), dict) else None
-    )
-    if not (
-        isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and 0 < n < 2**14 for n in size)
-    ):
-        raise InputError(f"{path}: input_size is {brief(size)}; expected channels, height and width.")
-    told = config["pretrained_cfg"]
-    if told.get("crop_mode", "center") != "center" or told.get("crop_pct", 1.0) != 1.0:
-        raise InputError(
-            f"{path} prepares images in a way that this version of warplca does not know; use a later one."
-        )
-    classes = config.get("num_classes")
-    ours["class_names"] = list(check_class_names(ours["class_names"], str(path)))
-    if not isinstance(classes, int) or len(ours["class_names"]) not in (0, classes):
-        raise InputError(
-            f"{path} has num_classes {brief(classes)} and {len(ours['class_names'])} class names."
-        )
-    check_evidence(ours["evidence"], path)
-    return config
 
 
 def load_weights(model: TimmAPI, path: Path) -> None:

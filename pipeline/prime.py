@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..configs import InputError
-from ..configs.atomic import file_written_whole
+from ..configs.atomic import file_written_whole, only_one
 from ..configs.device import choose_device
 from ..configs.load import to_plain
 from ..data import load_dataset
@@ -174,10 +174,11 @@ def prime_frontend(
     images, _ = dataset.tensors(_spread(dataset.labels, len(dataset)), chosen)
     held_out, rest = split(layer, images, config.plan)
     folder = out.with_name(out.name + ".priming")
-    job = PrimingJob(folder, identity, progress, stop_after)
     layer.train()
-    for stage in make_stages(layer, rest, config.plan, folder=folder / "targets", progress=progress):
-        job.complete(stage)
+    with only_one(folder):
+        job = PrimingJob(folder, identity, progress, stop_after)
+        for stage in make_stages(layer, rest, config.plan, folder=folder / "targets", progress=progress):
+            job.complete(stage)
     layer.eval()
     facts = measure(layer, held_out)
     card = frontend_card(config, f"{dataset.name}, {len(dataset)} training images, without labels", facts)

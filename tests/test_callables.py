@@ -107,6 +107,15 @@ def test_answers_that_are_no_logits_are_refused(answer: Callable[[Tensor], objec
         evaluate(lambda images: answer(model(images)), DATA, "clean", name="m", progress=False)  # type: ignore[arg-type,return-value]
 
 
+def test_classes_in_another_order_are_noticed() -> None:
+    model = create_classifier("resnet10_slim", SECTION, 3).eval()
+    model.about = {"class_names": ["b", "a", "c"]}
+    with pytest.raises(
+        InputError, match=r"class 0 is 'b' to the model and 'a' in six: the same classes in another"
+    ):
+        evaluate(model, DATA, "clean", progress=False)
+
+
 @pytest.mark.parametrize("wrapper", ["whole", "backbone", "data parallel", "averaged"])
 def test_a_wrapped_classifier_is_saved_as_itself(tmp_path, wrapper: str) -> None:
     model = create_classifier("resnet10_slim", SECTION, 3).eval()

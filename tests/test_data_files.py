@@ -132,7 +132,6 @@ def test_mistakes_are_explained(folder, tmp_path):
     for split, name in (("train", "cat"), ("train", "dog"), ("test", "cat")):
         (tmp_path / split / name).mkdir(parents=True)
         (tmp_path / split / name / "x.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"other classes in train than in test \(first 'dog'\)"):
-        load_dataset(f"files:8:{tmp_path}", "train")
+    assert load_dataset(f"files:8:{tmp_path}", "test").class_names == ("cat", "dog")  # as in train
     with pytest.raises(InputError, match="x.png cannot be read as an image"):
         FileImages([str(tmp_path / "train" / "cat" / "x.png")], (8, 8))[0]

@@ -138,7 +138,9 @@ def test_mistakes_are_one_sentence_and_change_nothing(capsys, tmp_path: Path, no
     )
     assert "is a file; give a folder" in refused(capsys, good, "--out", good)
     (tmp_path / "text.png").write_text("no image")
-    assert "neither a PNG nor a JPEG" in refused(capsys, tmp_path / "text.png", "--out", tmp_path / "out")
+    assert "it is not a PNG or JPEG picture" in refused(
+        capsys, tmp_path / "text.png", "--out", tmp_path / "out"
+    )
     (tmp_path / "cut.png").write_bytes(before[:2000])
     assert "cannot be read" in refused(capsys, tmp_path / "cut.png", "--out", tmp_path / "out")
     Image.fromarray(noisy).convert("CMYK").save(tmp_path / "cmyk.jpg")

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.lib import format as npy
 from tqdm import tqdm
 
-from ...configs.atomic import file_written_whole
+from ...configs.atomic import file_written_whole, only_one
 from ...configs.errors import InputError
+from ...configs.untrusted import read_json
 from ..dataset import ImageDataset
 from .generate import SEVERITIES, Scale, check_severity, corrupt, default_scale
 from .table import STANDARD_CORRUPTIONS, agreement, canonical_name
@@ -68,7 +69,7 @@ class Manifest:
         if not path.exists():
             return None
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = read_json(path)
             fields["severities"] = tuple(fields["severities"])
             manifest = cls(**fields)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -150,7 +151,15 @@ def write_corruptions(
         check_severity(severity)
         for name in names:  # what cannot work should fail now, not after an hour
             corrupt(dataset.images[:1], name, severity=severity, seed=seed, scale=scale)
-    manifest = _open_manifest(folder, Manifest.describe(dataset, severities, seed, scale))
+    with only_one(folder):
+        _write(dataset, folder, names, Manifest.describe(dataset, severities, seed, scale), workers)
+    return [folder / f"{name}.npy" for name in names]
+
+
+def _write(dataset: ImageDataset, folder: Path, names: Sequence[str], wanted: Manifest, workers: int) -> None:
+    """Write the labels, and the files that are not there yet."""
+    manifest = _open_manifest(folder, wanted)
+    severities = manifest.severities
     missing = [name for name in names if not _finished(manifest, folder, name)]
     with file_written_whole(folder / "labels.npy") as temporary, temporary.open("wb") as stream:
         dtype = np.uint8 if len(dataset.class_names) <= 256 else np.int64
@@ -160,7 +169,6 @@ def write_corruptions(
         for name in missing:
             progress.set_description(name)
             _write_file(dataset, folder, name, manifest, run, progress)
-    return [folder / f"{name}.npy" for name in names]
 
 
 def _open_manifest(folder: Path, wanted: Manifest) -> Manifest:

@@ -18,6 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ...configs.device import float32
+from ...configs.errors import InputError
 from ...configs.plan import EvaluationPlan, resolve_plan
 from ...data import CorruptedFiles, ImageDataset
 from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult, cell_key, choose_images
@@ -115,6 +116,7 @@ def evaluate(
     check_dataset(dataset)
     check_model(model)
     plan = resolve_plan(plan)
+    _check_classes(model, dataset)
     files = None if corruption_source is None else open_source(plan, dataset, corruption_source)
     cells = plan_cells(plan, dataset, files)
     store = results if isinstance(results, ResultsStore) else ResultsStore(results)
@@ -142,6 +144,20 @@ def evaluate(
     finally:
         if store is not results:
             store.close()
+
+
+def _check_classes(model: Model, dataset: ImageDataset) -> None:
+    """Refuse the classes of a data set in another order than a model that knows their names."""
+    about = getattr(model, "about", None)
+    known = tuple(about.get("class_names", ())) if isinstance(about, Mapping) else ()
+    if known != dataset.class_names and set(known) == set(dataset.class_names):
+        first = next(
+            i for i, names in enumerate(zip(known, dataset.class_names, strict=True)) if names[0] != names[1]
+        )
+        raise InputError(
+            f"class {first} is {known[first]!r} to the model and {dataset.class_names[first]!r} in {dataset.name}: the "
+            "same classes in another order; bring them to the model's with warplca.pipeline.own_data.fitted."
+        )
 
 
 def default_name(model: Model) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +70,12 @@ class StoredOutcomes:
     def _unpack(self, blob: bytes | None) -> Tensor | None:
         if blob is None:
             return None
-        return torch.from_numpy(np.frombuffer(zlib.decompress(blob), dtype="<f4").copy()).view(self.shape)
+        wanted = 4 * math.prod(self.shape)
+        try:
+            values = zlib.decompressobj().decompress(blob, wanted + 1)
+            return torch.from_numpy(np.frombuffer(values, dtype="<f4").copy()).view(self.shape)
+        except (zlib.error, ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"the results store is damaged: an image in it is broken ({error}).") from error
 
 
 def _pack(image: Tensor | None) -> bytes | None:

@@ -98,7 +98,7 @@ def session_of(path: Path) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except _errors() as error:
+    except Exception as error:  # onnxruntime's errors have no base class of their own
         raise InputError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
 
 
@@ -245,18 +245,6 @@ def _frontend_nodes(path: Path) -> list[str]:
         for node in onnx.load(str(path)).graph.node
         if any(entry.key == "namespace" and FRONTEND in entry.value for entry in node.metadata_props)
     ]
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises on a file that it cannot run; its exceptions have no base class of their own."""
-    state = _needed("onnxruntime.capi.onnxruntime_pybind11_state")
-    return (
-        state.Fail,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NotImplemented,
-        state.RuntimeException,
-    )
 
 
 def _needed(name: str) -> Any:
