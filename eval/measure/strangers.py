@@ -35,12 +35,16 @@ def check_model(model: object) -> None:
             "function. Of an exported program or an ONNX file warplca.models.as_classifier makes one."
         )
     if isinstance(model, nn.Module):
+        modes = {part: part.training for part in model.modules()}
         try:
             model.train(model.training)
         except NotImplementedError as error:
             raise InputError(
                 f"model is a {type(model).__name__} whose mode cannot be set, as torch.export makes them; {WRAP}."
             ) from error
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
 
 
 @contextmanager
