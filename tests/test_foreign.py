@@ -69,6 +69,7 @@ def test_parallel_and_compiled_modules_are_measured_as_they_are(wrap) -> None:
 
 
 def test_the_range_and_chance_are_remarked_on() -> None:
+    torch.manual_seed(0)
     model = timm.create_model("resnet18", num_classes=10).eval()
     bare = evaluate(model, dataset(), "clean", progress=False)
     assert "asks for pixels normalised by mean (0.485, 0.456, 0.406)" in bare["notes"][0]
@@ -86,13 +87,9 @@ def test_loaders_and_tensors_are_refused() -> None:
 
 def test_a_foreign_onnx_file_must_be_told_its_pixels(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
+    batch = ({0: torch.export.Dim("n")},)
     torch.onnx.export(
-        small(),
-        (pixels(),),
-        str(path),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("n")},),
-        verbose=False,
+        small(), (pixels(),), str(path), dynamo=True, dynamic_shapes=batch, external_data=False, verbose=False
     )
     with pytest.raises(InputError, match="does not say how it wants its pixels"):
         as_classifier(path)
