@@ -184,7 +184,7 @@ class Attack(ABC):
             gradients=counter.tally.gradients,
             seconds=time.perf_counter() - started,
             notes=tuple(dict.fromkeys(counter.tally.notes)),
-            zero_gradients=counter.tally.zero_gradients,
+            zero_gradients=int(counter.tally.zero_gradients),
         )
 
     def _check_settings(self, threat: ThreatModel, batch_size: int) -> None:

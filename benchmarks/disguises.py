@@ -79,6 +79,11 @@ def silent_off_levels(logits: Tensor, images: Tensor) -> Tensor:
     return torch.where(_off_levels(images), logits.detach() + 0 * logits, logits)
 
 
+def cut_off_levels(logits: Tensor, images: Tensor) -> Tensor:
+    """No gradient, and an error for who asks for it, as soon as an image of a batch is not clean."""
+    return logits.detach() if bool(_off_levels(images).any()) else logits
+
+
 def random_off_levels(logits: Tensor, images: Tensor) -> Tensor:
     """The winner raised at random, on images that are not clean only."""
     chance = torch.rand_like(logits[:, :1]) * _off_levels(images)
@@ -114,6 +119,7 @@ MAPS: dict[str, Map] = {
     "lying": lying,
     "detached": detached,
     "silent off the levels": silent_off_levels,
+    "cut off the levels": cut_off_levels,
     "random off the levels": random_off_levels,
 }
 

@@ -36,7 +36,8 @@ def quick(name: str) -> Any:
             view = EstimatedView(samples=3)
         if isinstance(view, SmoothedView):
             view = SmoothedView(samples=2)
-        return ViewAttack(view=view, inner=dataclasses.replace(attack.inner, target_classes=1))
+        few = {"target_classes": 1} if isinstance(attack.inner, AutoAttack) else {"steps": 10}
+        return ViewAttack(view=view, inner=dataclasses.replace(attack.inner, **few))
     return CodeAttack(steps=6, targets=1) if isinstance(attack, CodeAttack) else attack
 
 

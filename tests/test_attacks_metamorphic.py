@@ -97,7 +97,9 @@ def test_scales_and_raised_winners_get_the_true_figure(disguise: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("disguise", ["rippled", "rounded", "lying", "detached", "random off the levels"])
+@pytest.mark.parametrize(
+    "disguise", ["rippled", "rounded", "lying", "detached", "cut off the levels", "random off the levels"]
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_that_lead_astray_cost_the_trust(name: str, disguise: str) -> None:
     assert not judge(DISGUISES[disguise](network(name)), name).verdict.trusted

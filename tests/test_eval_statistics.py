@@ -20,6 +20,7 @@ from warplca.eval.compare.statistics import (
     cluster_permutation,
     holm,
     mcnemar_exact,
+    paired_interval,
     seed_interval,
     welch,
     wilson_interval,
@@ -109,6 +110,26 @@ def test_bootstrap_agrees_with_plain_resampling_and_with_scipy() -> None:
     assert interval[1:] == pytest.approx(expected, abs=0.003)
     oracle = stats.bootstrap((means,), np.mean, method="percentile", rng=np.random.default_rng(1))
     assert interval[1:] == pytest.approx(oracle.confidence_interval, abs=0.004)
+
+
+@pytest.mark.parametrize(("share", "images"), [(0.02, 100), (0.3, 60)])
+def test_the_paired_interval_covers_rare_differences_too(share: float, images: int) -> None:
+    rng = np.random.default_rng(7)
+    truth = share * (0.7 - 0.3)
+    hits = 0
+    for _ in range(400):
+        gained, lost, _same = rng.multinomial(images, [0.7 * share, 0.3 * share, 1 - share])
+        interval = paired_interval(gained, lost, images)
+        assert interval.low <= interval.mean <= interval.high
+        hits += interval.low <= truth <= interval.high
+    assert hits / 400 >= 0.95
+
+
+def test_the_paired_interval_without_discordant_images_has_the_width_of_a_rare_event() -> None:
+    limit = 1 - 0.0125 ** (1 / 100)
+    assert paired_interval(0, 0, 100) == pytest.approx((0.0, -limit, limit))
+    with pytest.raises(InputError, match="3 gained and 4 lost of 5 images"):
+        paired_interval(3, 4, 5)
 
 
 def test_bootstrap_covers_the_truth_as_often_as_it_says() -> None:

@@ -215,7 +215,17 @@ class _Run:
         if self._late:
             evidence = "The budget ended before the masking checks."
             return [MaskingCheck("masking checks were made", False, evidence, 0.0)]
-        standing = self._standing()[:count]
+        try:
+            return self._probed(sample, self._standing()[:count])
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return [
+                MaskingCheck("masking checks were made", False, f"The masking checks failed: {error}", 0.0)
+            ]
+
+    def _probed(self, sample: Tensor, standing: Tensor) -> list[MaskingCheck]:
+        """Checks of a sample and of images left standing, and whether they broke more than the suite."""
         prober = self._prober(sample)
         checks, extra = prober.checks(), 0
         if len(standing):

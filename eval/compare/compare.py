@@ -21,6 +21,7 @@ from .statistics import (
     cluster_permutation,
     holm,
     mcnemar_exact,
+    paired_interval,
     seed_interval,
     welch,
     wilson_interval,
@@ -167,7 +168,8 @@ def _summary(outcomes: Outcomes, frame: pd.DataFrame, models: Sequence[str]) -> 
 def _accuracy_interval(means: NDArray[np.float64]) -> Interval:
     """Over seeds from three on; else over images: Wilson's where each is right or wrong, or the bootstrap's."""
     if len(means) >= SEEDS_FOR_METHODS:
-        return seed_interval(means.mean(axis=1).tolist())
+        mean, low, high = seed_interval(means.mean(axis=1).tolist())
+        return Interval(mean, max(low, 0.0), min(high, 1.0))
     scores = means.mean(axis=0)
     if np.isin(scores, (0.0, 1.0)).all():
         return wilson_interval(int(scores.sum()), scores.size)
@@ -191,9 +193,10 @@ def _test(outcomes: Outcomes, figure: Aggregate, model: str, baseline: str) -> d
     mine = outcomes.image_means(model, figure.cells, worst=figure.worst).mean(axis=0)
     theirs = outcomes.image_means(baseline, figure.cells, worst=figure.worst).mean(axis=0)
     differences = mine - theirs
-    interval = cluster_bootstrap(differences)
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
     binary = bool(np.isin(np.concatenate([mine, theirs]), (0.0, 1.0)).all())
+    # A bootstrap of a few discordant images covers too seldom.
+    interval = paired_interval(gained, lost, differences.size) if binary else cluster_bootstrap(differences)
     return {
         "model": model,
         "level": figure.level,

@@ -54,6 +54,32 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     return float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
 
 
+def paired_interval(gained: int, lost: int, images: int, *, level: float = 0.95) -> Interval:
+    """Exact, conservative interval of the difference of two accuracies on the same images.
+
+    The share of discordant images and the share of them that were gained have Clopper-Pearson intervals (Biometrika
+    1934) at half the error each; the difference is the one times twice the other less one, so its interval covers at
+    least as often as it says, however rare the discordant images.
+
+    Args:
+        gained: Images that only the model gets right.
+        lost: Images that only the baseline gets right.
+        images: All images, at least 1.
+        level: Confidence level between 0 and 1.
+    """
+    discordant = gained + lost
+    if min(gained, lost) < 0 or not 1 <= images >= discordant:
+        raise InputError(
+            f"{gained} gained and {lost} lost of {images} images: expected no more than all images."
+        )
+    half = (1 + level) / 2
+    share = stats.binomtest(discordant, images).proportion_ci(half, "exact")
+    split = stats.binomtest(gained, discordant).proportion_ci(half, "exact") if discordant else None
+    ends = (-1.0, 1.0) if split is None else (2 * split.low - 1, 2 * split.high - 1)
+    products = [float(size * end) for size in (share.low, share.high) for end in ends]
+    return Interval((gained - lost) / images, min(products), max(products))
+
+
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
     """Holm's step-down adjustment of p-values for a family of tests (Holm, Scand. J. Statist. 1979)."""
     values = np.asarray(pvalues, dtype=np.float64)
