@@ -288,6 +288,18 @@ def test_the_command_tells_the_time_first_and_what_it_proved(
     assert "at most" not in capsys.readouterr().out  # nothing is left to do
 
 
+def test_the_command_hardens_first(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.sqlite"
+    run = ["--sigma", "0.25", "--samples", "100", "--images", "1", "--no-attack", "--results", str(path)]
+    assert main([*command, *run, "--harden", "cifar10-64x9s2-restore", "--tell"]) == 0
+    with ResultsStore(path, read_only=True) as store:
+        frame = store.to_frame()
+    assert set(frame["model"]) == {"model + cifar10-64x9s2-restore"}
+    assert set(frame["condition"]) == {"sigma 0.25, 100 samples, told"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -299,6 +311,7 @@ def test_the_command_tells_the_time_first_and_what_it_proved(
         (["--sigma", "0.1", "--budget", "0"], "budget is 0.0 minutes"),
         (["--sigma", "0.1", "--images", "-1"], "images is -1; give at least 0"),
         (["--sigma", "0.1", "--tell"], "no front-end of the model takes the noise's strength"),
+        (["--sigma", "0.1", "--harden", "cifar10-64x9s2-restor"], "did you mean 'cifar10-64x9s2-restore'"),
         (["--sigma", "0.1", "--batch-size", "0"], "batch_size is 0; give at least 1"),
     ],
 )
