@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_votes(
     assert check < 20
     # Of each dead run the check and the timing pass are lost, and at most one more.
     assert needed <= rest + 3 * (39 - check) <= needed + 3
+
+
+def test_a_damaged_store_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    measure(Plane(), plane_images(), results=path)
+    for change in ("UPDATE smoothed SET found = '{'", "UPDATE smoothed SET found = '[1]'"):
+        with sqlite3.connect(path) as connection:
+            connection.execute(change)
+        with pytest.raises(InputError, match="the votes of an image in the results store cannot be read"):
+            measure(Plane(), plane_images(), results=path)
+    with pytest.raises(InputError, match="the certificates of a cell in the results store cannot be read"):
+        Bracket.from_text('{"sigma": 1}')
 
 
 def test_more_samples_after_a_look_start_anew(tmp_path: Path) -> None:
