@@ -1,12 +1,12 @@
 """Certificates of a published CIFAR-10 ResNet-20, untouched, behind front-ends that were never trained with it.
 
-    python benchmarks/certify_stranger.py --weights DIR --data cifar10.npz --arms bare soft soft-told \
-        --sigma 0.25 --samples 500 --images 40
+    python benchmarks/certify_stranger.py --weights DIR --data cifar10.npz --sigma 0.25 --samples 500 --images 40 \
+        --arms bare cifar10-64x9s2-restore cifar10-64x9s2-restore-told
 
 DIR holds ``resnet.py`` and ``resnet20-12fca82f.th`` of github akamaster/pytorch_resnet_cifar10 (91.7 % clean), whose
 code is run and whose weights are read without unpickling objects. Arms: "bare"; "soft", the front-end
-``cifar10-64x9s2-soft`` (reconstruction, lambda 0.05, adaptive 1.5, 10 cycles); a folder or name of a front-end that
-hands on images; "-told" after an arm tells it the strength of the noise. All go into one results store.
+``cifar10-64x9s2-soft`` (reconstruction, lambda 0.05, adaptive 1.5, 10 cycles); any other name or folder that ``harden``
+takes; "-told" after an arm tells it the strength of the noise. All go into one results store.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from warplca.data import load_dataset
 from warplca.eval import certify
 from warplca.eval.results.certificates import bracket_lines
 from warplca.frontend import WarpLCA
+from warplca.models import harden
 
 TOLD = "-told"
 
 
 class Stranger(nn.Module):
-    """The published network with its normalisation, on pixels in [0, 1], behind a front-end or none."""
+    """The published network with its normalisation, on pixels in [0, 1]."""
 
-    def __init__(self, folder: Path, frontend: nn.Module | None) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
         code = runpy.run_path(str(folder / "resnet.py"))
         weights = torch.load(folder / "resnet20-12fca82f.th", map_location="cpu", weights_only=True)
-        self.frontend = frontend
         self.network = code["resnet20"]()
         self.network.load_state_dict({n.removeprefix("module."): w for n, w in weights["state_dict"].items()})
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
@@ -43,18 +43,18 @@ class Stranger(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, 10)."""
-        restored = images if self.frontend is None else self.frontend(images).clamp(0.0, 1.0)
-        return self.network((restored - self.mean) / self.std)
+        return self.network((images - self.mean) / self.std)
 
 
-def arm(folder: Path, name: str) -> Stranger:
+def arm(folder: Path, name: str) -> nn.Module:
     """Build an arm by its name."""
+    stranger = Stranger(folder)
     if name == "bare":
-        return Stranger(folder, None)
-    if name != "soft":
-        return Stranger(folder, WarpLCA.from_pretrained(name))
-    settings = {"output": "reconstruction", "lam": 0.05, "adaptive_lam": 1.5, "iterations": 10}
-    return Stranger(folder, WarpLCA.from_pretrained("cifar10-64x9s2-soft", **settings))
+        return stranger
+    if name == "soft":
+        settings = {"output": "reconstruction", "lam": 0.05, "adaptive_lam": 1.5, "iterations": 10}
+        return harden(stranger, WarpLCA.from_pretrained("cifar10-64x9s2-soft", **settings))
+    return harden(stranger, name)
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
     )
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--arms", nargs="+", default=["bare", "soft"])
+    parser.add_argument("--arms", nargs="+", default=["bare", "cifar10-64x9s2-restore"])
     parser.add_argument("--sigma", nargs="+", type=float, default=[0.25])
     parser.add_argument("--samples", nargs="+", type=int, default=[500])
     parser.add_argument("--images", type=int, default=40)

@@ -131,21 +131,25 @@ def certify(args: Namespace) -> int:
     """Certify the smoothed classifier of a checkpoint."""
     from ..attacks import SmoothAdv
     from ..eval.results.certificates import bracket_lines
-    from ..models import load_checkpoint
+    from ..models import harden, load_checkpoint
     from ..pipeline.own_data import data_for
     from ..pipeline.sharded import certify_sharded, processes
 
     model = load_checkpoint(args.checkpoint)
     say = tell if processes().is_main_process else _silent
+    dataset = data_for(model, args.data, "test", say=say)
+    name, seed = _run_name(args.checkpoint), _seed(model, args.model_seed)
+    if args.harden is not None:
+        model, name = harden(model, args.harden or None), f"{name} + {args.harden or 'chain'}"
     frame = certify_sharded(
         model,
-        data_for(model, args.data, "test", say=say),
+        dataset,
         args.sigma,
         samples=args.samples,
         images=args.images,
         results=args.results,
-        name=args.name or _run_name(args.checkpoint),
-        model_seed=_seed(model, args.model_seed),
+        name=args.name or name,
+        model_seed=seed,
         replace=args.replace,
         device=choose_device(args.device),
         seed=args.seed,

@@ -227,6 +227,15 @@ def _certify(commands: argparse._SubParsersAction) -> None:
         help="standard deviations of the noise in pixels of [0, 1]; each is another smoothed classifier",
     )
     parser.add_argument(
+        "--harden",
+        nargs="?",
+        const="",
+        default=None,
+        metavar="NAME",
+        help="put a front-end before the classifier, which stays as it is: a chain or primed front-end by name, or a "
+        "folder; without a name the chain for its image size",
+    )
+    parser.add_argument(
         "--samples",
         nargs="+",
         type=int,

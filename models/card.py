@@ -238,7 +238,9 @@ def _cell_tables(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 def _label(cell: Mapping[str, Any]) -> str:
     if cell["kind"] == "clean":
         return "clean"
-    return ", ".join(str(part) for part in (cell["condition"], cell.get("threat")) if part)
+    # What concerns the smoothed classifier must not pass for the network's own accuracy.
+    smoothed = cell["kind"] if cell["kind"] in ("certificate", "smoothed attack") else ""
+    return ", ".join(str(part) for part in (smoothed, cell["condition"], cell.get("threat")) if part)
 
 
 def _percent(share: float) -> str:

@@ -17,7 +17,7 @@ from ...attacks import SmoothAdv
 from ...attacks.checks import NotApplicable
 from ...configs.errors import InputError
 from ...data import ImageDataset
-from ..results.certificates import CERTIFICATE, SMOOTHED_ATTACK, Bracket, StoredImages
+from ..results.certificates import CERTIFICATE, SMOOTHED_ATTACK, Bracket, StoredImages, read_back
 from ..results.records import BOUND, COMPLETE, CellResult, Condition, ImageSet, cell_key
 from ..results.store import ResultsStore
 
@@ -65,10 +65,14 @@ class SmoothedRun:
             )
         reach = radius_of(self.plan.largest_bound, self.smoothed.sigma)
         self.radii = tuple(radius for radius in self.radii if 0.0 < radius <= reach)
-        self.votes = {image: Votes.from_text(text) for image, text in self._stored("votes").load().items()}
+        with read_back("the votes of an image"):
+            self.votes = {
+                image: Votes.from_text(text) for image, text in self._stored("votes").load().items()
+            }
         if self.attack is not None and self.radii:
             found = self._stored(self._attack_settings).load()
-            self.attacked = {image: tuple(json.loads(text)) for image, text in found.items()}
+            with read_back("the attacks on an image"):
+                self.attacked = {image: _attacked(text) for image, text in found.items()}
 
     def passes_left(self) -> int:
         """Passes of the base classifier that are still to do, at most."""
@@ -88,9 +92,7 @@ class SmoothedRun:
     def passes_per_second(self) -> float:
         """Passes a second on a batch of noisy copies."""
         image, _ = self.dataset.tensors(self.order[:1], self.device)
-        copies = image + self.smoothed.sigma * torch.randn(
-            self.smoothed.batch_size, *image.shape[1:], device=self.device
-        )
+        copies = image.repeat(self.smoothed.batch_size, 1, 1, 1)
         with torch.no_grad():
             start = time.perf_counter()
             self.smoothed.logits(copies).argmax(dim=1).cpu()
@@ -255,6 +257,11 @@ class SmoothedRun:
         settings |= {} if what != "votes" else vars(self.plan)
         key = (self.name, self.model_seed, self.fingerprint, self.dataset.fingerprint, self.seed)
         return self.store.images((*key, json.dumps(settings)))
+
+
+def _attacked(text: str) -> tuple[float, int]:
+    radius, prediction = json.loads(text)
+    return float(radius), int(prediction)
 
 
 def _share(votes: Votes) -> float:

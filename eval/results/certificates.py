@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ...configs.errors import InputError
 from .database import Database
 from .records import COMPLETE
 
@@ -72,6 +74,21 @@ def has_table(database: Database) -> bool:
     return bool(database.query("SELECT 1 FROM sqlite_master WHERE name = 'smoothed'"))
 
 
+@contextmanager
+def read_back(what: str) -> Iterator[None]:
+    """Name what in a results store cannot be read.
+
+    Raises:
+        InputError: The block met text of another form.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{what} in the results store cannot be read: restore a copy, or certify anew."
+        ) from error
+
+
 @dataclass(frozen=True)
 class Bracket:
     """The proven and the attacked radius of each image of a cell.
@@ -97,8 +114,13 @@ class Bracket:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Read back what ``to_text`` wrote."""
-        return cls(**json.loads(text))
+        """Read back what ``to_text`` wrote.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        with read_back("the certificates of a cell"):
+            return cls(**json.loads(text))
 
     def certified(self, radii: NDArray[np.float64]) -> NDArray[np.float64]:
         """Certified accuracy at each radius, a lower bound of the robust accuracy."""
