@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..configs import ComparisonConfig, EvaluationPlan, InputError, RunConfig, load_config
+from ..configs import ComparisonConfig, InputError, RunConfig, load_config
 from ..configs.atomic import refuse_foreign, refuse_input
-from ..configs.device import choose_device, described
-from ..configs.plan import PLANS
+from ..configs.device import choose_device
+from .measuring import certify, compare, evaluate
 from .screen import tell
 
 if TYPE_CHECKING:
-    from ..models import Classifier
+    pass
 
 
 def quickstart(args: Namespace) -> int:
@@ -68,124 +67,14 @@ def train(args: Namespace) -> int:
     return 0
 
 
-def evaluate(args: Namespace) -> int:
-    """Measure a checkpoint."""
-    from ..eval.compare.aggregate import is_complete, mean_corruption_error
-    from ..eval.results.suites import attack_sentences, note_sentences
+def harden(args: Namespace) -> int:
+    """Write a classifier with a front-end before it."""
     from ..models import load_checkpoint
-    from ..pipeline.own_data import data_for
-    from ..pipeline.sharded import evaluate_sharded, processes
+    from ..pipeline.plugin import save_hardened, timm_classifier
 
-    plan, device = _plan(args.plan, args.overrides), choose_device(args.device)
-    model = load_checkpoint(args.checkpoint)
-    name = args.name or _run_name(args.checkpoint)
-    dataset = data_for(model, args.data, "test", say=tell if processes().is_main_process else _silent)
-    frame = evaluate_sharded(
-        model,
-        dataset,
-        plan,
-        results=args.results,
-        name=name,
-        device=device,
-        tf32=args.tf32,
-        model_seed=_seed(model, args.model_seed),
-        replace=args.replace,
-        workers=args.workers,
-        corruption_source=args.corrupted,
-        budget=args.budget,
-    )
-    if not processes().is_main_process:
-        return 0
-    columns = ["condition", "severity", "threat", "accuracy", "low", "high", "images", "status"]
-    tell(frame[columns].to_string(index=False, float_format="%.3f", na_rep="-"))
-    for line in itertools.chain(attack_sentences(frame), note_sentences(frame)):
-        tell(line)
-    if is_complete(frame):
-        tell(
-            f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
-        )
-    tell(f"computed on: {described(device, tf32=args.tf32)}")
-    tell(f"results:     {args.results}, under the name {name!r}")
-    return 0
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""
-
-
-def _run_name(checkpoint: str) -> str:
-    """A network's name in the results: its run's folder, for every run calls its checkpoint alike."""
-    from ..train.folder import CHECKPOINT_FOLDER
-
-    folder = Path(checkpoint).resolve()
-    return folder.parent.name if folder.name == CHECKPOINT_FOLDER and folder.parent.name else folder.name
-
-
-def _seed(model: Classifier, given: int | None) -> int:
-    """The training seed that tells networks of one name apart: as given, or as the checkpoint says."""
-    told = model.about.get("training", {}).get("seed", 0)
-    return given if given is not None else told if isinstance(told, int) else 0
-
-
-def certify(args: Namespace) -> int:
-    """Certify the smoothed classifier of a checkpoint."""
-    from ..attacks import SmoothAdv
-    from ..eval.results.certificates import bracket_lines
-    from ..models import harden, load_checkpoint
-    from ..pipeline.own_data import data_for
-    from ..pipeline.sharded import certify_sharded, processes
-
-    model = load_checkpoint(args.checkpoint)
-    say = tell if processes().is_main_process else _silent
-    dataset = data_for(model, args.data, "test", say=say)
-    name, seed = _run_name(args.checkpoint), _seed(model, args.model_seed)
-    if args.harden is not None:
-        model, name = harden(model, args.harden or None), f"{name} + {args.harden or 'chain'}"
-    frame = certify_sharded(
-        model,
-        dataset,
-        args.sigma,
-        samples=args.samples,
-        images=args.images,
-        results=args.results,
-        name=args.name or name,
-        model_seed=seed,
-        replace=args.replace,
-        device=choose_device(args.device),
-        seed=args.seed,
-        attack=None if args.no_attack else SmoothAdv(),
-        clip=args.clip,
-        tell=args.tell,
-        budget=args.budget,
-        batch_size=args.batch_size,
-        say=say,
-    )
-    if not processes().is_main_process:
-        return 0
-    for line in bracket_lines(frame):
-        tell(line)
-    tell(f"results:     {args.results}")
-    return 0
-
-
-def compare(args: Namespace) -> int:
-    """Compare the models of a store."""
-    from ..eval import ResultsStore
-    from ..eval import compare as run
-    from ..eval.report.page import is_report
-
-    if not Path(args.results).exists():
-        raise InputError(f"there is no results store {args.results}; `warplca evaluate` writes one.")
-    if args.report:
-        refuse_input(args.report, results=args.results)
-        refuse_foreign(Path(args.report), is_report)  # before anything is printed
-    with ResultsStore(args.results, read_only=True) as store:
-        tell(run(store, baseline=args.baseline, dataset=args.dataset).to_text())
-        if args.report:
-            from ..eval.report.page import write_report
-
-            write_report(args.report, store, baseline=args.baseline, dataset=args.dataset)
-            tell(f"report:      {args.report}")
+    model = timm_classifier(args.timm) if args.timm else load_checkpoint(args.checkpoint)
+    tell(f"front-ends:  {save_hardened(model, args.frontend, args.out)}")
+    tell(f"checkpoint:  {args.out}")
     return 0
 
 
@@ -303,23 +192,6 @@ def predict(args: Namespace) -> int:
     return 0
 
 
-def _plan(source: str, overrides: list[str]) -> EvaluationPlan:
-    from dataclasses import asdict
-
-    from ..configs import from_dict
-    from ..configs.load import apply_overrides
-
-    if source in PLANS:
-        return from_dict(
-            EvaluationPlan, apply_overrides(asdict(PLANS[source]), overrides), where=f"plan {source!r}"
-        )
-    if not Path(source).is_file():
-        from ..configs.errors import unknown_name
-
-        raise unknown_name("evaluation plan", source, PLANS)
-    return load_config(EvaluationPlan, source, "plan", overrides)
-
-
 RUN: dict[str, Callable[[Namespace], int]] = {
     "quickstart": quickstart,
     "prime": prime,
@@ -327,6 +199,7 @@ RUN: dict[str, Callable[[Namespace], int]] = {
     "evaluate": evaluate,
     "certify": certify,
     "compare": compare,
+    "harden": harden,
     "export": export,
     "corrupt": corrupt,
     "data": data,

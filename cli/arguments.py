@@ -1,0 +1,345 @@
+"""What each command accepts, and its help texts. Imports nothing heavy: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..configs.load import preset_names
+from ..configs.plan import PLANS
+
+DATA_HELP = (
+    "cifar10-subset (embedded), a .npz file, torchvision:DIR (torchvision-download:DIR fetches it first), a folder "
+    "with train/<class>/ and test/<class>/, or files:SIZE:DIR, which leaves the images on disk"
+)
+OWN_DATA_HELP = "what the checkpoint was trained on; where that is not here, the embedded set if it fits"
+CHECKPOINT_HELP = "folder that `warplca train` wrote, or a shipped classifier's name"
+OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.frontend.lam=0.3"
+
+
+FORMATS = ("onnx", "onnx-int8", "pt2", "aoti", "safetensors")
+
+
+def _imports(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="a Python file of yours to run first, which registers front-ends; may be given several times",
+    )
+
+
+def _device(
+    parser: argparse.ArgumentParser, default: str = "the accelerator if there is one, else cpu"
+) -> None:
+    parser.add_argument(
+        "--device",
+        default=None,
+        metavar="DEVICE",
+        help=f"where to compute: cpu, cuda, cuda:1, mps, ... (default: {default})",
+    )
+
+
+def _quickstart(commands: argparse._SubParsersAction) -> None:
+    text = "train four small classifiers on embedded real photographs, measure and compare them (minutes, 2 cores)"
+    parser = commands.add_parser("quickstart", help=text, description=text)
+    _imports(parser)
+    parser.add_argument(
+        "--fast", action="store_true", help="a one-minute version that only shows that it works"
+    )
+    parser.add_argument(
+        "--out", default=None, help="folder for all results (default: runs/quickstart[-fast])"
+    )
+    _device(parser)
+    _config(parser, "comparison", default=None)
+
+
+def _prime(commands: argparse._SubParsersAction) -> None:
+    text = "learn a dictionary and a state predictor from unlabelled images"
+    parser = commands.add_parser("prime", help=text, description=text)
+    parser.add_argument("--data", required=True, help=f"training images: {DATA_HELP}")
+    parser.add_argument("--out", required=True, help="folder for the primed front-end")
+    _device(parser)
+    _config(parser, "prime", default="64x9s2")
+
+
+def _train(commands: argparse._SubParsersAction) -> None:
+    text = (
+        "train a classifier end to end; the same command continues a stopped run, and under torchrun or accelerate "
+        "launch several processes share it"
+    )
+    parser = commands.add_parser("train", help=text, description=text)
+    _imports(parser)
+    _config(parser, "train", default="warp-lca")
+    parser.add_argument("--data", default=None, help=f"in place of the configuration's: {DATA_HELP}")
+    parser.add_argument("--out", required=True, help="folder of the run")
+    _device(parser)
+
+
+def _measured(parser: argparse.ArgumentParser) -> None:
+    """Options of commands that measure a checkpoint and keep what they found."""
+    parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
+    parser.add_argument("--data", default=None, help=f"test images: {DATA_HELP} (default: {OWN_DATA_HELP})")
+    parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
+    parser.add_argument(
+        "--name", default=None, help="the model's name in the results (default: that of the run's folder)"
+    )
+    parser.add_argument(
+        "--model-seed",
+        type=int,
+        default=None,
+        help="training seed that tells networks of one name apart (default: the checkpoint's)",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="delete results of another network under this name and seed"
+    )
+    parser.add_argument(
+        "--harden",
+        nargs="?",
+        const="",
+        default=None,
+        metavar="NAME",
+        help="put a front-end before the classifier, which stays as it is: a chain or primed front-end by name, or a "
+        "folder; without a name the chain for its image size",
+    )
+    _device(parser)
+
+
+def _budget(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--budget", type=float, default=None, metavar="MINUTES", help=text)
+
+
+def _evaluate(commands: argparse._SubParsersAction) -> None:
+    text = "measure a checkpoint: clean, corrupted, attacked; finished cells are not measured again"
+    parser = commands.add_parser("evaluate", help=text, description=text)
+    _imports(parser)
+    _measured(parser)
+    parser.add_argument(
+        "--plan",
+        default=None,
+        help=f"{', '.join(PLANS)}, or a YAML file (default: quick; with --harden plug-in, which takes about a minute)",
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="let NVIDIA GPUs round float32 to TF32 in convolutions: faster, other rounding, and the results say so",
+    )
+    _budget(parser, "start no further attack after so long: the best bound so far; the same command goes on")
+    parser.add_argument(
+        "--corrupted",
+        default=None,
+        metavar="DIR",
+        help="read corrupted images from these files (CIFAR-10-C's layout)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="changes to the plan, e.g. attack_images=100"
+    )
+
+
+def _harden(commands: argparse._SubParsersAction) -> None:
+    text = (
+        "put a front-end before a trained classifier, which stays as it is, and write both as one checkpoint"
+    )
+    parser = commands.add_parser("harden", help=text, description=text)
+    _imports(parser)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--checkpoint", default=None, help=CHECKPOINT_HELP)
+    which.add_argument(
+        "--timm",
+        default=None,
+        metavar="NAME[:FILE]",
+        help="a model of timm's with its own weights, or with those of a safetensors file",
+    )
+    parser.add_argument(
+        "--frontend",
+        default=None,
+        metavar="NAME",
+        help="a chain or primed front-end by name, or a folder (default: the chain for the model's image size)",
+    )
+    parser.add_argument("--out", required=True, help="folder of the new checkpoint")
+
+
+def _certify(commands: argparse._SubParsersAction) -> None:
+    text = (
+        "prove how far the smoothed classifier (majority over Gaussian copies of an image) keeps its class, and attack "
+        "the same classifier; images that are done are not certified again"
+    )
+    parser = commands.add_parser("certify", help=text, description=text)
+    _imports(parser)
+    _measured(parser)
+    parser.add_argument(
+        "--sigma",
+        nargs="+",
+        type=float,
+        required=True,
+        metavar="S",
+        help="standard deviations of the noise in pixels of [0, 1]; each is another smoothed classifier",
+    )
+    parser.add_argument(
+        "--samples",
+        nargs="+",
+        type=int,
+        default=[10_000],
+        metavar="N",
+        help="noisy copies of each image, fixed beforehand; several, rising, are planned looks, which share the "
+        "failure probability of 0.001 (default: 10000)",
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=500,
+        help="test images, class-balanced; 0 for all (default: %(default)s)",
+    )
+    _budget(parser, "stop after so long; the same command goes on")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the images and the noise (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=100, help="copies in one pass (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-attack", action="store_true", help="leave out the attack on the smoothed classifier"
+    )
+    parser.add_argument(
+        "--tell", action="store_true", help="tell a front-end with adaptive lambda the strength of the noise"
+    )
+    parser.add_argument("--clip", action="store_true", help="clip noisy copies to [0, 1]")
+
+
+def _compare(commands: argparse._SubParsersAction) -> None:
+    text = "compare the models of a results store, with intervals and paired tests"
+    parser = commands.add_parser("compare", help=text, description=text)
+    parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
+    parser.add_argument("--baseline", required=True, help="name of the model to compare with")
+    parser.add_argument("--dataset", default=None, help="which data set's results, if the store has several")
+    parser.add_argument(
+        "--report", default=None, help="write a self-contained HTML report to this file as well"
+    )
+
+
+def _export(commands: argparse._SubParsersAction) -> None:
+    text = "export a checkpoint, checked against PyTorch on real images"
+    parser = commands.add_parser("export", help=text, description=text)
+    _imports(parser)
+    parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="onnx",
+        help="onnx, onnx-int8, pt2 (torch.export), aoti (AOTInductor, needs a C++ compiler), safetensors "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--out", required=True, help="file, or with safetensors folder, to write")
+    parser.add_argument(
+        "--data", default=None, help=f"images to check on: {DATA_HELP} (default: {OWN_DATA_HELP})"
+    )
+    _device(parser, "cpu, where every file runs; pt2 and aoti are for the device that they are made on")
+    parser.add_argument(
+        "--results", default=None, help="results store whose figures for this network go along as evidence"
+    )
+    parser.add_argument("--name", default=None, help="its name in that store, if it has several")
+    parser.add_argument("--dataset", default=None, help="which data set's results, if the store has several")
+
+
+def _corrupt(commands: argparse._SubParsersAction) -> None:
+    text = "write the corrupted versions of a test set in the layout of CIFAR-10-C"
+    parser = commands.add_parser("corrupt", help=text, description=text)
+    parser.add_argument("--data", required=True, help=f"test images: {DATA_HELP}")
+    parser.add_argument("--out", required=True, help="folder for the .npy files")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="these corruptions, or the groups standard (15, the default) and all (19)",
+    )
+    parser.add_argument(
+        "--severity", nargs="+", type=int, default=None, metavar="N", help="1 to 5 (default: all)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the random corruptions (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+
+
+def _data(commands: argparse._SubParsersAction) -> None:
+    text = "fetch the official CIFAR-10-C files (2.9 GB), checksummed; the same command continues a stopped download"
+    parser = commands.add_parser("data", help=text, description=text)
+    parser.add_argument("name", choices=("cifar10-c",), help="what to fetch")
+    parser.add_argument("--out", default="data/CIFAR-10-C", help="folder for it (default: %(default)s)")
+
+
+def _denoise(commands: argparse._SubParsersAction) -> None:
+    text = "remove noise from PNG or JPEG photographs of any size; its strength is estimated from each"
+    parser = commands.add_parser("denoise", help=text, description=text)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG or JPEG files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results, DIR/NAME.png")
+    parser.add_argument(
+        "--lam", type=float, default=None, help="threshold; by default chosen from the estimated noise"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    _device(parser)
+    parser.add_argument("--frontend", default=None, help="primed front-end, a name or a folder")
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        default=30,
+        help="cycles in all, shared among the shifts of the atoms' grid (default: %(default)s)",
+    )
+
+
+def _info(commands: argparse._SubParsersAction) -> None:
+    text = "tell what a checkpoint is, how robust it is, and by what evidence"
+    parser = commands.add_parser("info", help=text, description=text)
+    _imports(parser)
+    parser.add_argument("checkpoint", help=CHECKPOINT_HELP)
+
+
+def _predict(commands: argparse._SubParsersAction) -> None:
+    text = "classify image files with a checkpoint in any format, and tell how sparse their codes are"
+    parser = commands.add_parser("predict", help=text, description=text)
+    _imports(parser)
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="image files; resized to what the model takes"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help=f"{CHECKPOINT_HELP}; an .onnx file, a .pt2 archive",
+    )
+    parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
+    _device(parser)
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="open a .pt2 archive, which can run any code: only one that you trust",
+    )
+
+
+def _config(parser: argparse.ArgumentParser, kind: str, default: str | None) -> None:
+    shown = f" (default: {default})" if default else ""
+    parser.add_argument(
+        "--config",
+        default=default,
+        help=f"YAML file, or one of: {', '.join(preset_names(kind))}; several joined by +, later ones win{shown}",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES_HELP)
+
+
+COMMANDS = (
+    _quickstart,
+    _prime,
+    _train,
+    _evaluate,
+    _harden,
+    _certify,
+    _compare,
+    _export,
+    _corrupt,
+    _data,
+    _denoise,
+    _info,
+    _predict,
+)

@@ -1,0 +1,179 @@
+"""The commands that measure, prove and compare: read arguments, call the library, print."""
+
+from __future__ import annotations
+
+import itertools
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..configs import EvaluationPlan, InputError, load_config
+from ..configs.atomic import refuse_foreign, refuse_input
+from ..configs.device import choose_device, described
+from ..configs.plan import PLANS
+from .screen import tell
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from torch import nn
+
+    from ..data import ImageDataset
+    from ..models import Classifier
+
+
+def evaluate(args: Namespace) -> int:
+    """Measure a checkpoint, or it without and with a front-end before it."""
+    from ..eval.compare.aggregate import is_complete, mean_corruption_error
+    from ..eval.results.suites import attack_sentences, note_sentences
+    from ..pipeline.plugin import advice, evaluate_plug_in
+    from ..pipeline.sharded import evaluate_sharded, processes
+
+    plan = _plan(args.plan or ("quick" if args.harden is None else "plug-in"), args.overrides)
+    device = choose_device(args.device)
+    model, dataset, name, seed = _measured(args)
+    options = {
+        "results": args.results,
+        "name": name,
+        "model_seed": seed,
+        "replace": args.replace,
+        "device": device,
+    }
+    options |= {"tf32": args.tf32, "workers": args.workers, "budget": args.budget}
+    options["corruption_source"] = args.corrupted
+    found = None
+    if args.harden is None:
+        frame = evaluate_sharded(model, dataset, plan, **options)
+    else:
+        frame, found = evaluate_plug_in(model, dataset, plan, args.harden or None, **options)
+    if not processes().is_main_process:
+        return 0
+    _tell_rows(frame, several=found is not None)
+    for line in itertools.chain(attack_sentences(frame), note_sentences(frame)):
+        tell(line)
+    if found is not None:
+        tell(f"\n{found.to_text()}\n{advice(found)}\n")
+    elif is_complete(frame):
+        tell(
+            f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
+        )
+    tell(f"computed on: {described(device, tf32=args.tf32)}")
+    tell(f"results:     {args.results}, under the name {name!r}")
+    return 0
+
+
+def _tell_rows(frame: DataFrame, *, several: bool) -> None:
+    columns = ["condition", "severity", "threat", "accuracy", "low", "high", "images", "status"]
+    shown = frame[["model", *columns] if several else columns]
+    tell(shown.to_string(index=False, float_format="%.3f", na_rep="-"))
+
+
+def _measured(args: Namespace) -> tuple[nn.Module, ImageDataset, str, int]:
+    """The classifier, the images, its name in the results and its training seed."""
+    from ..data import load_dataset
+    from ..models import Classifier
+    from ..pipeline.own_data import data_for
+    from ..pipeline.plugin import open_classifier
+    from ..pipeline.sharded import processes
+
+    model = open_classifier(args.checkpoint)
+    name = args.name or _run_name(args.checkpoint)
+    if isinstance(model, Classifier):
+        say = tell if processes().is_main_process else _silent
+        return model, data_for(model, args.data, "test", say=say), name, _seed(model, args.model_seed)
+    if args.data is None:
+        raise InputError(f"{args.checkpoint} does not say which images it is for; give --data.")
+    return model, load_dataset(args.data, "test"), name, args.model_seed or 0
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def _run_name(checkpoint: str) -> str:
+    """A network's name in the results: its run's folder, for every run calls its checkpoint alike."""
+    from ..train.folder import CHECKPOINT_FOLDER
+
+    folder = Path(checkpoint).resolve()
+    return folder.parent.name if folder.name == CHECKPOINT_FOLDER and folder.parent.name else folder.name
+
+
+def _seed(model: Classifier, given: int | None) -> int:
+    """The training seed that tells networks of one name apart: as given, or as the checkpoint says."""
+    told = model.about.get("training", {}).get("seed", 0)
+    return given if given is not None else told if isinstance(told, int) else 0
+
+
+def certify(args: Namespace) -> int:
+    """Certify the smoothed classifier of a checkpoint."""
+    from ..attacks import SmoothAdv
+    from ..eval.results.certificates import bracket_lines
+    from ..models import harden
+    from ..pipeline.sharded import certify_sharded, processes
+
+    model, dataset, name, seed = _measured(args)
+    if args.harden is not None:
+        model = harden(model, args.harden or None, image_size=max(dataset.images[0].shape[:2]))
+        name += "" if args.name else f" + {args.harden or 'front-end'}"
+    frame = certify_sharded(
+        model,
+        dataset,
+        args.sigma,
+        samples=args.samples,
+        images=args.images,
+        results=args.results,
+        name=name,
+        model_seed=seed,
+        replace=args.replace,
+        device=choose_device(args.device),
+        seed=args.seed,
+        attack=None if args.no_attack else SmoothAdv(),
+        clip=args.clip,
+        tell=args.tell,
+        budget=args.budget,
+        batch_size=args.batch_size,
+        say=tell if processes().is_main_process else _silent,
+    )
+    if not processes().is_main_process:
+        return 0
+    for line in bracket_lines(frame):
+        tell(line)
+    tell(f"results:     {args.results}")
+    return 0
+
+
+def compare(args: Namespace) -> int:
+    """Compare the models of a store."""
+    from ..eval import ResultsStore
+    from ..eval import compare as run
+    from ..eval.report.page import is_report
+
+    if not Path(args.results).exists():
+        raise InputError(f"there is no results store {args.results}; `warplca evaluate` writes one.")
+    if args.report:
+        refuse_input(args.report, results=args.results)
+        refuse_foreign(Path(args.report), is_report)  # before anything is printed
+    with ResultsStore(args.results, read_only=True) as store:
+        tell(run(store, baseline=args.baseline, dataset=args.dataset).to_text())
+        if args.report:
+            from ..eval.report.page import write_report
+
+            write_report(args.report, store, baseline=args.baseline, dataset=args.dataset)
+            tell(f"report:      {args.report}")
+    return 0
+
+
+def _plan(source: str, overrides: list[str]) -> EvaluationPlan:
+    from dataclasses import asdict
+
+    from ..configs import from_dict
+    from ..configs.load import apply_overrides
+
+    if source in PLANS:
+        return from_dict(
+            EvaluationPlan, apply_overrides(asdict(PLANS[source]), overrides), where=f"plan {source!r}"
+        )
+    if not Path(source).is_file():
+        from ..configs.errors import unknown_name
+
+        raise unknown_name("evaluation plan", source, PLANS)
+    return load_config(EvaluationPlan, source, "plan", overrides)
