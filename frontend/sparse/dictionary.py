@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...configs.errors import InputError
+from .functional import state_size
 from .operator import ConvOperator
 from .spectrum import Preconditioner, preconditioner, spectral_bound
 
@@ -167,6 +168,15 @@ class ConvDictionary(nn.Module):
             raise InputError(
                 f"images of {images.shape[2]} x {images.shape[3]} pixels are smaller than the {kernel} x {kernel} "
                 "atoms; give larger images or a front-end with a smaller kernel_size."
+            )
+
+    def check_state(self, state: Tensor, images: Tensor) -> None:
+        """Refuse an initial state that does not fit the images (N, C, H, W)."""
+        size = state_size((images.shape[2], images.shape[3]), self.stride)
+        expected = (len(images), len(self.weight), *size)
+        if tuple(state.shape) != expected:
+            raise InputError(
+                f"the state has shape {tuple(state.shape)}; expected {expected} for these images."
             )
 
     def train(self, mode: bool = True) -> ConvDictionary:

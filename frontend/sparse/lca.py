@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...configs.device import exactly
 from ...configs.errors import InputError
@@ -20,14 +19,13 @@ from ..image_statistics import Standardised, check_finite, noise_level, raised_l
 from ..pretrained import Primable, Primed
 from .dictionary import ConvDictionary
 from .encoding import Recording, SparseEncoding
-from .functional import state_size
 from .implicit import implicit_code
 from .metrics import SolveStatistics, statistics
 from .operator import ConvOperator
 from .schedule import Schedule, accelerated_schedule, accelerated_thresholds, falling, plain_schedule
 from .settings import LCASettings, LCATraining
 from .solver import check_overflow, solve, solve_until
-from .threshold import Threshold, get_threshold
+from .threshold import Threshold, get_threshold, positive
 
 
 class _Varied(NamedTuple):
@@ -76,8 +74,8 @@ class LCA(Primable, Frontend):
             s.in_channels, s.features, s.kernel_size, s.stride, preconditioned=self._preconditioned
         )
         self._threshold = get_threshold(s.threshold)
-        self.lam_raw = _positive(s.lam) if s.learn_lam else None
-        self.adaptive_raw = _positive(s.adaptive_lam) if s.learn_lam and s.adaptive_lam else None
+        self.lam_raw = positive(s.lam) if s.learn_lam else None
+        self.adaptive_raw = positive(s.adaptive_lam) if s.learn_lam and s.adaptive_lam else None
         self._varied = _Varied()
         self.known_noise: float | None = None
         self.adjoint_residual: Tensor | None = None
@@ -324,7 +322,7 @@ class LCA(Primable, Frontend):
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
         state = self.initial_state(standardised, lam) if state is None else state
         if state is not None:
-            check_state(state, standardised, self.dictionary)
+            self.dictionary.check_state(state, standardised)
         problem = operator, standardised, self.threshold, lam
         schedule, thresholds = self.schedule(operator, cycles), self.thresholds(cycles, lam)
         energies: list[Tensor] | None = [] if trace else None
@@ -348,16 +346,3 @@ class LCA(Primable, Frontend):
         return ", ".join(
             f"{name}={value!r}" for name, value in to_plain(self.settings, defaults=False).items()
         )
-
-
-def _positive(value: float) -> nn.Parameter:
-    """Return the parameter whose softplus is ``value``, above 0."""
-    return nn.Parameter(torch.tensor(math.log(math.expm1(value))))
-
-
-def check_state(state: Tensor, images: Tensor, dictionary: ConvDictionary) -> None:
-    """Refuse an initial state that does not fit the images (N, C, H, W)."""
-    size = state_size((images.shape[2], images.shape[3]), dictionary.stride)
-    expected = (len(images), len(dictionary.weight), *size)
-    if tuple(state.shape) != expected:
-        raise InputError(f"the state has shape {tuple(state.shape)}; expected {expected} for these images.")

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...configs.errors import InputError, unknown_name
 
@@ -112,3 +112,8 @@ def is_active(code: Tensor, lam: Tensor | float) -> Tensor:
 def of_images(lam: Tensor | float, images: Tensor | slice) -> Tensor | float:
     """Return the threshold value for some images of a batch: a part of it if there is one per image, else all."""
     return lam[images] if isinstance(lam, Tensor) and lam.ndim else lam
+
+
+def positive(value: float) -> nn.Parameter:
+    """Return the parameter whose softplus is ``value``, above 0: how lambda is learned."""
+    return nn.Parameter(torch.tensor(math.log(math.expm1(value))))
