@@ -232,7 +232,7 @@ def main() -> None:
     )
     options.add_argument("--rows", nargs="*", default=None, help="only these (default: all)")
     options.add_argument(
-        "--gate", nargs=2, type=float, default=(0.015, 0.025), help="of restoring (default: %(default)s)"
+        "--gate", nargs=2, type=float, default=(0.012, 0.018), help="of restoring (default: %(default)s)"
     )
     options.add_argument(
         "--work", type=Path, default=Path("runs/plugin"), help="stores and images (default: %(default)s)"

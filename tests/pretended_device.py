@@ -28,14 +28,8 @@ WAITING = {
 """Operations whose result the host must see; copies and boolean indices are told by their arguments."""
 
 FREE = {
-    "empty",
-    "empty_strided",
-    "empty_like",
-    "new_empty",
-    "new_empty_strided",
-    "_unsafe_view",
-    "lift_fresh",
-}
+    "empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh",
+}  # fmt: skip
 LOW = (torch.float16, torch.bfloat16)
 CAST = (
     "conv1d",
