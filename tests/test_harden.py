@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from warplca.attacks import run_attack
+from warplca.attacks.checks import NotApplicable
 from warplca.configs.errors import InputError
 from warplca.data import corrupt, load_dataset
 from warplca.frontend import Chain, ContrastLevelling, Equaliser, ImpulseRepair, WarpLCA
@@ -160,6 +162,18 @@ def test_our_classifier_is_ours_again_and_keeps_its_weights(tmp_path: Path) -> N
     for twice in (hardened, again, harden(lambda x: x.mean((2, 3)), "impulse-repair")):
         with pytest.raises(InputError, match="hardened already"):
             harden(twice, "contrast")
+
+
+@pytest.mark.parametrize("attack", ["gates-smooth", "gates-open", "gates-closed"])
+def test_gates_are_attacked_held_and_smooth(stranger: nn.Module, attack: str) -> None:
+    images, labels = pictures(6, severity=2), torch.zeros(6, dtype=torch.int64)
+    hardened = harden(stranger, {"name": "contrast", "gate": [0.0, 0.9]})
+    labels = hardened(images).argmax(1)
+    found = run_attack(hardened, images, labels, attack, "linf 8/255")
+    assert torch.equal(found.predictions, hardened(found.adversarial).argmax(1))
+    assert hardened.frontend.gate_mode == "measured"
+    with pytest.raises(NotApplicable, match="no gated layer"):
+        run_attack(harden(stranger, {"name": "contrast", "gate": None}), images, labels, attack, "linf 8/255")
 
 
 def test_what_is_no_plug_in_is_refused_in_a_sentence(stranger: nn.Module) -> None:

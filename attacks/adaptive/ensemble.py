@@ -22,7 +22,7 @@ from ..interface import Attack, misclassified
 from ..margin import MarginAttack
 from ..threat import ThreatModel, enforce
 from .code_attack import CodeAttack
-from .layers import LayerView
+from .layers import GateView, LayerView
 from .modules import ThroughModules
 from .views import EstimatedView, LookThroughCalls, SmoothedView, View, carries_gradient
 
@@ -103,6 +103,9 @@ ADAPTIVE: dict[str, Callable[[], Attack]] = {
     "more-cycles": partial(ViewAttack, view=LayerView(threshold="smooth", cycles=3)),
     "cold-start": partial(ViewAttack, view=LayerView(threshold="smooth", cycles=3, start="cold")),
     "implicit": partial(ViewAttack, view=LayerView(gradient_mode="implicit")),
+    "gates-smooth": partial(ViewAttack, view=GateView()),
+    "gates-open": partial(ViewAttack, view=GateView(mode="open")),
+    "gates-closed": partial(ViewAttack, view=GateView(mode="closed")),
     "code": CodeAttack,
     "smoothed": partial(ViewAttack, view=SmoothedView()),
     "bpda-smooth-t": _targeted(_SMOOTH),

@@ -228,3 +228,47 @@ class _ReplacedSlope:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._threshold, name)
+
+
+@runtime_checkable
+class GatedLayer(Protocol):
+    """A layer that hands on an image untouched where it finds no damage.
+
+    Attributes:
+        gate: The damage at which its gate begins to open, and at which it is open; None without a gate.
+        gate_mode: ``"measured"`` decides by the damage, ``"smooth"`` likewise with the gradient of a smooth decision,
+            ``"open"`` and ``"closed"`` hold it whatever the damage.
+    """
+
+    gate: tuple[float, float] | None
+    gate_mode: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateView(View):
+    """Differentiate gated layers with their gates held, or deciding smoothly; the values are always the real ones.
+
+    Attributes:
+        mode: ``"smooth"``; ``"open"``, against what the layers do to damaged images; or ``"closed"``, against the
+            network behind them, whose adversarial images may keep the gates shut.
+    """
+
+    mode: str = "smooth"
+
+    def surrogate(self, model: CountingModel, image: Tensor) -> Model:
+        """Stand-in with the gradient of the held gates."""
+        parts = model.wrapped.modules() if isinstance(model.wrapped, nn.Module) else ()
+        gated = [part for part in parts if isinstance(part, GatedLayer) and part.gate is not None]
+        if not gated:
+            raise NotApplicable("the model has no gated layer; use another attack.")
+
+        def call(images: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():
+                return model(images)
+            with ExitStack() as stack:
+                for layer in gated:
+                    stack.enter_context(_attributes(layer, {"gate_mode": self.mode}))
+                held = model(images)
+            return replace_backward(model(images), held)
+
+        return call

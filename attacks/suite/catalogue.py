@@ -47,6 +47,8 @@ SUITES: dict[str, tuple[str, ...]] = {
         "margin",
         "apgd-ce",
         "bpda-smooth",
+        "gates-smooth",
+        "gates-closed",
         "bpda-calls",
         "bpda-modules-coarse",
         "noise",
