@@ -15,9 +15,9 @@ from .screen import tell
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from torch import nn
 
     from ..data import ImageDataset
+    from ..eval.measure.inference import Model
     from ..models import Classifier
 
 
@@ -67,7 +67,7 @@ def _tell_rows(frame: DataFrame, *, several: bool) -> None:
     tell(shown.to_string(index=False, float_format="%.3f", na_rep="-"))
 
 
-def _measured(args: Namespace) -> tuple[nn.Module, ImageDataset, str, int]:
+def _measured(args: Namespace) -> tuple[Model, ImageDataset, str, int]:
     """The classifier, the images, its name in the results and its training seed."""
     from ..data import load_dataset
     from ..models import Classifier

@@ -98,7 +98,8 @@ def _switches() -> tuple[list[tuple[Any, str]], Any, Any]:
     if not hasattr(cudnn, "conv"):  # torch before 2.9
         return [(cudnn, "allow_tf32"), (cuda.matmul, "allow_tf32")], False, True
     name = "fp32_precision"
-    return [(cudnn.conv, name), (cudnn.rnn, name), (cuda.matmul, name)], "ieee", "tf32"
+    conv: Any = getattr(cudnn, "conv")  # noqa: B009 - unknown to the type checker
+    return [(conv, name), (cudnn.rnn, name), (cuda.matmul, name)], "ieee", "tf32"
 
 
 def exactly(values: torch.Tensor) -> AbstractContextManager[Any]:

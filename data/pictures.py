@@ -88,7 +88,7 @@ def read_picture(path: str | Path, *, formats: Sequence[str] | None = None) -> P
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is refused below, and of odd metadata
-            with Image.open(path, formats=formats) as file:
+            with Image.open(path, formats=None if formats is None else list(formats)) as file:
                 width, height = file.size
                 if width * height > MOST_PIXELS:
                     raise InputError(
@@ -121,7 +121,7 @@ def fitted(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if rgb.shape[:2] == size:
         return rgb
-    return np.asarray(ImageOps.fit(Image.fromarray(rgb), size[::-1], Image.Resampling.BICUBIC))
+    return np.asarray(ImageOps.fit(Image.fromarray(rgb), (size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def _known(image: Image.Image, path: Path) -> Image.Image:

@@ -175,12 +175,9 @@ def _before(plugged: Frontend, model: Classifier) -> Classifier:
     own = list(model.frontend) if isinstance(model.frontend, Chain) else [model.frontend]
     chain = Chain([*stages, *own])
     config = replace(model.config, frontend=chain.sections, hardened=len(stages))
-    fixed = (
-        (model.mean.flatten().tolist(), model.std.flatten().tolist())
-        if model.fixed_normalisation
-        else (None, None)
-    )
-    behind = Classifier(chain, model.backbone, config, mean=fixed[0], std=fixed[1])
+    mean, std = (tuple(values.flatten().tolist()) for values in (model.mean, model.std))
+    fixed = {"mean": mean, "std": std} if model.fixed_normalisation else {}
+    behind = Classifier(chain, model.backbone, config, **fixed)
     behind.about = {
         key: copy.deepcopy(value) for key, value in model.about.items() if key not in ("results", "evidence")
     }

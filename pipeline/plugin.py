@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from ..configs import EvaluationPlan, InputError
 from ..configs.errors import unknown_name
 from ..data import ImageDataset
 from ..eval import Comparison, ResultsStore, compare
 from ..eval.compare.wording import NO_DIFFERENCE, difference_text, headline_tests, judgement
+from ..eval.measure.inference import Model
 from ..models import Classifier, as_classifier, create_classifier, harden, load_checkpoint, save_checkpoint
 from .sharded import evaluate_sharded
 
 FILES = (".onnx", ".pt2")
 
 
-def open_classifier(checkpoint: str | Path) -> nn.Module:
+def open_classifier(checkpoint: str | Path) -> Model:
     """Open a checkpoint folder, the name of a shipped classifier, or an ONNX file, which is a black box.
 
     Raises:
@@ -68,7 +68,7 @@ def timm_classifier(source: str) -> Classifier:
     return model.eval()
 
 
-def save_hardened(model: nn.Module, frontend: str | None, out: str | Path) -> str:
+def save_hardened(model: Model, frontend: str | None, out: str | Path) -> str:
     """Harden a classifier of ours, write it as a checkpoint, and return the names of its front-ends.
 
     Raises:
@@ -79,13 +79,13 @@ def save_hardened(model: nn.Module, frontend: str | None, out: str | Path) -> st
             "no front-end can be written into an exported file; measure it with `warplca evaluate --harden`, "
             "or harden the checkpoint that it was exported from."
         )
-    hardened = harden(model, frontend)
+    hardened = cast(Classifier, harden(model, frontend))
     save_checkpoint(hardened, out, image_size=model.about.get("image_size"))
     return hardened.config.frontend_name
 
 
 def evaluate_plug_in(
-    model: nn.Module,
+    model: Model,
     dataset: ImageDataset,
     plan: EvaluationPlan | str,
     frontend: str | None,
