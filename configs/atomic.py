@@ -166,14 +166,23 @@ def only_one(folder: Path) -> Iterator[None]:
     """
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
-    try:
+    while True:
+        with _explained(folder):
+            handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
         if not _lock(handle, of_process=True):
+            os.close(handle)
             raise InputError(
                 f"another process is writing to {folder}; wait until it is done, or choose another folder."
             )
+        with suppress(OSError):  # the holder before may have deleted the very file that was opened
+            if os.path.samestat(os.fstat(handle), os.stat(folder / LOCK)):
+                break
+        os.close(handle)
+    try:
         yield
     finally:
+        with suppress(OSError):
+            (folder / LOCK).unlink()
         os.close(handle)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warplca.attacks import PRESETS, ThreatModel, as_threat
+from warplca.attacks.threat import LARGEST
 from warplca.configs.errors import InputError
 
 
@@ -30,11 +31,16 @@ def test_text_is_read_and_written_back(text: str, norm: str, epsilon: float, can
     assert ThreatModel.parse(canonical) == threat
 
 
-@given(
-    st.sampled_from(["linf", "l2", "l1"]),
-    st.floats(min_value=1e-12, max_value=1e6, allow_nan=False, allow_subnormal=False),
+RADII = st.sampled_from(sorted(LARGEST)).flatmap(
+    lambda norm: st.tuples(
+        st.just(norm), st.floats(min_value=1e-12, max_value=LARGEST[norm], allow_subnormal=False)
+    )
 )
-def test_canonical_text_keeps_epsilon_exactly(norm: str, epsilon: float) -> None:
+
+
+@given(RADII)
+def test_canonical_text_keeps_epsilon_exactly(radius: tuple[str, float]) -> None:
+    norm, epsilon = radius
     threat = ThreatModel(norm, epsilon)
     assert ThreatModel.parse(str(threat)) == threat
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from warplca.configs.device import exactly, float32
+from warplca.configs.device import _switches, exactly, float32
 
 
 @pytest.mark.timeout(600)
@@ -23,15 +23,19 @@ def test_everything_runs_on_an_accelerator():
 
 
 def test_float32_is_full_unless_a_block_allows_tf32():
-    convolutions = torch.backends.cudnn
-    before = convolutions.allow_tf32
+    switches, exact, fast = _switches()
+
+    def values():
+        return [getattr(*switch) for switch in switches]
+
+    before = values()
     with float32():
-        assert not convolutions.allow_tf32
+        assert values() == [exact] * len(switches)
         with float32(tf32=True):
-            assert convolutions.allow_tf32
+            assert values() == [fast] * len(switches)
             with float32():  # as the block around says
-                assert convolutions.allow_tf32
-        assert not convolutions.allow_tf32
-    assert convolutions.allow_tf32 == before
+                assert values() == [fast] * len(switches)
+        assert values() == [exact] * len(switches)
+    assert values() == before
     with exactly(torch.zeros(1)):  # on the CPU there is nothing to switch
-        assert convolutions.allow_tf32 == before
+        assert values() == before

@@ -134,6 +134,7 @@ def test_weights_from_before_long_steps_keep_classical_ones(tmp_path):
     save_frontend(layer, tmp_path / "old", card="# old\n")
     file = tmp_path / "old" / "model.safetensors"
     save_file({name: t for name, t in load_file(file).items() if "extra" not in name}, file)
+    (tmp_path / "old" / "SHA256SUMS").unlink()
     again = WarpLCA.from_pretrained(tmp_path / "old")
     assert again.steps is not None
     assert not again.steps.guarded
@@ -169,6 +170,7 @@ def odd_images():
             marks=() if factor == 1.0 and "x7s1" not in name else pytest.mark.slow,
         )
         for name in shipped_frontends("warp-lca")
+        if not name.endswith("-restore")  # trained for the picture, not for the energy
         for factor in (0.5, 1.0, 2.0)
     ],
 )

@@ -172,7 +172,7 @@ def test_evidence_is_of_this_very_network(measured, tmp_path):
 
 def test_results_are_carried_along_unless_replaced(tmp_path):
     model = classifier()
-    save_checkpoint(model, tmp_path / "a", class_names=["x"] * 10, results={"clean": "61 %"})
+    save_checkpoint(model, tmp_path / "a", class_names=list("abcdefghij"), results={"clean": "61 %"})
     loaded = load_checkpoint(tmp_path / "a")
     save_checkpoint(loaded, tmp_path / "b")
     assert (tmp_path / "a" / "config.json").read_text() == (tmp_path / "b" / "config.json").read_text()

@@ -11,7 +11,7 @@ from stripes import section
 
 import warplca
 from warplca.configs import InputError
-from warplca.models import create_classifier, load_checkpoint, save_checkpoint
+from warplca.models import backbones, create_classifier, load_checkpoint, save_checkpoint
 from warplca.models.timm_models import BACKBONES, GENERIC, architecture
 
 SMALL = {"frontend": section("warp-lca")}
@@ -122,18 +122,21 @@ def test_atoms_are_kept_from_weight_decay():
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "convnext_atto", "vit_tiny_patch16_224"])
-def test_pretrained_backbones_work_behind_a_reconstruction(backbone, tmp_path):
+def test_pretrained_backbones_work_behind_a_reconstruction(backbone, tmp_path, monkeypatch):
     """Weights saved locally take the place of a download; nothing but the front-end is new."""
     torch.manual_seed(3)
     original = timm.create_model(backbone, pretrained=False).eval()
     save_file(original.state_dict(), tmp_path / "weights.safetensors")
+    create = backbones.timm.create_model
     local = {"pretrained_cfg_overlay": {"file": str(tmp_path / "weights.safetensors")}}
+    monkeypatch.setattr(
+        backbones.timm, "create_model", lambda *args, **options: create(*args, **options, **local)
+    )
     model = create_classifier(
         backbone,
         section("lca", output="reconstruction"),
         1000,
         pretrained=True,
-        backbone_options=local,
     ).eval()
     for name, tensor in original.state_dict().items():
         assert torch.equal(model.backbone.state_dict()[name], tensor), name

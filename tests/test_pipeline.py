@@ -125,7 +125,7 @@ def test_pictures_show_what_an_equaliser_makes_of_an_image_and_of_a_reconstructi
     for arm, parts in stages.items():
         seen = image if arm == "none" else layer(image)
         wanted = parts[-1](seen).clamp(0, 1)[0].permute(1, 2, 0).detach()
-        np.testing.assert_allclose(dict(rows[0].pictures)[f"{arm}: equalised"], wanted, atol=1e-6)
+        np.testing.assert_allclose(dict(rows[0].pictures)[f"{arm}: restored"], wanted, atol=1e-6)
 
 
 def test_bad_comparisons_are_refused(tmp_path):

@@ -95,6 +95,9 @@ class WeightAverage:
             mine, theirs = (list(compress(values, [f == kind for f in floats])) for values in (own, new))
             if mine:
                 self._advance(mine, theirs, count)
+        if self.config.kind == "swa":  # buffers are no weights: they stay the model's own
+            for mine, theirs in zip(self.averaged.module.buffers(), model.buffers(), strict=True):
+                mine.detach().copy_(theirs)
         self.averaged.n_averaged += 1
 
     def _averaged(self, model: nn.Module) -> list[Tensor]:

@@ -44,7 +44,7 @@ from .planning import (
     plan_cells,
     split_positions,
 )
-from .strangers import chance_remark, check_dataset, check_model, explained, remarks
+from .strangers import chance_remark, check_dataset, check_model, remarks
 
 logger = logging.getLogger(__name__)
 
@@ -200,8 +200,7 @@ class _Run:
         if not todo:
             return
         first = todo[0].positions[:RANDOM_PROBE_IMAGES]
-        with explained(self.model):
-            random = is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes)
+        random = is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes)
         remarked = [*remarks(self.model), *([RANDOM_NOTE] if random else [])]
         for note in remarked:
             logger.warning("model %r: %s (its results carry this note)", self.name, note)

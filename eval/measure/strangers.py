@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,22 +43,6 @@ def check_model(model: object) -> None:
         finally:
             for part, mode in modes.items():
                 part.training = mode
-
-
-@contextmanager
-def explained(model: object) -> Iterator[None]:
-    """Name the dtype where a module that computes in another one does not take float32 pixels."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        parameters = model.parameters() if isinstance(model, nn.Module) else ()
-        dtypes = {p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}
-        if not dtypes:
-            raise
-        told = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        raise InputError(f"the model computes in {told} and does not take float32 pixels; {WRAP}.") from error
 
 
 def remarks(model: object) -> list[str]:

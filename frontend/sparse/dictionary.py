@@ -95,7 +95,8 @@ class ConvDictionary(nn.Module):
     def _solve_spectrum(self) -> None:
         self.lipschitz.copy_(spectral_bound(self.atoms, self.stride))
         self._precondition()
-        self._solved_for = self._version_of_weights()
+        if not torch.compiler.is_compiling():  # versions are not seen there
+            self._solved_for = self._version_of_weights()
 
     def _precondition(self) -> None:
         if self.preconditioned:
@@ -121,10 +122,9 @@ class ConvDictionary(nn.Module):
 
     def operator(self) -> ConvOperator:
         """Return Phi and Phi^T for the present atoms, ready for many iterations."""
-        if self.training and self.weight.requires_grad and torch.is_grad_enabled():
-            compiling = torch.compiler.is_compiling()  # versions are not seen there
-            if compiling or self._solved_for != self._version_of_weights():
-                self._solve_spectrum()
+        learning = self.training and self.weight.requires_grad and torch.is_grad_enabled()
+        if learning and (torch.compiler.is_compiling() or self._solved_for != self._version_of_weights()):
+            self._solve_spectrum()
         if self._learns_nothing():
             version = self._version_of_weights(), self.lipschitz._version
             if self._made is None or self._made[0] != version:
@@ -134,11 +134,10 @@ class ConvDictionary(nn.Module):
 
     def _learns_nothing(self) -> bool:
         """Whether one operator serves many calls: on a GPU its preparation costs as many launches as a cycle."""
+        if torch.compiler.is_compiling() or self.weight.device.type == "cpu":
+            return False
         learning = torch.is_grad_enabled() and self.weight.requires_grad
-        special = (
-            self.weight.is_inference() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling()
-        )
-        return not learning and not special and self.weight.device.type != "cpu"
+        return not (learning or self.weight.is_inference() or torch.is_inference_mode_enabled())
 
     def _operator(self) -> ConvOperator:
         conditioning = None

@@ -156,7 +156,8 @@ def guarded_step(
         factor = torch.where(back, shorter * factor, factor)
     long = (factor * step_size * operator.bound(preconditioned=preconditioned) > 1.0).flatten()
     # A state that was taken back has no say: its energy is above the lowest, or NaN.
-    accepted = Accepted(code, residual, torch.fmin(accepted.lowest, energy), factor, long)
+    lowest = torch.where(energy < accepted.lowest, energy, accepted.lowest)  # NaN is never the lowest
+    accepted = Accepted(code, residual, lowest, factor, long)
     following = _advance(operator, accepted, state, before, step_size, momentum, preconditioned)
     return following, state, accepted
 
