@@ -129,15 +129,12 @@ def test_pretrained_backbones_work_behind_a_reconstruction(backbone, tmp_path, m
     save_file(original.state_dict(), tmp_path / "weights.safetensors")
     create = backbones.timm.create_model
     local = {"pretrained_cfg_overlay": {"file": str(tmp_path / "weights.safetensors")}}
-    monkeypatch.setattr(
-        backbones.timm, "create_model", lambda *args, **options: create(*args, **options, **local)
-    )
-    model = create_classifier(
-        backbone,
-        section("lca", output="reconstruction"),
-        1000,
-        pretrained=True,
-    ).eval()
+    layer = section("lca", output="reconstruction")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            backbones.timm, "create_model", lambda *args, **options: create(*args, **options, **local)
+        )
+        model = create_classifier(backbone, layer, 1000, pretrained=True).eval()
     for name, tensor in original.state_dict().items():
         assert torch.equal(model.backbone.state_dict()[name], tensor), name
     x = images(2, 3, 224, 224)

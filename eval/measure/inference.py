@@ -106,9 +106,8 @@ def _called(model: Model, batch: Tensor) -> Tensor:
         told = (str(error).splitlines() or [""])[0]
         raise InputError(
             f"the model raised {type(error).__name__} ({told}) on images {tuple(batch.shape)} of {batch.dtype} on "
-            f"{batch.device}: expected a callable that maps such images to logits. Wrap it in "
-            "warplca.models.as_classifier(model), which minds its type, or in a function that brings images to its size "
-            "and device."
+            f"{batch.device}: expected a callable that maps such images to logits. Wrap it: "
+            "warplca.models.as_classifier(model) minds its type; a function of yours may mind its size and device."
         ) from error
 
 
