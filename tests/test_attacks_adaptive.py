@@ -43,7 +43,7 @@ def quick(name: str) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "norm"),
-    [(name, "linf") for name in sorted(ADAPTIVE)]
+    [(name, "linf") for name in sorted(ADAPTIVE) if not name.startswith("gates")]  # these: test_harden.py
     + [(name, norm) for name in ("bpda-smooth", "bpda-calls", "code") for norm in ("l2", "l1")],
 )
 def test_every_adaptive_attack_keeps_its_promises(name: str, norm: str) -> None:

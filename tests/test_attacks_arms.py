@@ -33,13 +33,16 @@ LAYER_ATTACKS = {"code"} | {
 
 LOOKING_THROUGH = {name for name in NAMES if name.startswith("bpda-calls") or name.startswith("bpda-modules")}
 
+GATES = {"gates-smooth", "gates-open", "gates-closed"}
+
 NOTHING_TO_WORK_ON = {
-    "none": LAYER_ATTACKS | LOOKING_THROUGH,
-    "conv": LAYER_ATTACKS | LOOKING_THROUGH,
-    "lca": {"unroll", "bpda-predictor"},
-    "warp-lca": {"unroll"},
-    "equaliser": LAYER_ATTACKS,
-    "stranger": LAYER_ATTACKS | LOOKING_THROUGH,
+    "none": LAYER_ATTACKS | LOOKING_THROUGH | GATES,
+    "conv": LAYER_ATTACKS | LOOKING_THROUGH | GATES,
+    "lca": {"unroll", "bpda-predictor"} | GATES,
+    "warp-lca": {"unroll"} | GATES,
+    "equaliser": LAYER_ATTACKS | GATES,
+    "gated": LAYER_ATTACKS | LOOKING_THROUGH,
+    "stranger": LAYER_ATTACKS | LOOKING_THROUGH | GATES,
 }
 """For each arm the attacks that say that they find nothing; every other one must run."""
 
@@ -49,7 +52,8 @@ def build(arm: str) -> nn.Module:
     if arm == "stranger":
         layers = nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7 * 8, 5)
         return nn.Sequential(*layers).eval()
-    return create_classifier("resnet10_slim", SECTIONS[arm], 5).eval()
+    section = {"name": "contrast", "gate": [0.0, 0.9]} if arm == "gated" else SECTIONS[arm]
+    return create_classifier("resnet10_slim", section, 5).eval()
 
 
 def shortened(attack: Attack) -> Attack:

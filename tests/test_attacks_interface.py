@@ -60,8 +60,16 @@ def quick(name: str):
     return dataclasses.replace(attack, **{k: v for k, v in shorter.items() if k in known})
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("name", sorted(set(ATTACKS) - set(ADAPTIVE) - {"adaptive"}))
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        pytest.param(
+            name, norm, marks=pytest.mark.slow if name == "autoattack-rand" and norm != "linf" else ()
+        )
+        for name in sorted(set(ATTACKS) - set(ADAPTIVE) - {"adaptive"})
+        for norm in ("linf", "l2", "l1")
+    ],
+)
 def test_every_attack_keeps_its_promises(name: str, norm: str) -> None:
     attack = quick(name)
     threat = ThreatModel(norm, {"linf": 0.15, "l2": 2.0, "l1": 20.0}[norm])

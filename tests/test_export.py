@@ -111,8 +111,10 @@ def test_the_onnx_graph_itself_is_exact_in_float64(tmp_path, images):
     [
         None,
         "conv",
-        *(pytest.param(arm, marks=pytest.mark.slow) for arm in ("lca", "warp-lca", "warp-lca, equalised")),
-        "warp-lca, primed",
+        *(
+            pytest.param(arm, marks=pytest.mark.slow)
+            for arm in ("lca", "warp-lca", "warp-lca, equalised", "warp-lca, primed")
+        ),
     ],
 )
 def test_a_program_agrees_in_float32_and_in_float64(tmp_path, images, arm):
@@ -216,6 +218,7 @@ def test_a_failed_check_of_a_real_backend_leaves_nothing(tmp_path, images, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_errors_the_size_of_rounding_end_in_flips_alone():
     """The shipped front-end, hard threshold, pixels off by 1e-6: wherever the final codes differ, a flip is shown."""
     torch.manual_seed(0)

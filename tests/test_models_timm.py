@@ -27,7 +27,12 @@ def test_every_backbone_is_listed():
     assert names == {architecture(backbone) for backbone in BACKBONES} | {GENERIC}
 
 
-@pytest.mark.parametrize("backbone", [*BACKBONES])
+LARGE = ("wide_resnet50_2", "wrn_28_10", "resnext50_32x4d")
+
+
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in BACKBONES]
+)
 def test_every_registered_model_trains_and_behaves_like_timms_own(backbone):
     torch.manual_seed(0)
     model = timm.create_model(f"warplca_{backbone}", pretrained=False, num_classes=7, **SMALL)

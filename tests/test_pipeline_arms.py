@@ -52,6 +52,7 @@ def assert_same(some, others):
         assert all(torch.equal(value, expected[key]) for key, value in weights(one).items())
 
 
+@pytest.mark.slow
 def test_runs_at_once_have_the_weights_of_runs_in_turn(tmp_path):
     at_once, in_turn = runs(tmp_path / "a"), runs(tmp_path / "b")
     train_at_once(at_once, dataset(), workers=2, progress=False)

@@ -68,7 +68,7 @@ def test_bounds_and_radii_are_clopper_and_pearsons() -> None:
     assert SamplingPlan.of(100).largest_bound == pytest.approx(0.001 ** (1 / 100))
 
 
-@pytest.mark.parametrize("looks", [(500,), (100, 500, 2000)])
+@pytest.mark.parametrize("looks", [(500,), pytest.param((100, 500, 2000), marks=pytest.mark.slow)])
 def test_bounds_cover_the_true_shares_as_often_as_promised(looks: tuple[int, ...]) -> None:
     """1,000 simulated images at a failure probability of 0.02, with every planned look and every early stop."""
     rng = np.random.default_rng(5)

@@ -86,7 +86,13 @@ def test_mistakes_name_the_part():
         study(parts={"pilots": {"measure_on": "validation", "train": {"validation_images": 0}}})
 
 
-@pytest.mark.parametrize("name", preset_names(PRESETS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "study-full" else ())
+        for name in preset_names(PRESETS)
+    ],
+)
 def test_every_arm_of_every_preset_can_be_built(name):
     for comparison in load_config(StudyConfig, name, PRESETS).comparisons().values():
         for arm in comparison.arms:

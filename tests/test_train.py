@@ -62,8 +62,12 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 @pytest.mark.parametrize(
     "workers",
     [
-        pytest.param((), marks=pytest.mark.slow, id="alone"),
-        pytest.param(("train.augment.policy=augmix", "train.augment.workers=2"), id="group with workers"),
+        pytest.param((), id="alone"),
+        pytest.param(
+            ("train.augment.policy=augmix", "train.augment.workers=2"),
+            marks=pytest.mark.slow,
+            id="group with workers",
+        ),
     ],
 )
 def test_sigterm_saves_the_state_and_the_same_command_continues(tmp_path, workers):
