@@ -32,17 +32,9 @@ FREE = {
 }  # fmt: skip
 LOW = (torch.float16, torch.bfloat16)
 CAST = (
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "conv_transpose2d.input",
-    "matmul",
-    "mm",
-    "bmm",
-    "addmm",
-    "baddbmm",
+    "conv1d", "conv2d", "conv3d", "conv_transpose2d.input", "matmul", "mm", "bmm", "addmm", "baddbmm",
     "linear",
-)
+)  # fmt: skip
 """What autocast computes in low precision; the rest of CUDA's list does not occur."""
 
 FULL = (
