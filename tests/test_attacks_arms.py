@@ -36,12 +36,12 @@ LOOKING_THROUGH = {name for name in NAMES if name.startswith("bpda-calls") or na
 GATES = {"gates-smooth", "gates-open", "gates-closed"}
 
 NOTHING_TO_WORK_ON = {
-    "none": LAYER_ATTACKS | LOOKING_THROUGH | GATES,
-    "conv": LAYER_ATTACKS | LOOKING_THROUGH | GATES,
+    "none": LAYER_ATTACKS | GATES,
+    "conv": LAYER_ATTACKS | GATES,
     "lca": {"unroll", "bpda-predictor"} | GATES,
     "warp-lca": {"unroll"} | GATES,
     "equaliser": LAYER_ATTACKS | GATES,
-    "gated": LAYER_ATTACKS | LOOKING_THROUGH,
+    "gated": LAYER_ATTACKS,
     "stranger": LAYER_ATTACKS | LOOKING_THROUGH | GATES,
 }
 """For each arm the attacks that say that they find nothing; every other one must run."""

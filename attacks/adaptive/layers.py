@@ -183,7 +183,11 @@ class LayerView(View):
             changes["threshold"] = _ReplacedSlope(layer.threshold, smooth=self.threshold == "smooth")
         if self.start == "cold":
             changes["initial_state"] = lambda *_: None
-        with _attributes(layer, changes):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_attributes(layer, changes))
+            except InputError as error:  # a layer without a predictor has nothing after no cycles
+                raise NotApplicable(f"the layer does not run this path: {error}") from error
             yield
 
 
