@@ -146,8 +146,6 @@ def plug_in(frontend: PlugIn | Sequence[PlugIn]) -> Frontend:
 
 def _stages(entry: Any) -> list[Frontend]:
     """The front-ends that one entry stands for."""
-    if isinstance(entry, Frontend):
-        return list(entry) if isinstance(entry, Chain) else [entry]
     if isinstance(entry, str | Path):
         if str(entry) in shipped_chains():
             config = load_config(ChainConfig, str(entry), "chains")

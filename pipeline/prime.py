@@ -271,6 +271,11 @@ class PrimingJob:
 def frontend_card(config: PrimeConfig, data: str, facts: dict[str, float]) -> str:
     """Return the README.md of a primed front-end."""
     layer = config.frontend
+    unit = (
+        "energies per image"
+        if layer.output == "code"
+        else "PSNR in dB, at noise of so many of 255 grey levels"
+    )
     lines = [
         f"# WARP-LCA front-end: {layer.features} atoms of {layer.kernel_size} x {layer.kernel_size}, "
         f"stride {layer.stride}",
@@ -282,7 +287,7 @@ def frontend_card(config: PrimeConfig, data: str, facts: dict[str, float]) -> st
         f"- Seed: {config.plan.seed}.",
         "- Licence: MIT, like the package.",
         "",
-        "Measured on 64 of these images that priming left out (energies per image):",
+        f"Measured on 64 of these images that priming left out ({unit}):",
         "",
         "| what | value |",
         "|---|---|",
