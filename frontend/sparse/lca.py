@@ -86,7 +86,8 @@ class LCA(Primable, Frontend):
         """The settings as they are now; lam and adaptive_lam are the learned ones where they are learned."""
         if self.lam_raw is None:
             return self._settings
-        return replace(self._settings, lam=float(self.lam), adaptive_lam=float(self.adaptive_lam))
+        with torch.no_grad():
+            return replace(self._settings, lam=float(self.lam), adaptive_lam=float(self.adaptive_lam))
 
     @property
     def hands_on(self) -> HandsOn:

@@ -1,0 +1,195 @@
+"""What the plug-in's studies put before a classifier, and the published classifiers that it is put before."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from denoisers import each
+from scipy.ndimage import median_filter
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from warplca.frontend import LCA, WarpLCA, noise_level
+from warplca.frontend.gate import mean_of_image, through_gate
+from warplca.models import harden
+
+RESTORE = "cifar10-64x9s2-restore"
+GATE = (0.012, 0.018)  # of restoring, and of everything that is compared with it
+SETTLED = 300  # cycles
+
+
+class Classical(nn.Module):
+    """A classical denoiser before a classifier, behind the gate that the restoring front-end has.
+
+    Args:
+        model: The classifier.
+        denoise: Maps an image (H, W, 3) and the estimated standard deviation of its noise to an image.
+        gate: As in :func:`~warplca.frontend.gate.through_gate`.
+    """
+
+    def __init__(
+        self, model: nn.Module, denoise: Callable[[Any, float], Any], gate: tuple[float, float]
+    ) -> None:
+        super().__init__()
+        self.model, self.denoise, self.gate = model, denoise, gate
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images (N, 3, H, W), pixels in [0, 1]."""
+        noise = iter(noise_level(images).tolist())
+        restored = each(images, "", lambda image: self.denoise(image, next(noise)), quiet=True)
+        damage = mean_of_image((restored - images).square()).sqrt()
+        return self.model(through_gate(images, restored, damage, self.gate).images.clamp(0, 1))
+
+
+ADAPTED = "batch-norm statistics of the batch"
+
+
+class Adapted(nn.Module):
+    """A classifier whose batch norms take the statistics of the present batch (Schneider et al., NeurIPS 2020).
+
+    It needs many images of one kind at a time, and one image's answer depends on the others.
+
+    Args:
+        model: The classifier.
+        pool: Other images, (N, 3, H, W), that make up three quarters of each batch; None takes the batch alone.
+    """
+
+    def __init__(self, model: nn.Module, pool: Tensor | None) -> None:
+        super().__init__()
+        self.model, self.pool = model, pool
+        self.norms = [part for part in model.modules() if isinstance(part, _BatchNorm)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images (N, 3, H, W), pixels in [0, 1]."""
+        batch = images if self.pool is None else torch.cat([images, self.pool[: 3 * len(images)]])
+        kept = [(norm.training, norm.momentum) for norm in self.norms]
+        for norm in self.norms:
+            norm.training, norm.momentum = True, 0.0  # running statistics stay
+        logits = self.model(batch)[: len(images)]
+        for norm, (training, momentum) in zip(self.norms, kept, strict=True):
+            norm.training, norm.momentum = training, momentum
+        return logits
+
+
+def classical() -> dict[str, Callable[[Any, float], Any]]:
+    """The denoisers by row; strengths are those of their authors' advice for the estimated noise."""
+    from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, denoise_wavelet
+
+    def means(image: Any, sigma: float) -> Any:
+        return denoise_nl_means(image, 5, 6, h=0.8 * sigma, sigma=sigma, fast_mode=True, channel_axis=-1)
+
+    def shrunk(image: Any, sigma: float) -> Any:
+        return denoise_wavelet(image, sigma=sigma, channel_axis=-1, convert2ycbcr=True, rescale_sigma=True)
+
+    def block_matching(image: Any, sigma: float) -> Any:
+        from bm3d import bm3d_rgb  # pyright: ignore[reportMissingImports]
+
+        return bm3d_rgb(image, max(sigma, 1e-3))
+
+    return {
+        "BM3D": block_matching,
+        "median 3 x 3": lambda image, sigma: median_filter(image, (3, 3, 1)),
+        "total variation": lambda image, sigma: denoise_tv_chambolle(
+            image, max(sigma, 1e-4), channel_axis=-1
+        ),
+        "wavelet": shrunk,
+        "non-local means": means,
+    }
+
+
+def rows(mixed: Tensor) -> dict[str, Callable[[nn.Module], nn.Module]]:
+    """Every row of the study: what stands before the classifier.
+
+    Args:
+        mixed: Images of all corruptions, (N, 3, H, W), for the statistics of mixed batches.
+    """
+    restore = {"weights": RESTORE, "gate": list(GATE)}
+    equal = {"name": "lca", **_dictionary(), "iterations": WarpLCA.from_pretrained(RESTORE).iterations}
+    found: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "bare": lambda model: model,
+        "impulse repair": lambda model: harden(model, "impulse-repair"),
+        "restoring WARP-LCA, no gate": lambda model: harden(model, {"weights": RESTORE, "gate": None}),
+        "restoring WARP-LCA": lambda model: harden(model, restore),
+        "contrast levelling": lambda model: harden(model, "contrast"),
+        "equaliser": lambda model: harden(model, "cifar10-equaliser"),
+        "impulses, restoring": lambda model: harden(model, ["impulse-repair", restore]),
+        "impulses, restoring, equaliser": lambda model: harden(
+            model, ["impulse-repair", restore, "cifar10-equaliser"]
+        ),
+        "chain cifar10": lambda model: harden(model, "cifar10"),
+        "coding WARP-LCA, 10 cycles": lambda model: harden(model, _coding()),
+        "plain LCA, equal cycles": lambda model: harden(model, LCA(**equal, gate=GATE)),
+        "plain LCA, 300 cycles": lambda model: harden(
+            model, LCA(**{**equal, "iterations": SETTLED}, gate=GATE)
+        ),
+    }
+    for name, pool in (("one corruption a batch", None), ("mixed batches", mixed)):
+        found[f"{ADAPTED}, {name}"] = lambda model, pool=pool: Adapted(model, pool)
+    for name, denoise in classical().items():
+        found[name] = lambda model, denoise=denoise: Classical(model, denoise, GATE)
+    return found
+
+
+def _coding() -> dict[str, Any]:
+    """The shipped soft front-end, with the rule fitted for it."""
+    return {
+        "weights": "cifar10-64x9s2-soft",
+        "output": "reconstruction",
+        "lam": 0.05,
+        "adaptive_lam": 1.5,
+        "gate": list(GATE),
+    }
+
+
+def _dictionary() -> dict[str, Any]:
+    """What plain LCA shares with the restoring front-end: dictionary, threshold and the rule of lambda."""
+    layer = WarpLCA.from_pretrained(RESTORE)
+    s = layer.settings
+    return {
+        "weights": RESTORE,
+        "lam": s.lam,
+        "adaptive_lam": s.adaptive_lam,
+        "threshold": s.threshold,
+        "output": s.output,
+        "features": s.features,
+        "kernel_size": s.kernel_size,
+        "stride": s.stride,
+    }
+
+
+def published(folder: Path, name: str) -> nn.Module:
+    """A published classifier on pixels in [0, 1], in evaluation mode."""
+    module = _module(folder / "resnet.py")
+    network = getattr(module, name)()
+    weights = next(folder.rglob(f"{name}-*.th"))
+    state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
+    network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    return Normalised(network).eval()
+
+
+class Normalised(nn.Module):
+    """A classifier behind the normalisation that it was trained with."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify pixels in [0, 1]."""
+        return self.network((images - self.mean) / self.std)
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
