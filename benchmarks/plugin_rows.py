@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,13 +15,15 @@ from scipy.ndimage import median_filter
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from warplca.frontend import LCA, WarpLCA, noise_level
+from warplca.frontend import LCA, noise_level
 from warplca.frontend.gate import mean_of_image, through_gate
 from warplca.models import harden
 
 RESTORE = "cifar10-64x9s2-restore"
 GATE = (0.012, 0.018)  # of restoring, and of everything that is compared with it
-SETTLED = 300  # cycles
+CODING = "cifar10-64x9s2-soft"
+RULE = {"output": "reconstruction", "lam": 0.05, "adaptive_lam": 1.5, "gate": list(GATE)}
+LCA_CYCLES = {"equal cycles (3)": 3, "equal multiply-adds (9)": 9, "settled (300)": 300}
 
 
 class Classical(nn.Module):
@@ -77,7 +80,7 @@ class Adapted(nn.Module):
 
 
 def classical() -> dict[str, Callable[[Any, float], Any]]:
-    """The denoisers by row; strengths are those of their authors' advice for the estimated noise."""
+    """The denoisers by row; the factor on the estimated noise is what plugin_choice.py took for each."""
     from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, denoise_wavelet
 
     def means(image: Any, sigma: float) -> Any:
@@ -95,7 +98,7 @@ def classical() -> dict[str, Callable[[Any, float], Any]]:
         "BM3D": block_matching,
         "median 3 x 3": lambda image, sigma: median_filter(image, (3, 3, 1)),
         "total variation": lambda image, sigma: denoise_tv_chambolle(
-            image, max(sigma, 1e-4), channel_axis=-1
+            image, max(0.5 * sigma, 1e-4), channel_axis=-1
         ),
         "wavelet": shrunk,
         "non-local means": means,
@@ -109,7 +112,6 @@ def rows(mixed: Tensor) -> dict[str, Callable[[nn.Module], nn.Module]]:
         mixed: Images of all corruptions, (N, 3, H, W), for the statistics of mixed batches.
     """
     restore = {"weights": RESTORE, "gate": list(GATE)}
-    equal = {"name": "lca", **_dictionary(), "iterations": WarpLCA.from_pretrained(RESTORE).iterations}
     found: dict[str, Callable[[nn.Module], nn.Module]] = {
         "bare": lambda model: model,
         "impulse repair": lambda model: harden(model, "impulse-repair"),
@@ -122,11 +124,8 @@ def rows(mixed: Tensor) -> dict[str, Callable[[nn.Module], nn.Module]]:
             model, ["impulse-repair", restore, "cifar10-equaliser"]
         ),
         "chain cifar10": lambda model: harden(model, "cifar10"),
-        "coding WARP-LCA, 10 cycles": lambda model: harden(model, _coding()),
-        "plain LCA, equal cycles": lambda model: harden(model, LCA(**equal, gate=GATE)),
-        "plain LCA, 300 cycles": lambda model: harden(
-            model, LCA(**{**equal, "iterations": SETTLED}, gate=GATE)
-        ),
+        "coding WARP-LCA, 10 cycles": lambda model: harden(model, {"weights": CODING, **RULE}),
+        **{f"plain LCA, {name}": partial(_behind_lca, cycles=cycles) for name, cycles in LCA_CYCLES.items()},
     }
     for name, pool in (("one corruption a batch", None), ("mixed batches", mixed)):
         found[f"{ADAPTED}, {name}"] = lambda model, pool=pool: Adapted(model, pool)
@@ -135,31 +134,10 @@ def rows(mixed: Tensor) -> dict[str, Callable[[nn.Module], nn.Module]]:
     return found
 
 
-def _coding() -> dict[str, Any]:
-    """The shipped soft front-end, with the rule fitted for it."""
-    return {
-        "weights": "cifar10-64x9s2-soft",
-        "output": "reconstruction",
-        "lam": 0.05,
-        "adaptive_lam": 1.5,
-        "gate": list(GATE),
-    }
-
-
-def _dictionary() -> dict[str, Any]:
-    """What plain LCA shares with the restoring front-end: dictionary, threshold and the rule of lambda."""
-    layer = WarpLCA.from_pretrained(RESTORE)
-    s = layer.settings
-    return {
-        "weights": RESTORE,
-        "lam": s.lam,
-        "adaptive_lam": s.adaptive_lam,
-        "threshold": s.threshold,
-        "output": s.output,
-        "features": s.features,
-        "kernel_size": s.kernel_size,
-        "stride": s.stride,
-    }
+def _behind_lca(model: nn.Module, cycles: int) -> nn.Module:
+    """Plain LCA with the shipped coding dictionary, whose rule of lambda was fitted at settled codes."""
+    sizes = {"features": 64, "kernel_size": 9, "stride": 2, "threshold": "soft"}
+    return harden(model, LCA(weights=CODING, **RULE, **sizes, iterations=cycles))
 
 
 def published(folder: Path, name: str) -> nn.Module:
