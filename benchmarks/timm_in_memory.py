@@ -13,7 +13,7 @@ import timm.data
 from PIL import Image
 from torch.utils.data import Dataset
 
-import warplca  # noqa: F401 - makes the models known to timm
+import warplca.models  # noqa: F401 - makes the models known to timm
 from warplca.data import load_dataset
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,8 @@ from .untrusted import parse_yaml, read_yaml
 
 T = TypeVar("T")
 PRESETS = Path(__file__).parent
+YAML_WORDS = {False: ("no", "off"), True: ("yes", "on")}
+"""What YAML 1.1 reads as truth values: as names they mean themselves."""
 
 
 def merge(*parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,14 +220,10 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def _typed(hint: Any, value: Any, key: str, where: str) -> Any:
-    """Check a value against its declared type with jsonargparse, which also turns lists into tuples."""
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=hint)
+    """Check a value against its declared type; lists become tuples, whole numbers floats where floats are declared."""
     try:
-        found = parser.parse_object({"value": value}, defaults=False).value
-    except ArgumentError as error:
+        found = _converted(hint, value, key, where)
+    except TypeError as error:
         if typing.get_origin(hint) is typing.Literal:
             raise unknown_name(key, value, map(str, typing.get_args(hint)), where=where) from error
         expected = getattr(hint, "__name__", None) or str(hint)
@@ -233,6 +233,54 @@ def _typed(hint: Any, value: Any, key: str, where: str) -> Any:
     if isinstance(found, float) and math.isnan(found):
         raise InputError(f"{where}: {key} is not a number (NaN); give one.")
     return found
+
+
+def _converted(hint: Any, value: Any, key: str, where: str) -> Any:
+    """Return the value as the type ``hint`` holds it.
+
+    Raises:
+        TypeError: If it does not fit.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for member in arguments:
+            with suppress(TypeError):
+                return _converted(member, value, key, where)
+        raise TypeError
+    if origin is typing.Literal:
+        spellings = YAML_WORDS[value] if isinstance(value, bool) else (value,)
+        found = [option for option in arguments if option in spellings]
+        return found[0] if found else _misfit()
+    if origin is not None:
+        return _filled(origin, arguments, value, key, where)
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError):
+            return float(value)  # YAML reads 1e-3 as a text
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_dict(typing.cast(type, hint), value, where=where, prefix=f"{key}.")
+    fits = hint is Any or isinstance(value, hint)
+    return value if fits and (hint is not int or not isinstance(value, bool)) else _misfit()
+
+
+def _filled(kind: type, arguments: tuple[Any, ...], value: Any, key: str, where: str) -> Any:
+    """Return a tuple or a dictionary whose members fit."""
+    if kind in (dict, Mapping) and isinstance(value, Mapping):
+        names, members = arguments
+        return {
+            _converted(names, name, key, where): _converted(members, member, f"{key}.{name}", where)
+            for name, member in value.items()
+        }
+    if kind in (tuple, list, Sequence) and isinstance(value, list | tuple):
+        alike = kind is not tuple or arguments[1:] == (...,)
+        hints = arguments[:1] * len(value) if alike else arguments
+        if len(hints) == len(value):
+            pairs = enumerate(zip(hints, value, strict=True))
+            return tuple(_converted(hint, member, f"{key}.{i}", where) for i, (hint, member) in pairs)
+    raise TypeError
+
+
+def _misfit() -> typing.NoReturn:
+    raise TypeError
 
 
 def _override(values: Any, entry: str, before: str = "") -> Any:

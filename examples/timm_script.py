@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-import warplca  # noqa: F401 - makes the models known to timm
+import warplca.models  # noqa: F401 - makes the models known to timm
 
 sys.argv.pop(0)
 runpy.run_path(sys.argv[0], run_name="__main__")

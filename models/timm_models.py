@@ -1,4 +1,4 @@
-"""Classifiers under names that timm knows: one table; importing warplca makes them available.
+"""Classifiers under names that timm knows: one table; importing this module makes them available.
 
 ``timm.create_model("warplca_resnet18", num_classes=10)`` builds WARP-LCA before a ResNet-18. Keyword arguments are
 timm's usual ones, the fields of :class:`~warplca.configs.ModelConfig` (``frontend``: a name, "none" for none, a

@@ -1,0 +1,74 @@
+"""Reading configurations: every documented value can be typed, and what does not fit is named."""
+
+import dataclasses
+import typing
+
+import pytest
+
+from warplca.configs import InputError, from_dict
+from warplca.configs.load import apply_overrides
+from warplca.configs.plan import EvaluationPlan
+from warplca.configs.recipe import AverageConfig, LossConfig, SelectConfig, TrainConfig
+from warplca.configs.schema import ModelConfig
+
+CLASSES = (TrainConfig, LossConfig, AverageConfig, SelectConfig, ModelConfig)
+
+
+def choices(cls):
+    for name, hint in typing.get_type_hints(cls).items():
+        for member in (hint, *typing.get_args(hint)):
+            if typing.get_origin(member) is typing.Literal:
+                yield from ((cls, name, option) for option in typing.get_args(member))
+
+
+@pytest.mark.parametrize(("cls", "name", "option"), [case for cls in CLASSES for case in choices(cls)])
+def test_every_documented_value_can_be_typed(cls, name, option):
+    values = {name: option}
+    if name == "gradient_mode":
+        values["name"] = "pgd"
+    typed = apply_overrides(
+        dict.fromkeys(values), [f"{key}={value}" for key, value in values.items()]
+    )
+    assert getattr(from_dict(cls, typed, where="here"), name) == option
+
+
+@pytest.mark.parametrize(
+    ("cls", "entry", "found"),
+    [
+        (TrainConfig, "learning_rate=1e-3", 1e-3),
+        (TrainConfig, "learning_rate=1", 1.0),
+        (TrainConfig, "validation_images=7", 7),
+        (EvaluationPlan, "severities=[1, 5]", (1, 5)),
+        (EvaluationPlan, "attack_images=null", None),
+    ],
+)
+def test_values_take_the_declared_type(cls, entry, found):
+    value = getattr(from_dict(cls, apply_overrides({}, [entry]), where="here"), entry.partition("=")[0])
+    assert value == found
+    assert type(value) is type(found)
+
+
+@pytest.mark.parametrize(
+    ("cls", "entry", "message"),
+    [
+        (TrainConfig, "epochs=true", r"epochs is True; expected int"),
+        (TrainConfig, "epochs=2.5", r"epochs is 2.5; expected int"),
+        (TrainConfig, "learning_rate=fast", r"learning_rate is 'fast'; expected float"),
+        (TrainConfig, "precision=yes", r"precision True.*Known: bf16, fp16, no, tf32"),
+        (TrainConfig, "flip=no thanks", r"flip is 'no thanks'; expected bool"),
+        (EvaluationPlan, "severities=[1, two]", r"severities is .*; expected tuple\[int, \.\.\.\]"),
+        (EvaluationPlan, "attacks=[{attak: pgd-10}]", r"attacks\.0\.attak"),
+    ],
+)
+def test_what_does_not_fit_is_named(cls, entry, message):
+    with pytest.raises(InputError, match=message):
+        from_dict(cls, apply_overrides({}, [entry]), where="here")
+
+
+def test_every_default_fits_its_own_type():
+    for cls in CLASSES:
+        plain = {
+            f.name: getattr(cls(), f.name) for f in dataclasses.fields(cls) if "registry" not in f.metadata
+        }
+        nested = {name for name, value in plain.items() if dataclasses.is_dataclass(value)}
+        from_dict(cls, {name: value for name, value in plain.items() if name not in nested}, where="here")
