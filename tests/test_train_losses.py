@@ -18,7 +18,7 @@ from warplca.models import Inspection, create_classifier
 from warplca.train import LOSSES, AdversarialLoss, Batch, InnerAttack, MartLoss, TradesLoss, build_loss
 from warplca.train.adversarial import boosted_cross_entropy, kl_divergence
 from warplca.train.losses import ConsistencyLoss, NoisyLoss, StandardLoss, jensen_shannon
-from warplca.train.perturb import cross_entropy_ascent, still
+from warplca.train.perturb import cross_entropy_ascent, frozen_statistics
 
 EPSILON = 0.1
 
@@ -234,7 +234,7 @@ def test_attacks_leave_running_statistics_alone():
     attack(model, torch.rand(4, 3, 16, 16), cross_entropy_ascent(model, torch.arange(4)))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(part.training for part in model.modules())
-    with still(model):
+    with frozen_statistics(model):
         assert not model.backbone.bn1.training
         assert model.training
 
@@ -254,7 +254,7 @@ def test_the_divergence_of_trades_is_climbed_on_the_function_it_starts_from():
     images = torch.rand(4, 3, 16, 16)
     attack = InnerAttack(threat=ThreatModel("linf", 0.1), steps=1, step_size=0.05)
     ascent = TradesLoss(attack=attack)._divergence_ascent(model, images)
-    with still(model):
+    with frozen_statistics(model):
         torch.testing.assert_close(ascent(images), torch.zeros(()), atol=1e-5, rtol=0)
 
 
@@ -262,7 +262,7 @@ def test_timms_functional_dropout_keeps_still_too():
     model = create_classifier("resnet10_slim", None, backbone_options={"drop_rate": 0.5}).train()
     images = torch.rand(4, 3, 16, 16)
     assert not torch.equal(model(images), model(images))
-    with still(model):
+    with frozen_statistics(model):
         assert torch.equal(model(images), model(images))
     assert all(part.training for part in model.modules())
 
@@ -305,7 +305,7 @@ def test_certain_predictions_cost_no_divergence_and_no_nan():
     model.weight.data *= 1e4
     result = NoisyLoss(sigma=1e-6, copies=2, weight=10.0)(model, batch())
     assert result.loss.isfinite()
-    assert float(result.told["divergence"]) == pytest.approx(0.0, abs=1e-4)
+    assert float(result.figures["divergence"]) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_losses_for_smoothing_refuse_what_they_do_not_use():

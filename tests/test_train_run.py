@@ -21,10 +21,10 @@ def test_a_loss_that_is_not_finite_stops_names_its_step_and_keeps_the_good_state
     calls = []
 
     def sometimes(self, model, batch):
-        logits, told = self.classify(model, batch.images)
+        logits, figures = self.classify(model, batch.images)
         calls.append(1)
         loss = self.cross_entropy(logits, batch.labels)
-        return LossResult(loss * (float("nan") if len(calls) == 8 else 1.0), logits.detach(), told)
+        return LossResult(loss * (float("nan") if len(calls) == 8 else 1.0), logits.detach(), figures)
 
     monkeypatch.setattr(StandardLoss, "__call__", sometimes)
     with pytest.raises(InputError, match=r"the loss was not finite at step 8; lower train.learning_rate"):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..models import Classifier
 from .losses import Batch, LossResult, StandardLoss
-from .perturb import InnerAttack, cross_entropy_ascent, still
+from .perturb import InnerAttack, cross_entropy_ascent, frozen_statistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class AdversarialLoss(StandardLoss):
     def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of the attacked batch."""
         attacked = self.attack(model, batch.images, cross_entropy_ascent(model, batch.labels))
-        logits, told = self.classify(model, attacked)
-        return self.result(self.cross_entropy(logits, batch.labels), logits, told)
+        logits, figures = self.classify(model, attacked)
+        return self.result(self.cross_entropy(logits, batch.labels), logits, figures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +51,14 @@ class TradesLoss(StandardLoss):
     def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of a batch and its attacked version."""
         attacked = self.attack(model, batch.images, self._divergence_ascent(model, batch.images))
-        logits, told = self.classify(model, batch.images)
+        logits, figures = self.classify(model, batch.images)
         other, _ = self.classify(model, attacked, auxiliary=False)
         divergence = kl_divergence(logits, other).mean()
         loss = self.cross_entropy(logits, batch.labels) + self.beta * divergence
-        return self.result(loss, other, {**told, "divergence": divergence})
+        return self.result(loss, other, {**figures, "divergence": divergence})
 
     def _divergence_ascent(self, model: nn.Module, images: Tensor):
-        with torch.no_grad(), still(model):  # the same function that the attack climbs on
+        with torch.no_grad(), frozen_statistics(model):  # the same function that the attack climbs on
             target = model(images).float()
         return lambda candidates: kl_divergence(target, model(candidates).float()).sum()
 
@@ -82,12 +82,12 @@ class MartLoss(StandardLoss):
     def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of a batch and its attacked version."""
         attacked = self.attack(model, batch.images, cross_entropy_ascent(model, batch.labels))
-        logits, told = self.classify(model, attacked)
+        logits, figures = self.classify(model, attacked)
         clean = model(batch.images).float()
         confidence = clean.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
         weighted = (kl_divergence(clean, logits) * (1.0 - confidence)).mean()
         loss = boosted_cross_entropy(logits, batch.labels).mean() + self.beta * weighted
-        return self.result(loss, logits, {**told, "divergence": weighted})
+        return self.result(loss, logits, {**figures, "divergence": weighted})
 
 
 def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:

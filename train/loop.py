@@ -29,7 +29,7 @@ from .sampling import StepOrder
 from .source import BatchSource, Share, check_data, probe
 from .state import Progress, RunState, identity, read_state, save_state
 from .step import Objective, Stepper, memory_explained
-from .validate import Validator, best_epoch, hands_over_best, keeps_best, stop_reason
+from .validate import Validator, best_epoch, returns_best_epoch, keeps_best, stop_reason
 
 logger = logging.getLogger(__name__)
 
@@ -280,7 +280,7 @@ class TrainingRun:
         self._set_frontend(None)
         self.model._compiled_call_impl = None
         self.model.__dict__.pop("inspect", None)  # the compiled one
-        if hands_over_best(where.curves, self.recipe):
+        if returns_best_epoch(where.curves, self.recipe):
             self.model.load_state_dict(self.state.best)
         elif self.average is not None:
             self.model.load_state_dict(self._evaluated().state_dict())

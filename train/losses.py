@@ -37,12 +37,12 @@ class LossResult:
     Attributes:
         loss: Scalar to minimise.
         logits: (N, classes) on the images that the network was trained on: attacked ones where it was attacked.
-        told: Scalars for display, without gradient.
+        figures: Scalars for display, without gradient.
     """
 
     loss: Tensor
     logits: Tensor
-    told: dict[str, Tensor] = field(default_factory=dict)
+    figures: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Loss(Protocol):
@@ -67,15 +67,15 @@ class StandardLoss:
 
     def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of a batch of augmented images in [0, 1]."""
-        logits, told = self.classify(model, batch.images)
-        return self.result(self.cross_entropy(logits, batch.labels), logits, told)
+        logits, figures = self.classify(model, batch.images)
+        return self.result(self.cross_entropy(logits, batch.labels), logits, figures)
 
     def classify(
         self, model: Classifier, images: Tensor, *, auxiliary: bool = True
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits (N, classes) in float32, means of the front-end's figures and, where asked for, its losses."""
         logits, encoding = model.inspect(images)
-        told = {name: values.detach().mean() for name, values in encoding.figures().items()}
+        figures = {name: values.detach().mean() for name, values in encoding.figures().items()}
         weights = self.auxiliary
         if (
             auxiliary
@@ -89,19 +89,19 @@ class StandardLoss:
                         f"the front-end gives the loss {name!r} and no weight for it; let its Training name one in "
                         "auxiliary_weights."
                     )
-            told |= losses
-        return logits.float(), told
+            figures |= losses
+        return logits.float(), figures
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross entropy."""
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
-    def result(self, loss: Tensor, logits: Tensor, told: dict[str, Tensor]) -> LossResult:
+    def result(self, loss: Tensor, logits: Tensor, figures: dict[str, Tensor]) -> LossResult:
         """Add the auxiliary losses, and cut off what is only shown."""
         for name, weight in (self.auxiliary or {}).items():
-            if name in told:
-                loss = loss + weight * told[name]
-        return LossResult(loss, logits.detach(), {name: value.detach() for name, value in told.items()})
+            if name in figures:
+                loss = loss + weight * figures[name]
+        return LossResult(loss, logits.detach(), {name: value.detach() for name, value in figures.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +119,12 @@ class ConsistencyLoss(StandardLoss):
 
     def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of images and their views, classified in one pass."""
-        logits, told = self.classify(model, torch.cat([batch.images, *batch.views]))
+        logits, figures = self.classify(model, torch.cat([batch.images, *batch.views]))
         views = logits.chunk(1 + len(batch.views))
         divergence = jensen_shannon(views)
-        told = {**told, "divergence": divergence}
+        figures = {**figures, "divergence": divergence}
         loss = self.cross_entropy(views[0], batch.labels) + self.weight * divergence
-        return self.result(loss, views[0], told)
+        return self.result(loss, views[0], figures)
 
 
 ENTROPY_WEIGHT = 0.5
@@ -152,7 +152,7 @@ class NoisyLoss(StandardLoss):
     def __call__(self, model: Classifier, batch: Batch) -> LossResult:
         """Return the loss of images and their copies, classified in one pass."""
         images = batch.images.repeat(self.copies, 1, 1, 1)
-        logits, told = self.classify(model, images + self.sigma * torch.randn_like(images))
+        logits, figures = self.classify(model, images + self.sigma * torch.randn_like(images))
         loss = self.cross_entropy(logits, batch.labels.repeat(self.copies))
         views = logits.chunk(self.copies)
         if self.weight:
@@ -161,9 +161,9 @@ class NoisyLoss(StandardLoss):
             mean = mean_log.exp()
             divergence = (mean * (mean_log - logs)).sum(dim=2).mean()
             entropy = -(mean * mean_log).sum(dim=1).mean()
-            told = {**told, "divergence": divergence}
+            figures = {**figures, "divergence": divergence}
             loss = loss + self.weight * divergence + ENTROPY_WEIGHT * entropy
-        return self.result(loss, views[0], told)
+        return self.result(loss, views[0], figures)
 
 
 def jensen_shannon(views: tuple[Tensor, ...]) -> Tensor:

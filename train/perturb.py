@@ -33,7 +33,7 @@ NEAR = 0.001
 class InnerAttack:
     """Gradient ascent inside a ball, through the front-end with the gradient mode of choice.
 
-    Batch norm, statistics of front-ends and dropout keep still meanwhile: the attack is on the function that the
+    Batch norm, statistics of front-ends and dropout are frozen meanwhile: the attack is on the function that the
     images will meet, and must not move running statistics.
 
     Attributes:
@@ -61,7 +61,7 @@ class InnerAttack:
         Raises:
             InputError: If the front-end hands no gradient to its input.
         """
-        with still(model), iterative_settings(model, gradient_mode=self.gradient_mode) as layers:
+        with frozen_statistics(model), iterative_settings(model, gradient_mode=self.gradient_mode) as layers:
             if self.gradient_mode is not None and not layers:
                 raise InputError(
                     f"train.loss.gradient_mode is {self.gradient_mode!r}, and this front-end runs no cycles; leave it "
@@ -93,7 +93,7 @@ def cross_entropy_ascent(model: nn.Module, labels: Tensor) -> Objective:
 
 
 @contextmanager
-def still(model: nn.Module) -> Iterator[None]:
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Put batch norm, dropout and stochastic depth in evaluation mode for the block, and keep front-ends' statistics.
 
     The rest stays in training mode: evaluation mode would check pixel ranges, and wait for the device to do so.

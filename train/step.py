@@ -97,7 +97,7 @@ class Stepper:
         """Train on a process's share of a step.
 
         Returns:
-            Sums over the share's images: "loss", "correct", "images" and what the loss tells.
+            Sums over the share's images: "loss", "correct", "images" and the figures of the loss.
 
         Raises:
             InputError: If memory runs out.
@@ -152,7 +152,7 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
 
 def _add(figures: dict[str, Tensor | float], result: LossResult, labels: Tensor) -> None:
     count = len(labels)
-    for name in COUNTED & result.told.keys():
+    for name in COUNTED & result.figures.keys():
         raise InputError(
             f"the front-end calls a figure or a loss {name!r}, a name that training has; rename it."
         )
@@ -160,7 +160,7 @@ def _add(figures: dict[str, Tensor | float], result: LossResult, labels: Tensor)
         "loss": precise(result.loss) * count,
         "correct": (result.logits.argmax(1) == labels).sum(),
         "images": float(count),
-        **{name: precise(value) * count for name, value in result.told.items()},
+        **{name: precise(value) * count for name, value in result.figures.items()},
     }
     for name, value in seen.items():
         figures[name] = figures.get(name, 0.0) + value

@@ -38,7 +38,7 @@ def best_epoch(curves: Curves, recipe: TrainConfig) -> int:
     return max(range(len(curves)), key=lambda epoch: (curves[epoch][key], curves[epoch]["val_accuracy"]))
 
 
-def hands_over_best(curves: Curves, recipe: TrainConfig) -> bool:
+def returns_best_epoch(curves: Curves, recipe: TrainConfig) -> bool:
     """Whether the run's outcome is its best epoch: as chosen, or because fast training broke down."""
     return bool(curves) and (recipe.select.keep == "best" or overfitted(curves, recipe))
 
