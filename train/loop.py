@@ -29,7 +29,7 @@ from .sampling import StepOrder
 from .source import BatchSource, Share, check_data, probe
 from .state import Progress, RunState, identity, read_state, save_state
 from .step import Objective, Stepper, memory_explained
-from .validate import Validator, best_epoch, returns_best_epoch, keeps_best, stop_reason
+from .validate import Validator, best_epoch, keeps_best, returns_best_epoch, stop_reason
 
 logger = logging.getLogger(__name__)
 
