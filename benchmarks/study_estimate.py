@@ -81,7 +81,7 @@ def _training(run: RunConfig, dataset: ImageDataset) -> tuple[Classifier, float]
     frozen = recipe.epochs if given is None else given
     kinds = [frozen > 0, frozen < recipe.epochs]
     # "fast" watches held-out images and needs some; choosing the best epoch costs nothing worth telling.
-    fast = recipe.loss.name == "fast"
+    fast = recipe.loss_class.may_collapse
     loss = replace(recipe.loss, name="pgd", steps=1) if fast else recipe.loss
     short = replace(
         recipe,

@@ -14,6 +14,7 @@ from study_figure import draw
 from study_run import VERDICTS
 
 from warplca.configs import ComparisonConfig
+from warplca.configs.load import registered_name
 from warplca.eval import Comparison, ResultsStore, compare
 from warplca.eval.compare.aggregate import category_means, severity_means
 from warplca.eval.compare.wording import (
@@ -112,7 +113,7 @@ def _facts(config: ComparisonConfig, folder: Path) -> str:
     images = f"{config.train_images or 'all'} training images, {recipe.validation_images} of them held out"
     facts = [
         f"{len(sessions)} networks",
-        f"{config.model.backbone}, loss {recipe.loss.name!r}, {recipe.epochs} epochs, {images}",
+        f"{config.model.backbone}, loss {registered_name(recipe.loss)!r}, {recipe.epochs} epochs, {images}",
         f"measured on {config.measure_on} images",
         *sorted(machines),
     ]

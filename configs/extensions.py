@@ -108,6 +108,8 @@ class Registry(Generic[T]):
 
 
 FRONTENDS: Registry = Registry("front-end", home="frontend", group="warplca.frontends")
+LOSSES: Registry = Registry("loss", home="train", group="warplca.losses")
+REGISTRIES = (FRONTENDS, LOSSES)
 
 
 def import_file(path: str | Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import InputError, brief, unknown_name
-from .extensions import FRONTENDS, Registry
+from .extensions import REGISTRIES, Registry
 from .untrusted import parse_yaml, read_yaml
 
 T = TypeVar("T")
@@ -204,15 +204,21 @@ def to_plain(config: Any, *, defaults: bool = True) -> Any:
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
             if defaults or value not in (_default(field), getattr(config, "FILLED", {}).get(field.name)):
-                single = "registry" in field.metadata and len(value) == 1
+                single = "registry" in field.metadata and isinstance(value, tuple) and len(value) == 1
                 kept[field.name] = to_plain(value[0] if single else value, defaults=defaults)
-        name = FRONTENDS.name_of(type(config))
+        name = registered_name(config)
         return kept if name is None else {"name": name, **kept}
     if isinstance(config, Mapping):
         return {key: to_plain(value, defaults=defaults) for key, value in config.items()}
     if isinstance(config, list | tuple):
         return [to_plain(value, defaults=defaults) for value in config]
     return config
+
+
+def registered_name(settings: Any) -> str | None:
+    """Return the name of the registered class that settings are of; None if they are of none."""
+    names = (registry.name_of(type(settings)) for registry in REGISTRIES)
+    return next((name for name in names if name is not None), None)
 
 
 def _default(field: dataclasses.Field) -> Any:

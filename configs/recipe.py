@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from .errors import InputError, at_least
+from .extensions import LOSSES
+from .load import read_sections
 
 T = TypeVar("T")
 LARGEST_RATE = 100.0
@@ -16,70 +17,6 @@ RANGES = {
     "clip_norm": (0.0, 1e6),
     "save_minutes": (0.0, 1e6),
 }
-
-_ATTACK = {"threat": "linf 8/255", "steps": 10, "step_size": None, "gradient_mode": None}
-LOSS_SETTINGS: dict[str, dict[str, Any]] = {
-    "standard": {},
-    "jsd": {"beta": 12.0},
-    "gaussian": {"sigma": 0.25},
-    "consistency": {"sigma": 0.25, "beta": 10.0},
-    "pgd": _ATTACK,
-    "fast": {name: value for name, value in _ATTACK.items() if name != "steps"},
-    "trades": {**_ATTACK, "beta": 6.0},
-    "mart": {**_ATTACK, "beta": 6.0},
-}
-"""The settings that each loss uses, and their defaults."""
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """What is minimised; the papers are named in ``train.losses`` and ``train.adversarial``.
-
-    A setting that the loss does not use must be left out.
-
-    Attributes:
-        name: "standard", "jsd" (AugMix's consistency), "gaussian" or "consistency" (for randomised smoothing), "pgd"
-            (Madry), "fast" (one step from a random start), "trades" or "mart".
-        threat: Norm and radius of adversarial training, e.g. "linf 8/255" (the default) or "l2 0.5".
-        steps: Gradient steps of the attack in training, 10 by default; "fast" takes one.
-        step_size: Length of a step in pixels; null takes 1.25 epsilon for "fast", epsilon / 4 for the others.
-        beta: Weight of the second term of "trades", "mart" (6 by default), "jsd" (12) and "consistency" (10).
-        sigma: Standard deviation of the noise of "gaussian" and "consistency", in pixels of [0, 1]; 0.25 by default.
-        gradient_mode: How the attack's gradient passes the front-end; null takes the layer's own.
-    """
-
-    name: Literal["standard", "jsd", "gaussian", "consistency", "pgd", "fast", "trades", "mart"] = "standard"
-    threat: str | None = None
-    steps: int | None = None
-    step_size: float | None = None
-    beta: float | None = None
-    sigma: float | None = None
-    gradient_mode: Literal["unroll", "implicit"] | None = None
-
-    def __post_init__(self) -> None:
-        used = LOSS_SETTINGS[self.name]
-        for name in ("threat", "steps", "step_size", "beta", "sigma", "gradient_mode"):
-            value = getattr(self, name)
-            if value is not None and name not in used:
-                raise InputError(
-                    f"loss.{name} is {value}, and the loss {self.name!r} has no such setting; it has "
-                    f"{', '.join(used) or 'none'}."
-                )
-            if value is None and name in used:
-                object.__setattr__(self, name, used[name])
-        if self.steps is not None:
-            at_least("loss.steps", self.steps, 1)
-        if self.step_size is not None and not 0.0 < self.step_size < math.inf:
-            raise InputError(f"loss.step_size is {self.step_size}; give a number above 0, or null.")
-        if self.beta is not None and not 0.0 <= self.beta < math.inf:
-            raise InputError(f"loss.beta is {self.beta}; give 0 or more.")
-        if self.sigma is not None and not self.sigma > 0.0:
-            raise InputError(f"loss.sigma is {self.sigma}; give a number above 0, in pixels of [0, 1].")
-
-    @property
-    def adversarial(self) -> bool:
-        """Whether this loss attacks the model."""
-        return "threat" in LOSS_SETTINGS[self.name]
 
 
 @dataclass(frozen=True)
@@ -213,7 +150,8 @@ class TrainConfig:
         compile: Whether ``torch.compile`` compiles the classifier.
         sync_norm: On GPUs, whether batch norm sees the batches of all processes together.
         log_steps: Steps between readings of the figures that gather on the device.
-        loss: What is minimised.
+        loss: What is minimised: a name of ``LOSSES``, or a section with ``name`` and the keys of its class's
+            ``Settings``; see ``train.losses`` and ``train.adversarial``.
         augment: Augmentation beyond crop and flip.
         average: An average of the weights.
         select: Which weights are handed over, and when to stop early.
@@ -249,13 +187,21 @@ class TrainConfig:
     compile: bool = False
     sync_norm: bool = True
     log_steps: int = 10
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: Any = field(default="standard", metadata={"registry": LOSSES})
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     frontend: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        sections = (
+            self.loss
+            if isinstance(self.loss, tuple)
+            else read_sections(LOSSES, self.loss, where="the recipe", prefix="loss")
+        )
+        if len(sections) != 1:
+            raise InputError(f"loss has {len(sections)} sections; give one.")
+        object.__setattr__(self, "loss", sections[0])
         for name in ("epochs", "batch_size", "keep_states", "accumulation", "log_steps"):
             at_least(name, getattr(self, name), 1)
         for name in ("crop_padding", "validation_images", "seed"):
@@ -278,12 +224,13 @@ class TrainConfig:
         self._check_selection()
 
     def _check_smoothing(self) -> None:
-        smooths = self.loss.name != "mart"
+        smooths = self.loss_class.smooths_labels
         if self.label_smoothing is None:
             object.__setattr__(self, "label_smoothing", 0.1 if smooths else 0.0)
         if self.label_smoothing and not smooths:
             raise InputError(
-                f"label_smoothing is {self.label_smoothing}, and the loss 'mart' has none; leave it out or give 0."
+                f"label_smoothing is {self.label_smoothing}, and the loss {LOSSES.name_of(type(self.loss))!r} has "
+                "none; leave it out or give 0."
             )
         if not 0.0 <= self.label_smoothing < 1.0:  # type: ignore[operator]
             raise InputError(f"label_smoothing is {self.label_smoothing}; give a number from 0 to below 1.")
@@ -294,14 +241,22 @@ class TrainConfig:
                 "choosing weights, stopping early and fast adversarial training look at held-out images; "
                 "set train.validation_images above 0."
             )
-        if self.loss.name == "jsd" and self.augment.policy == "none":
-            raise InputError('the loss "jsd" compares augmented views; set train.augment.policy: augmix.')
+        if self.loss_class.views > 1 and self.augment.policy == "none":
+            raise InputError(
+                f"the loss {LOSSES.name_of(type(self.loss))!r} compares augmented views; set train.augment.policy: "
+                "augmix."
+            )
         if self.select.robust_images is not None and not self.measures_robustness:
             raise InputError("select.robust_images is set, and nothing is attacked; set select.by: robust.")
-        if self.select.largest_drop is not None and self.loss.name != "fast":
+        if self.select.largest_drop is not None and not self.loss_class.may_collapse:
             raise InputError(
-                'select.largest_drop is set, and only the loss "fast" looks at it; leave it out.'
+                "select.largest_drop is set, and only losses of one attack step look at it; leave it out."
             )
+
+    @property
+    def loss_class(self) -> Any:
+        """The class of the loss, with what it needs as attributes; see ``train.losses.Loss``."""
+        return LOSSES.of(self.loss)
 
     @property
     def needs_validation(self) -> bool:
@@ -311,13 +266,13 @@ class TrainConfig:
     @property
     def measures_robustness(self) -> bool:
         """Whether held-out images are attacked after each epoch."""
-        return self.select.by == "robust" or self.loss.name == "fast"
+        return self.select.by == "robust" or self.loss_class.may_collapse
 
 
 def filled(value: T | None) -> T:
     """Return the value of a setting that is used, and therefore filled in."""
     if value is None:
-        raise InputError("a setting of the recipe is missing that its loss or augmentation uses.")
+        raise InputError("a setting of the recipe is missing that its augmentation uses.")
     return value
 
 

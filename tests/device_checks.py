@@ -18,6 +18,7 @@ from warplca.attacks import run_attack
 from warplca.cli.main import main
 from warplca.configs import AttackSetting, EvaluationPlan, InputError, RunConfig, load_config
 from warplca.configs.device import choose_device
+from warplca.configs.load import to_plain
 from warplca.data import save_npz
 from warplca.eval import evaluate
 from warplca.eval.measure.inference import classify
@@ -167,7 +168,7 @@ def run_of(preset: str = "", frontend: object = "warp-lca", **options) -> RunCon
         return config(frontend, **options)
     recipe = load_config(RunConfig, preset, "train").train
     values = {
-        "loss": vars(recipe.loss) | ({"steps": 2} if recipe.loss.steps else {}),
+        "loss": to_plain(recipe.loss) | ({"steps": 2} if hasattr(recipe.loss, "steps") else {}),
         "augment": vars(recipe.augment) | {"workers": 0},
         "average": vars(recipe.average),
         "select": vars(recipe.select) | ({"robust_images": 8} if recipe.measures_robustness else {}),

@@ -8,10 +8,11 @@ import pytest
 from warplca.configs import InputError, from_dict
 from warplca.configs.load import apply_overrides
 from warplca.configs.plan import EvaluationPlan
-from warplca.configs.recipe import AverageConfig, LossConfig, SelectConfig, TrainConfig
+from warplca.configs.recipe import AverageConfig, SelectConfig, TrainConfig
 from warplca.configs.schema import ModelConfig
+from warplca.train.adversarial import AttackSettings
 
-CLASSES = (TrainConfig, LossConfig, AverageConfig, SelectConfig, ModelConfig)
+CLASSES = (TrainConfig, AttackSettings, AverageConfig, SelectConfig, ModelConfig)
 
 
 def choices(cls):
@@ -24,11 +25,7 @@ def choices(cls):
 @pytest.mark.parametrize(("cls", "name", "option"), [case for cls in CLASSES for case in choices(cls)])
 def test_every_documented_value_can_be_typed(cls, name, option):
     values = {name: option}
-    if name == "gradient_mode":
-        values["name"] = "pgd"
-    typed = apply_overrides(
-        dict.fromkeys(values), [f"{key}={value}" for key, value in values.items()]
-    )
+    typed = apply_overrides(dict.fromkeys(values), [f"{key}={value}" for key, value in values.items()])
     assert getattr(from_dict(cls, typed, where="here"), name) == option
 
 

@@ -1,6 +1,7 @@
 """Losses against closed forms, brute force and the authors' own formulas."""
 
 import math
+from dataclasses import dataclass, fields
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ from torch import nn
 
 from warplca.attacks import ThreatModel
 from warplca.configs import InputError, TrainConfig, from_dict
-from warplca.configs.recipe import LOSS_SETTINGS
+from warplca.configs.extensions import LOSSES
 from warplca.frontend import Encoding
 from warplca.models import Inspection, create_classifier
-from warplca.train import LOSSES, AdversarialLoss, Batch, InnerAttack, MartLoss, TradesLoss, build_loss
+from warplca.train import AdversarialLoss, Batch, InnerAttack, MartLoss, TradesLoss, build_loss
 from warplca.train.adversarial import boosted_cross_entropy, kl_divergence
-from warplca.train.losses import ConsistencyLoss, NoisyLoss, StandardLoss, jensen_shannon
+from warplca.train.losses import ConsistencyLoss, NoisyLoss, StandardLoss, jensen_shannon, register_loss
 from warplca.train.perturb import cross_entropy_ascent, frozen_statistics
 
 EPSILON = 0.1
@@ -140,7 +141,7 @@ def test_without_perturbation_trades_is_the_standard_loss():
     plain = StandardLoss(label_smoothing=0.1)(model, data).loss
     assert torch.equal(TradesLoss(attack=Shift(0.0), beta=6.0, label_smoothing=0.1)(model, data).loss, plain)
     same_views = Batch(data.images, data.labels, (data.images, data.images))
-    consistent = ConsistencyLoss(weight=12.0, label_smoothing=0.1)(model, same_views)
+    consistent = ConsistencyLoss(beta=12.0, label_smoothing=0.1)(model, same_views)
     assert consistent.loss.item() == pytest.approx(plain.item(), abs=1e-5)
 
 
@@ -173,7 +174,7 @@ def sections(loss):
     return {"loss": from_dict(TrainConfig, {"loss": loss, "validation_images": 1}, where="test").loss}
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", sorted(LOSSES.items()))
 @pytest.mark.parametrize("threat", ["linf 8/255", "l2 0.5"])
 @pytest.mark.parametrize("frontend", ["conv", "warp-lca"])
 def test_every_loss_reaches_every_parameter_through_the_front_end(name, threat, frontend):
@@ -182,9 +183,8 @@ def test_every_loss_reaches_every_parameter_through_the_front_end(name, threat, 
         "resnet10_slim", section(frontend), backbone_options={"channels": (8, 8, 16, 16)}
     )
     augment = {"policy": "augmix"} if name == "jsd" else {}
-    settings = {
-        key: value for key, value in {"threat": threat, "steps": 2}.items() if key in LOSS_SETTINGS[name]
-    }
+    known = {field.name for field in fields(LOSSES.get(name).Settings)}
+    settings = {key: value for key, value in {"threat": threat, "steps": 2}.items() if key in known}
     values = {
         "loss": {"name": name, **settings},
         "augment": augment,
@@ -267,6 +267,51 @@ def test_timms_functional_dropout_keeps_still_too():
     assert all(part.training for part in model.modules())
 
 
+def test_n_fgsm_steps_by_epsilon_from_noise_of_twice_the_radius_and_is_not_projected():
+    """x + eta + epsilon sign(gradient at x + eta), eta uniform in 2 epsilon (de Jorge et al. 2022, algorithm 1)."""
+    model, given_batch = Linear(), batch()
+    loss = build_loss(TrainConfig(**sections({"name": "n-fgsm", "threat": "linf 0.05"}), validation_images=1))
+    torch.manual_seed(3)
+    noise = 0.1 * (2 * torch.rand_like(given_batch.images) - 1)
+    start = (given_batch.images + noise).clamp(0, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy_ascent(model, given_batch.labels)(start), start)
+    expected = (start.detach() + 0.05 * gradient.sign()).clamp(0, 1)
+    torch.manual_seed(3)
+    attacked = loss.attack(model, given_batch.images, cross_entropy_ascent(model, given_batch.labels))
+    torch.testing.assert_close(attacked, expected)
+    assert 0.05 < float((attacked - given_batch.images).abs().max()) <= 0.15 + 1e-6
+
+
+def test_a_loss_of_ones_own_is_one_class():
+    @dataclass(frozen=True)
+    class MarginSettings:
+        margin: float = 2.0
+
+    @register_loss("test-margin")
+    @dataclass(frozen=True, kw_only=True)
+    class MarginLoss(StandardLoss):
+        Settings = MarginSettings
+        smooths_labels = False
+        margin: float
+
+        def __call__(self, model, batch):
+            logits, figures = self.classify(model, batch.images)
+            return self.result(F.multi_margin_loss(logits, batch.labels, margin=self.margin), logits, figures)
+
+    try:
+        recipe = from_dict(TrainConfig, {"loss": {"name": "test-margin", "margin": 3}}, where="test")
+        model = create_classifier("resnet10_slim", {"name": "conv", "features": 8})
+        result = build_loss(recipe)(model, Batch(torch.rand(2, 3, 16, 16), torch.tensor([1, 2])))
+        assert recipe.label_smoothing == 0.0
+        assert float(result.loss) > 0.0
+        with pytest.raises(InputError, match="label_smoothing is 0.1, and the loss 'test-margin' has none"):
+            from_dict(TrainConfig, {"loss": "test-margin", "label_smoothing": 0.1}, where="test")
+        with pytest.raises(InputError, match=r"loss\.margins"):
+            from_dict(TrainConfig, {"loss": {"name": "test-margin", "margins": 3}}, where="test")
+    finally:
+        LOSSES._classes.pop("test-margin")
+
+
 def test_wrong_threats_are_explained():
     with pytest.raises(
         InputError, match="train.loss.threat is 'l1 12'; adversarial training here takes linf or l2"
@@ -294,7 +339,7 @@ def test_noisy_copies_leave_the_pixel_range_and_their_loss_is_the_papers():
     terms = [F.kl_div(part.log(), mean, reduction="batchmean") for part in p]
     expected = entropy + 7.0 * sum(terms) / copies - 0.5 * (mean * mean.log()).sum(1).mean()
     torch.manual_seed(5)
-    held = NoisyLoss(sigma=sigma, copies=copies, weight=7.0)(model, given_batch)
+    held = NoisyLoss(sigma=sigma, copies=copies, beta=7.0)(model, given_batch)
     assert float(held.loss) == pytest.approx(float(expected), rel=1e-5)
     (gradient,) = torch.autograd.grad(held.loss, [model.weight])
     assert gradient.isfinite().all()
@@ -303,7 +348,7 @@ def test_noisy_copies_leave_the_pixel_range_and_their_loss_is_the_papers():
 def test_certain_predictions_cost_no_divergence_and_no_nan():
     model = Linear()
     model.weight.data *= 1e4
-    result = NoisyLoss(sigma=1e-6, copies=2, weight=10.0)(model, batch())
+    result = NoisyLoss(sigma=1e-6, copies=2, beta=10.0)(model, batch())
     assert result.loss.isfinite()
     assert float(result.figures["divergence"]) == pytest.approx(0.0, abs=1e-4)
 
@@ -312,12 +357,12 @@ def test_losses_for_smoothing_refuse_what_they_do_not_use():
     for values, message in (
         (
             {"name": "gaussian", "beta": 3.0},
-            "loss.beta is 3.0, and the loss 'gaussian' has no such setting; it has sigma",
+            r"unknown key 'loss.beta' in test \(loss gaussian\).*Known: loss.sigma",
         ),
-        ({"name": "pgd", "sigma": 0.25}, "loss.sigma is 0.25, and the loss 'pgd' has no such setting"),
+        ({"name": "pgd", "sigma": 0.25}, r"unknown key 'loss.sigma' in test \(loss pgd\)"),
         ({"name": "consistency", "sigma": 0.0}, "loss.sigma is 0.0; give a number above 0"),
     ):
         with pytest.raises(InputError, match=message):
             from_dict(TrainConfig, {"loss": values}, where="test")
     loss = build_loss(from_dict(TrainConfig, {"loss": {"name": "consistency"}}, where="test"))
-    assert (loss.sigma, loss.weight, loss.copies) == (0.25, 10.0, 2)
+    assert (loss.sigma, loss.beta, loss.copies) == (0.25, 10.0, 2)

@@ -8,6 +8,7 @@ import torch
 from stripes import TIMES, config, stripes
 
 from warplca.configs import InputError, RunConfig, TrainConfig, from_dict, load_config, preset_names
+from warplca.configs.load import registered_name, to_plain
 from warplca.configs.recipe import AverageConfig
 from warplca.frontend.sparse.settings import LCATraining, WarpLCATraining
 from warplca.models import build_classifier, create_classifier
@@ -45,7 +46,11 @@ def test_recipes_and_schedules_lay_over_any_arm_and_keep_the_rest():
         with pytest.raises(InputError, match=f"front-end {arm}"):
             load_config(RunConfig, f"{arm}+{recipe}", "train")
     run = load_config(RunConfig, "warp-lca+trades-l2+ema", "train", ["train.loss.beta=3"])
-    assert (run.train.loss.name, run.train.loss.threat, run.train.loss.beta) == ("trades", "l2 0.5", 3)
+    assert (registered_name(run.train.loss), run.train.loss.threat, run.train.loss.beta) == (
+        "trades",
+        "l2 0.5",
+        3,
+    )
     assert run.train.loss.steps == 10  # from its base
     assert run.train.average.kind == "ema"
 
@@ -79,7 +84,7 @@ def test_a_file_may_begin_with_its_base(tmp_path):
     (tmp_path / "first.yaml").write_text("base: [warp-lca, pgd-linf]\ntrain: {loss: {steps: 3}}\n")
     (tmp_path / "second.yaml").write_text("base: first.yaml\ntrain: {epochs: 25}\n")
     run = load_config(RunConfig, tmp_path / "second.yaml", "train")
-    assert (run.model.frontend_name, run.train.loss.name, run.train.loss.steps, run.train.epochs) == (
+    assert (run.model.frontend_name, registered_name(run.train.loss), run.train.loss.steps, run.train.epochs) == (
         "warp-lca", "pgd", 3, 25,
     )  # fmt: skip
     (tmp_path / "first.yaml").write_text("base: second.yaml\n")
@@ -113,7 +118,7 @@ def test_every_recipe_trains_and_continues_bit_for_bit(recipe, tmp_path):
         RunConfig, recipe, "train", ["train.loss.threat=linf 0.02"] if recipe in ("pgd-linf", "fast") else []
     ).train
     values = {
-        "loss": vars(section.loss) | ({"steps": 2} if section.loss.steps else {}),
+        "loss": to_plain(section.loss) | ({"steps": 2} if hasattr(section.loss, "steps") else {}),
         "augment": vars(section.augment) | {"workers": 0},
         "average": vars(section.average),
         "select": vars(section.select) | ({"robust_images": 8} if section.measures_robustness else {}),
@@ -182,7 +187,7 @@ def recipe(**values) -> TrainConfig:
 
 
 def test_the_best_epoch_is_the_most_accurate_and_then_the_first_of_the_highest():
-    robust = recipe(select={"keep": "best", "by": "robust"})
+    robust = recipe(select={"keep": "best", "by": "robust"}, loss="pgd")
     clean = recipe(select={"keep": "best"})
     rows = curves([0.1, 0.4, 0.4, 0.2], [0.5, 0.6, 0.6, 0.9])
     assert best_epoch(rows, robust) == 1
@@ -192,7 +197,7 @@ def test_the_best_epoch_is_the_most_accurate_and_then_the_first_of_the_highest()
 
 
 def test_patience_counts_epochs_without_a_better_one():
-    patient = recipe(select={"by": "robust", "patience": 2})
+    patient = recipe(select={"by": "robust", "patience": 2}, loss="pgd")
     assert stop_reason(curves([0.3, 0.4, 0.1]), patient) == ""
     assert stop_reason(curves([0.3, 0.4, 0.1, 0.4]), patient) == "no better epoch than 2 in the last 2"
     assert stop_reason(curves([0.3, 0.4, 0.1, 0.5]), patient) == ""
@@ -202,7 +207,7 @@ def test_catastrophic_overfitting_is_a_fall_beyond_the_limit():
     fast = recipe(loss={"name": "fast"}, select={"largest_drop": 0.2})
     assert not overfitted(curves([0.1, 0.4, 0.25]), fast)
     assert overfitted(curves([0.1, 0.45, 0.2]), fast)
-    assert not overfitted(curves([0.1, 0.45, 0.2]), recipe(select={"by": "robust"}))
+    assert not overfitted(curves([0.1, 0.45, 0.2]), recipe(select={"by": "robust"}, loss="pgd"))
     assert overfitted(curves([0.1, 0.18, 0.04]), fast)  # less than 0.2, but nearly all of it
     assert not overfitted(curves([0.01, 0.04, 0.0]), fast)
     assert "fell from 45.0% in epoch 2 to 0.0%; the weights of epoch 2 are kept" in stop_reason(

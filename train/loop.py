@@ -21,9 +21,9 @@ from ..configs.load import to_plain
 from ..data import ImageDataset
 from ..models import Classifier, build_classifier, save_checkpoint
 from .folder import CHECKPOINT_FOLDER, STATES_FOLDER, is_finished, refuse_foreign_run
+from .losses import build_loss
 from .optim import WeightAverage, make_optimiser
 from .processes import Interrupted, Loaded, from_main, make_accelerator, stop_requested
-from .recipes import build_loss
 from .record import Meter, RunRecord, means
 from .sampling import StepOrder
 from .source import BatchSource, Share, check_data, probe

@@ -24,7 +24,7 @@ from ..configs import InputError
 from .optim import statistics_kept
 
 Objective = Callable[[Tensor], Tensor]
-Start = Literal["ball", "near"]
+Start = Literal["ball", "near", "beyond"]
 NEAR = 0.001
 """Standard deviation of TRADES's starting noise: its objective has no gradient at the image itself."""
 
@@ -40,7 +40,8 @@ class InnerAttack:
         threat: The ball.
         steps: Gradient steps.
         step_size: Length of a step in the threat's norm, in pixels.
-        start: "ball" (anywhere in it) or "near" (Gaussian noise of 0.001).
+        start: "ball" (anywhere in it), "near" (Gaussian noise of 0.001) or "beyond" (noise of twice the radius, and
+            nothing is projected back onto the ball).
         gradient_mode: "unroll" or "implicit"; None takes the layer's own.
     """
 
@@ -51,7 +52,7 @@ class InnerAttack:
     gradient_mode: str | None = None
 
     def __call__(self, model: nn.Module, images: Tensor, objective: Objective) -> Tensor:
-        """Return images (N, C, H, W) in the ball and in [0, 1] on which ``objective`` is high.
+        """Return images (N, C, H, W) in [0, 1], in the ball unless the start is beyond, on which ``objective`` is high.
 
         Args:
             model: The model that ``objective`` calls.
@@ -75,16 +76,24 @@ class InnerAttack:
             return self._climb(images.detach(), objective)
 
     def _climb(self, images: Tensor, objective: Objective) -> Tensor:
-        near = self.start == "near"
-        offset = NEAR * torch.randn_like(images) if near else random_direction(images, self.threat)
-        current = project(images, images + offset, self.threat).clamp(0.0, 1.0)
+        offset = (
+            NEAR * torch.randn_like(images) if self.start == "near" else random_direction(images, self.threat)
+        )
+        if self.start == "beyond":
+            offset = 2.0 * offset
+        current = self._within(images, images + offset)
         for _ in range(self.steps):
             leaf = current.requires_grad_()
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(objective(leaf), leaf)
             moved = leaf.detach() + self.step_size * direction(gradient.detach(), self.threat.norm)
-            current = project(images, moved, self.threat).clamp(0.0, 1.0)
+            current = self._within(images, moved)
         return current.detach()
+
+    def _within(self, images: Tensor, moved: Tensor) -> Tensor:
+        if self.start != "beyond":
+            moved = project(images, moved, self.threat)
+        return moved.clamp(0.0, 1.0)
 
 
 def cross_entropy_ascent(model: nn.Module, labels: Tensor) -> Objective:

@@ -55,7 +55,7 @@ class BatchSource:
         self.labels = torch.from_numpy(dataset.labels.copy()).to(device)
         self._seconds = 0.0
         self._prepared: PreparedImages | None = None
-        views = 0 if recipe.augment.policy == "none" else 2 if recipe.loss.name == "jsd" else 1
+        views = 0 if recipe.augment.policy == "none" else recipe.loss_class.views
         plain = one_by_one and views != 1
         if views or one_by_one:
             self._prepared = PreparedImages(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..configs import InputError, TrainConfig
 from ..configs.device import unwatched
 from ..models import Classifier
-from .losses import Batch, Loss, LossResult
+from .losses import Batch, LossResult, StandardLoss
 from .optim import rate_factor
 from .record import COUNTED, precise
 from .sampling import DROPOUT, mixed_seed
@@ -62,7 +62,7 @@ def _explanation(recipe: TrainConfig, step: int) -> InputError:
 class Objective(nn.Module):
     """Model and loss as one module, so that several processes wrap, and synchronise, both at once."""
 
-    def __init__(self, model: Classifier, loss: Loss) -> None:
+    def __init__(self, model: Classifier, loss: StandardLoss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attacks import as_threat
-from ..configs import TrainConfig
+from ..configs import InputError, TrainConfig
 from ..configs.device import unwatched
-from ..configs.recipe import filled
 from ..data import ImageDataset
 from .perturb import InnerAttack, cross_entropy_ascent
 from .record import precise
@@ -25,7 +24,7 @@ LEAST_TO_LOSE = 0.05  # of a robust accuracy; below it a fall may be chance
 
 def keeps_best(recipe: TrainConfig) -> bool:
     """Whether the weights of the best epoch are kept."""
-    return recipe.select.keep == "best" or recipe.loss.name == "fast"
+    return recipe.select.keep == "best" or recipe.loss_class.may_collapse
 
 
 def best_epoch(curves: Curves, recipe: TrainConfig) -> int:
@@ -33,19 +32,22 @@ def best_epoch(curves: Curves, recipe: TrainConfig) -> int:
 
     Of equally robust ones it is the most accurate, then the first.
     """
-    robust = recipe.select.by == "robust" or recipe.loss.name == "fast"
+    robust = recipe.select.by == "robust" or recipe.loss_class.may_collapse
     key = "val_robust" if robust else "val_accuracy"
     return max(range(len(curves)), key=lambda epoch: (curves[epoch][key], curves[epoch]["val_accuracy"]))
 
 
 def returns_best_epoch(curves: Curves, recipe: TrainConfig) -> bool:
-    """Whether the run's outcome is its best epoch: as chosen, or because fast training broke down."""
+    """Whether the run's outcome is its best epoch: as chosen, or because training with one attack step broke down."""
     return bool(curves) and (recipe.select.keep == "best" or overfitted(curves, recipe))
 
 
 def overfitted(curves: Curves, recipe: TrainConfig) -> bool:
-    """Tell catastrophic overfitting: fast training's robust accuracy fell far below its best, or to a quarter of it."""
-    if recipe.loss.name != "fast" or not curves:
+    """Tell catastrophic overfitting: the robust accuracy of training with one attack step fell far below its best.
+
+    Far is ``select.largest_drop``, or to a quarter of the best.
+    """
+    if not recipe.loss_class.may_collapse or not curves:
         return False
     best, last = curves[best_epoch(curves, recipe)]["val_robust"], curves[-1]["val_robust"]
     collapsed = best >= LEAST_TO_LOSE and last <= best / 4
@@ -93,7 +95,12 @@ class Validator:
         self.dataset, self.recipe, self.accelerator = dataset, recipe, accelerator
         self.attack: InnerAttack | None = None
         if recipe.measures_robustness:
-            threat = as_threat(filled(recipe.loss.threat))
+            if not hasattr(recipe.loss, "threat"):
+                raise InputError(
+                    'train.select.by is "robust", and this loss has no threat to attack with; take an adversarial '
+                    "one, such as train.loss: pgd."
+                )
+            threat = as_threat(recipe.loss.threat)
             self.attack = InnerAttack(
                 threat=threat,
                 steps=STEPS,
