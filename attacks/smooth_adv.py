@@ -101,7 +101,7 @@ class SmoothAdv:
             images: (N, C, H, W) in [0, 1]; the attack stays in this range, the certificate does not need to.
             labels: (N,) true classes.
             radii: L2 radii in pixels, rising.
-            seed: Of the noise.
+            seed: Seed of the noise.
 
         Raises:
             InputError: Images, labels or radii cannot be used.

@@ -143,7 +143,7 @@ class TrainConfig:
         flip: Whether images are mirrored at random.
         validation_images: Held out of the training images, class-balanced and seeded; 0 for none.
         precision: "no" (float32 in full), "tf32" (NVIDIA's shorter float32), "bf16" or "fp16".
-        seed: Of initial weights, data order and augmentation.
+        seed: Seed of initial weights, data order and augmentation.
         save_minutes: Time between saved states for resumption.
         keep_states: Saved states kept; older ones are deleted.
         accumulation: Parts of each batch, computed one after the other: less memory for the same step.

@@ -47,7 +47,7 @@ class Classifier(TimmAPI, HubAPI):
         config: What it was made from; saved in checkpoints.
         mean: Per-channel mean by which a backbone with pretrained weights wants pixels normalised; None
             standardises each image.
-        std: Likewise the standard deviation.
+        std: Standard deviation in the same form.
 
     Attributes:
         about: What its checkpoint says of it (class names, training, results), kept for the next one.

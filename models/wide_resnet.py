@@ -35,7 +35,7 @@ class WideBlock(nn.Module):
     Args:
         in_channels: Channels in.
         channels: Channels out.
-        stride: Of the first convolution.
+        stride: Stride of the first convolution.
         drop_rate: Dropout between the convolutions.
         norm: Makes a norm layer for so many channels.
     """

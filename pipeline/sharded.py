@@ -53,10 +53,10 @@ def evaluate_sharded(
 
     Args:
         model: The same in every process.
-        dataset: Likewise.
-        plan: Likewise.
+        dataset: The same in every process.
+        plan: The same in every process.
         results: Path of the store; None keeps it for this call only.
-        **options: Of ``eval.evaluate``.
+        **options: Further arguments of ``eval.evaluate``.
 
     Returns:
         In every process, the rows of the whole plan, as one process measures them.

@@ -74,7 +74,7 @@ class PreparedImages(Dataset):
         order: Which images a step takes.
         plain: Whether the first view is the image itself.
         views: Further views, augmented by the policy.
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     def __init__(

@@ -97,7 +97,7 @@ def from_main(accelerator: accelerate.Accelerator, loaded: Loaded, error: InputE
     """Give every process what the main one read; others need not see its files.
 
     Args:
-        accelerator: Of the run.
+        accelerator: Accelerator of the run.
         loaded: What the main process read: a description and tensors; ignored on other processes.
         error: What went wrong on the main process, if anything; raised on every process.
     """

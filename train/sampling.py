@@ -40,7 +40,7 @@ class StepOrder:
     Args:
         images: Number of training images.
         batch_size: Images a step over all processes.
-        seed: Of the run.
+        seed: Seed of the run.
         process: Number of this process.
         processes: How many there are.
     """

@@ -76,9 +76,9 @@ class Stepper:
 
     Args:
         objective: Model and loss, prepared by the accelerator.
-        optimiser: Likewise.
+        optimiser: The optimiser, prepared by the accelerator.
         recipe: Rates, clipping, accumulation.
-        accelerator: Of the run.
+        accelerator: Accelerator of the run.
         total_steps: Length of the run.
     """
 

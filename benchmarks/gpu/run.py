@@ -41,7 +41,7 @@ class Row:
     """One command.
 
     Attributes:
-        name: Of the row; its output goes to ``outputs/NAME.txt``.
+        name: Name of the row; its output goes to ``outputs/NAME.txt``.
         command: The words.
         minutes: Its time limit.
     """

@@ -38,7 +38,7 @@ class Manifest:
         fingerprint: Its ``ImageDataset.fingerprint``.
         images: Number of images in each severity.
         severities: In the order of the files' blocks of rows.
-        seed: Of the randomness.
+        seed: Seed of the randomness.
         scale: ``"cifar"`` or ``"imagenet"``.
         files: For each corruption its file's SHA-256 and how it agrees with the official images.
         format: Version of this note.
@@ -128,7 +128,7 @@ def write_corruptions(
     Args:
         names: Which corruptions; unless given, the 15 standard ones.
         severities: Which severities, in this order; unless given, 1 to 5.
-        seed: Of the randomness; see ``corrupt``.
+        seed: Seed of the randomness; see ``corrupt``.
         scale: See ``corrupt``.
         workers: Processes. The images do not depend on it.
 

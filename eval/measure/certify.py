@@ -69,7 +69,7 @@ def certify(
         results: Store, or path of the file, that keeps the votes; None keeps them for this call only.
         name: The model's name in the results; None takes the class's name.
         model_seed: Training seed that tells several networks of one name apart.
-        seed: Of the choice of images and of all noise.
+        seed: Seed of the choice of images and of all noise.
         attack: The attack on the smoothed classifier; None leaves it out.
         radii: L2 radii, in pixels, of the rows; those that the samples cannot prove even if all agree are left out.
         clip: Clip noisy copies to [0, 1], for strangers that take no others.

@@ -141,7 +141,7 @@ class ResultsStore:
         Args:
             model: Name of the model.
             model_seed: Its training seed.
-            fingerprint: Of the network.
+            fingerprint: Fingerprint of the network.
             image_set: The images, whose positions are the outcomes' indices.
             seed: Seed of the attacks.
             batch_size: Images in one batch: it decides which images are attacked together.
@@ -161,7 +161,7 @@ class ResultsStore:
         Args:
             model: Name of the model.
             model_seed: Its training seed.
-            fingerprint: Of the network.
+            fingerprint: Fingerprint of the network.
             dataset: Fingerprint of the only data set whose rows count; None for all.
 
         Raises:

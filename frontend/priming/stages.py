@@ -47,7 +47,7 @@ class PrimingPlan:
         batch_size: Images a step.
         solve_cycles: Cycles of a thorough, accelerated solve.
         learning_rate: Peak rate of the third stage.
-        seed: Of the order of images and of their flips.
+        seed: Seed of the order of images and of their flips.
     """
 
     dictionary_steps: int = 300
@@ -86,7 +86,7 @@ class Stage(ABC):
     Attributes:
         steps: Number of steps.
         progress: Whether work before the first step shows a bar.
-        optimiser: Of the weights that the stage moves.
+        optimiser: Optimiser of the weights that the stage moves.
     """
 
     name: str

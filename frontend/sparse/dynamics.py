@@ -42,7 +42,7 @@ def step(
         state: u, same shape.
         before: The state one step earlier.
         step_size: eta, a number or a scalar tensor.
-        momentum: mu, likewise.
+        momentum: mu, a number or a scalar tensor.
     """
     drive = operator.analyse(images - operator.synthesise(code, (images.shape[2], images.shape[3])))
     return torch.lerp(state, drive + code, step_size) + momentum * (state - before)
@@ -129,7 +129,7 @@ def guarded_step(
         state: u, (N, M, h, w).
         before: The last accepted state.
         step_size: eta, a number or a scalar tensor.
-        momentum: mu, likewise.
+        momentum: mu, a number or a scalar tensor.
         accepted: What the step before returned; None at the first, where ``state`` must beat the state zero.
         preconditioned: Whether the step goes through the operator's preconditioner.
 

@@ -105,7 +105,7 @@ class WarpLCA(LCA):
     The first ``iterations`` cycles (as many as at construction) take step sizes and momenta of their own.
     Unprimed they are trained inside the range eta < 2 (1 + mu) / L that is stable for every code, and further cycles
     take 1 / L and ``momentum``. A primed layer may take far longer steps, which suit sparse codes, with a guard that
-    takes back, image by image, those that an image does not bear; and its threshold may fall to lam from above.
+    undoes, image by image, those that raise the energy too far; and its threshold may fall to lam from above.
 
     The predictor is primed for one value of lam. For another it is shown the image at another contrast, which is the
     same problem: with lam and the image scaled alike, states scale alike.

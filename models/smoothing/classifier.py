@@ -102,7 +102,7 @@ class SmoothedClassifier:
             purpose: Names a stream of its own, independent of those behind predictions and certificates.
             first: Number of the first draw.
             last: One more than that of the last.
-            seed: Of the run.
+            seed: Seed of the run.
         """
         return torch.stack([NoiseSource.of(image, seed).draws(purpose, first, last) for image in images])
 
@@ -113,7 +113,7 @@ class SmoothedClassifier:
         Args:
             images: (N, C, H, W) in [0, 1].
             samples: Noisy copies of each image.
-            seed: Of the noise; equal images get equal noise in any order.
+            seed: Seed of the noise; equal images get equal noise in any order.
             failure: Failure probability of an image.
 
         Returns:
@@ -141,7 +141,7 @@ class SmoothedClassifier:
             images: (N, C, H, W) in [0, 1].
             samples: Noisy copies of each image, fixed beforehand; or the numbers at planned looks, rising, which share
                 the failure probability.
-            seed: Of the noise; equal images get equal noise in any order.
+            seed: Seed of the noise; equal images get equal noise in any order.
             labels: (N,) true classes, to spend nothing on images whose class is chosen wrongly; these abstain.
             selection: Further copies, drawn first, that choose the class.
             failure: Probability for each image that its certificate is wrong.

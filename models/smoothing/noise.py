@@ -18,8 +18,8 @@ class NoiseSource:
     """Standard normal noise for one image, the same in every process and batch size.
 
     Attributes:
-        digest: Of the image's pixels.
-        seed: Of the run.
+        digest: Digest of the image's pixels.
+        seed: Seed of the run.
         shape: (C, H, W).
         device: Where the noise is drawn; figures of the CPU and of GPUs differ as those of two seeds do.
     """
