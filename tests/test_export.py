@@ -109,11 +109,10 @@ def test_the_onnx_graph_itself_is_exact_in_float64(tmp_path, images):
 @pytest.mark.parametrize(
     "arm",
     [
-        None,
         "conv",
         *(
             pytest.param(arm, marks=pytest.mark.slow)
-            for arm in ("lca", "warp-lca", "warp-lca, equalised", "warp-lca, primed")
+            for arm in (None, "lca", "warp-lca", "warp-lca, equalised", "warp-lca, primed")
         ),
     ],
 )

@@ -14,7 +14,7 @@ from warplca.attacks.adaptive.modules import suspicious_modules
 from warplca.configs import InputError, RunConfig, from_dict
 from warplca.configs.extensions import import_file
 from warplca.configs.load import to_plain
-from warplca.data import load_dataset
+from warplca.data import load_dataset, save_npz
 from warplca.eval import evaluate
 from warplca.eval.measure.inference import module_fingerprint
 from warplca.frontend import (
@@ -91,6 +91,8 @@ def test_every_front_end_trains_saves_loads_and_is_told_apart(section, tmp_path)
 
 
 def test_a_front_end_of_ones_own_is_trained_attacked_measured_and_exported(tmp_path):
+    few = [load_dataset("cifar10-subset", split).subset(range(128)) for split in ("train", "test")]
+    save_npz(tmp_path / "few.npz", *few)
     command = [
         sys.executable,
         "-m",
@@ -104,6 +106,8 @@ def test_a_front_end_of_ones_own_is_trained_attacked_measured_and_exported(tmp_p
     command += [
         "--out",
         str(tmp_path / "run"),
+        f"data={tmp_path / 'few.npz'}",
+        "train.validation_images=0",
         "model.frontend=gabor",
         "train.epochs=1",
         "train.frontend.rate=2",
