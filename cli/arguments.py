@@ -74,6 +74,11 @@ def _train(commands: argparse._SubParsersAction) -> None:
     _config(parser, "train", default="warp-lca")
     parser.add_argument("--data", default=None, help=f"in place of the configuration's: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder of the run")
+    parser.add_argument(
+        "--init",
+        default=None,
+        help="fine-tune: a checkpoint, or a safetensors file of a network, whose weights the backbone starts from",
+    )
     _device(parser)
 
 

@@ -58,6 +58,8 @@ def train(args: Namespace) -> int:
     config = load_config(RunConfig, args.config, "train", args.overrides)
     if args.data is not None:
         config = replace(config, data=args.data)
+    if args.init is not None:
+        config = replace(config, train=replace(config.train, init=args.init))
     try:
         run(config, load_dataset(config.data, "train"), args.out, device=choose_device(args.device))
         if PartialState().is_main_process:

@@ -130,6 +130,8 @@ class TrainConfig:
     """How a classifier is trained.
 
     Attributes:
+        init: What the backbone's weights start from: a checkpoint folder, a shipped classifier's name, or a safetensors
+            file with the state of a network of the same architecture; null starts at random.
         epochs: Passes over the training images, frozen ones included.
         batch_size: Images a step, over all processes together.
         learning_rate: Peak rate of SGD with Nesterov momentum.
@@ -167,6 +169,7 @@ class TrainConfig:
     }
     FILLED: ClassVar[dict[str, Any]] = {"warmup": 0.3, "label_smoothing": 0.1}
 
+    init: str | None = None
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 0.1

@@ -21,6 +21,7 @@ from ..configs.load import to_plain
 from ..data import ImageDataset
 from ..models import Classifier, build_classifier, save_checkpoint
 from .folder import CHECKPOINT_FOLDER, STATES_FOLDER, is_finished, refuse_foreign_run
+from .initial import start_from
 from .losses import build_loss
 from .optim import WeightAverage, make_optimiser
 from .processes import Interrupted, Loaded, from_main, make_accelerator, stop_requested
@@ -94,6 +95,7 @@ class TrainingRun:
         self.training = config.frontend_training
         torch.manual_seed(recipe.seed)
         self.model = build_classifier(config.model)
+        start = None if recipe.init is None else start_from(self.model, recipe.init)
         frozen = any(getattr(part, "frozen_epochs", 0) != 0 for part in self.training)
         learns = self.model.frontend.always_learns and not frozen
         self.accelerator = make_accelerator(recipe.precision, all_parameters_learn=learns, device=device)
@@ -116,6 +118,8 @@ class TrainingRun:
         self.validate = Validator(held_out, recipe, self.accelerator)
         self._prepare()
         about = {"config": to_plain(config), "dataset": dataset.fingerprint, "images": len(kept)}
+        if start is not None:
+            about["initial"] = start
         self.about = json.loads(json.dumps(about))  # as it will be read back: tuples become lists
         self.identity = identity(self.about)
 

@@ -37,6 +37,7 @@ def identity(about: dict[str, Any]) -> dict[str, Any]:
         "data": config["data"],
         "dataset": about["dataset"],
         "images": about["images"],
+        "initial": about.get("initial"),
     }
 
 

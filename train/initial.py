@@ -1,0 +1,80 @@
+"""Fine-tuning: a backbone that starts from a trained network, behind a front-end that is new to it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..configs import InputError
+from ..configs.untrusted import plain_file
+from ..models import Classifier, load_checkpoint
+
+logger = logging.getLogger(__name__)
+LEAST = 0.5  # share of the backbone's weights that must be found
+WRAPPED = re.compile(r"^(module|_orig_mod|model|backbone|network)\.")
+
+
+def start_from(model: Classifier, source: str) -> str:
+    """Load a trained network's weights into the backbone; what has another shape keeps its random start.
+
+    A first convolution that sees a code instead of an image, or a head for other classes, has another shape.
+
+    Args:
+        model: The classifier.
+        source: A checkpoint folder of ours, the name of a shipped classifier, or a safetensors file with the state of a
+            network of the same architecture; prefixes such as ``module.`` do not matter.
+
+    Returns:
+        Digest of the weights.
+
+    Raises:
+        InputError: If they cannot be read, or fit less than half of the backbone.
+    """
+    found = _weights(source)
+    own = model.backbone.state_dict()
+    fitting = {name: value for name, value in found.items() if name in own and value.shape == own[name].shape}
+    share = sum(own[name].numel() for name in fitting) / max(sum(value.numel() for value in own.values()), 1)
+    left = [name for name in own if name not in fitting]
+    if share < LEAST:
+        raise InputError(
+            f"train.init: the weights of {source} fit {share:.0%} of the backbone {model.config.backbone!r}; "
+            f"{left[0]!r} is the first that they lack or have in another shape. Name the backbone that they belong to, "
+            "and let the front-end hand on images (output: reconstruction) where it was trained on images."
+        )
+    model.backbone.load_state_dict(fitting, strict=False)
+    if left:
+        logger.warning(
+            "train.init: %s start at random, as %s has none of their shape", ", ".join(left), source
+        )
+    return _digest(fitting)
+
+
+def _weights(source: str) -> dict[str, Tensor]:
+    if Path(source).suffix != ".safetensors":
+        return load_checkpoint(source).backbone.state_dict()
+    try:
+        state = load_file(plain_file(source))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"train.init: {source} cannot be read as safetensors ({error}).") from error
+    return {_bare(name): value for name, value in state.items()}
+
+
+def _bare(name: str) -> str:
+    while (shorter := WRAPPED.sub("", name)) != name:
+        name = shorter
+    return name
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
