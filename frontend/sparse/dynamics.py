@@ -18,57 +18,40 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .metrics import energy_of
 from .operator import ConvOperator
-from .threshold import Threshold
+from .problem import Problem, energy_of
 
 Number = Tensor | float
 
 
 def step(
-    operator: ConvOperator,
-    images: Tensor,
-    code: Tensor,
-    state: Tensor,
-    before: Tensor,
-    step_size: Number,
-    momentum: Number,
+    problem: Problem, code: Tensor, state: Tensor, before: Tensor, step_size: Number, momentum: Number
 ) -> Tensor:
     """Return the next state; gradients flow.
 
     Args:
-        operator: Phi.
-        images: Standardised images x, (N, C, H, W).
+        problem: What is minimised.
         code: a = T(u), (N, M, h, w).
         state: u, same shape.
         before: The state one step earlier.
         step_size: eta, a number or a scalar tensor.
-        momentum: mu, likewise.
+        momentum: mu, a number or a scalar tensor.
     """
-    drive = operator.analyse(images - operator.synthesise(code, (images.shape[2], images.shape[3])))
-    following = torch.lerp(state, drive.add_(code), step_size)
+    following = torch.lerp(state, problem.drive(code), step_size)
     if isinstance(momentum, Tensor):
         return following.addcmul_(state - before, momentum)
     return following.add_(state - before, alpha=momentum) if momentum else following
 
 
 def step_without_gradient(
-    operator: ConvOperator,
-    images: Tensor,
-    code: Tensor,
-    state: Tensor,
-    before: Tensor,
-    step_size: float,
-    momentum: float,
+    problem: Problem, code: Tensor, state: Tensor, before: Tensor, step_size: float, momentum: float
 ) -> Tensor:
     """Return the next state as :func:`step` does, in as few passes over memory as there can be.
 
     The step size is applied to the image, which is smaller than the code, and the sum is built in the memory
     that the analysis returned; no argument is written to.
     """
-    error = operator.synthesise(code, (images.shape[2], images.shape[3]))
-    torch.sub(images, error, out=error).mul_(step_size)
-    following = operator.analyse(error)
+    following = problem.operator.analyse(problem.residual(code).mul_(step_size))
     following.add_(state, alpha=1.0 - step_size + momentum).add_(code, alpha=step_size)
     if momentum:
         following.add_(before, alpha=-momentum)
@@ -115,11 +98,8 @@ class Accepted(NamedTuple):
 
 
 def guarded_step(
-    operator: ConvOperator,
-    images: Tensor,
-    threshold: Threshold,
-    lam: Tensor | float,
-    level: Tensor | float,
+    problem: Problem,
+    level: Number,
     state: Tensor,
     before: Tensor,
     pace: Pace,
@@ -132,10 +112,7 @@ def guarded_step(
     On a GPU each operation here is a launch in every cycle: none is taken whose result follows from another's.
 
     Args:
-        operator: Phi.
-        images: Standardised images x, (N, C, H, W).
-        threshold: T.
-        lam: The threshold value of the energy.
+        problem: What is minimised; its energy judges.
         level: The threshold value of this iteration.
         state: u, (N, M, h, w).
         before: The last accepted state.
@@ -146,9 +123,10 @@ def guarded_step(
     Returns:
         The next state, the accepted state, and what is known of the latter.
     """
-    code = threshold(state, level)
-    residual = images - operator.synthesise(code, (images.shape[2], images.shape[3]))
-    energy = energy_of(residual, threshold.total_cost(code, lam))[:, None, None, None]
+    operator, images = problem.operator, problem.images
+    code = problem.threshold(state, level)
+    residual = problem.residual(code)
+    energy = energy_of(residual, problem.threshold.total_cost(code, problem.lam))[:, None, None, None]
     if accepted is None:
         lowest = energy_of(images)[:, None, None, None]
         factor = torch.ones_like(energy)
