@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from warplca.data import load_dataset
-from warplca.frontend import LCA, THRESHOLDS, solve
+from warplca.frontend import LCA, THRESHOLDS, Problem, solve
 from warplca.frontend.sparse.operator import ConvOperator
 from warplca.frontend.sparse.schedule import annealed_thresholds
 from warplca.frontend.sparse.spectrum import spectral_bound
@@ -90,8 +91,8 @@ def hard_energies(operator: ConvOperator, images: Tensor, combination: tuple[flo
     for length in LENGTHS:
         momentum = min(max(1.0 - memory / length, 0.5), largest)
         schedule = scaled(operator, length, share * 2.0 * (1.0 + momentum), momentum)
-        thresholds = annealed_thresholds(LAM, length, factor=factor, span=round(span * length))
-        state = solve(operator, images, hard, LAM, schedule, thresholds=thresholds)
+        levels = annealed_thresholds(LAM, length, factor=factor, span=round(span * length))
+        state = solve(Problem(operator, images, hard, LAM), replace(schedule, levels=levels))
         energies.append(mean_energy(operator, images, hard(state, LAM), hard))
     return energies
 
@@ -103,7 +104,9 @@ def l1_energies(operator: ConvOperator, images: Tensor, momentum: float) -> list
     for length in L1_LENGTHS:
         schedule = scaled(operator, length, 0.9 * 2.0 * (1.0 + momentum), momentum)
         energies.append(
-            mean_energy(operator, images, soft(solve(operator, images, soft, LAM, schedule), LAM), soft)
+            mean_energy(
+                operator, images, soft(solve(Problem(operator, images, soft, LAM), schedule), LAM), soft
+            )
         )
     return energies
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from warplca.configs import InputError
-from warplca.frontend import LCA, WarpLCA, active_fraction, energy, solve
+from warplca.frontend import LCA, Problem, WarpLCA, active_fraction, solve
 
 MEASURES = ("energy", "l0", "psnr", "ssim")
 BATCH = 25  # images that are solved together, and whose run is kept as one file
@@ -90,7 +90,7 @@ def contenders(frontend: str, lam: float) -> list[Solver]:
     solvers = [plain(frontend, lam, LONGER)]
     tau = like(frontend, lam=lam, step_size=0.01)
     try:
-        tau.schedule(tau.dictionary.operator(), 1)
+        tau.schedule(tau.problem(torch.zeros(1, 3, 32, 32), lam), 1)
     except InputError as error:
         print(f"{TAU100} is left out: {error}")
     else:
@@ -129,11 +129,10 @@ def codes(solver: Solver, images: Tensor) -> Iterator[Tensor]:
     if solver.restarts:
         yield from (layer.solve(images, iterations=mark)[0] for mark in solver.marks)
         return
-    x, operator, state, done = layer.standardise(images).images, layer.dictionary.operator(), None, 0
+    problem, state, done = layer.problem(layer.standardise(images).images, layer.lam), None, 0
     for mark in solver.marks:
-        schedule = layer.schedule(operator, mark - done)
-        state, done = solve(operator, x, layer.threshold, layer.lam, schedule, state=state), mark
-        yield layer.threshold(state, layer.lam)
+        state, done = solve(problem, layer.schedule(problem, mark - done), state=state), mark
+        yield problem.code(state)
 
 
 @torch.no_grad()
@@ -143,7 +142,7 @@ def along(layer: LCA, images: Tensor, code: Tensor) -> Tensor:
     restored = x.restore(operator.synthesise(code, (images.shape[2], images.shape[3])))
     return torch.stack(
         [
-            energy(x.images, code, operator, layer.threshold, layer.lam),
+            Problem(operator, x.images, layer.threshold, layer.lam).energy(code),
             active_fraction(code, layer.lam),
             psnr(restored, images),
             ssim(restored, images),

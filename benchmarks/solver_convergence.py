@@ -20,6 +20,7 @@ import importlib.util
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from solver_speed import lca_pytorch
 from torch import Tensor
 
 from warplca.data import load_dataset
-from warplca.frontend import LCA, THRESHOLDS, Schedule, Threshold, energy, solve
+from warplca.frontend import LCA, THRESHOLDS, Problem, Schedule, Threshold, solve
 from warplca.frontend.sparse.operator import ConvOperator
 from warplca.frontend.sparse.schedule import accelerated_schedule, accelerated_thresholds, plain_schedule
 from warplca.frontend.sparse.spectrum import spectral_bound
@@ -70,14 +71,13 @@ def main() -> None:
 
 def mean_energy(operator: ConvOperator, images: Tensor, code: Tensor, threshold: Threshold) -> float:
     """Mean energy per image."""
-    return float(energy(images, code, operator, threshold, LAM).mean())
+    return float(Problem(operator, images, threshold, LAM).energy(code).mean())
 
 
 def accelerated(operator: ConvOperator, images: Tensor, count: int) -> Tensor:
     """Code after ``count`` accelerated iterations, hard threshold."""
-    thresholds = accelerated_thresholds(LAM, count)
-    schedule = accelerated_schedule(operator, count)
-    state = solve(operator, images, THRESHOLDS["hard"], LAM, schedule, thresholds=thresholds)
+    schedule = replace(accelerated_schedule(operator, count), levels=accelerated_thresholds(LAM, count))
+    state = solve(Problem(operator, images, THRESHOLDS["hard"], LAM), schedule)
     return THRESHOLDS["hard"](state, LAM)
 
 
@@ -119,7 +119,7 @@ def scaled(operator: ConvOperator, count: int, share: float, momentum: float) ->
 def traced(operator: ConvOperator, images: Tensor, schedule: Schedule) -> list[float]:
     """Mean energy before the first and after every iteration."""
     trace: list[Tensor] = []
-    solve(operator, images, THRESHOLDS["hard"], LAM, schedule, trace=trace)
+    solve(Problem(operator, images, THRESHOLDS["hard"], LAM), schedule, trace=trace)
     return [float(values.mean()) for values in trace]
 
 
@@ -157,7 +157,7 @@ def lca_pytorch_to(
         start = time.perf_counter()
         code, state = layer(images, None, state)
         seconds += time.perf_counter() - start
-        reached = float(energy(images, code, operator, threshold, lam).mean())
+        reached = float(Problem(operator, images, threshold, lam).energy(code).mean())
         if reached <= goal:
             return {"iterations": count, "seconds": seconds}
         if not math.isfinite(reached):
@@ -175,7 +175,7 @@ def against_sporco(operator: ConvOperator, images: Tensor) -> dict[str, object]:
     for count in range(100, 801, 25):
         schedule = l1_schedule(operator, count)
         start = time.perf_counter()
-        code = soft(solve(operator, images, soft, LAM, schedule), LAM)
+        code = soft(solve(Problem(operator, images, soft, LAM), schedule), LAM)
         seconds = time.perf_counter() - start
         if mean_energy(operator, images, code, soft) <= goal:
             ours = {"iterations": count, "seconds": seconds}
@@ -208,7 +208,7 @@ def l1_schedule(operator: ConvOperator, count: int) -> Schedule:
 def optimum(operator: ConvOperator, images: Tensor) -> tuple[float, float]:
     """Upper and lower bound of the smallest l1 objective, from a long run and its scaled dual point."""
     soft = THRESHOLDS["soft"]
-    state = solve(operator, images, soft, LAM, l1_schedule(operator, 12000))
+    state = solve(Problem(operator, images, soft, LAM), l1_schedule(operator, 12000))
     code = soft(state, LAM)
     residual = images - operator.synthesise(code, SIZE)
     steepest = operator.analyse(residual).flatten(1).amax(1).clamp_min(LAM)

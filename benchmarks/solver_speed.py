@@ -23,7 +23,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from warplca.frontend import THRESHOLDS, Threshold, solve
+from warplca.frontend import THRESHOLDS, Problem, Threshold, solve
 from warplca.frontend.sparse import functional
 from warplca.frontend.sparse.operator import ConvOperator
 from warplca.frontend.sparse.schedule import plain_schedule
@@ -79,7 +79,7 @@ def build(
 
     def ours(low: ConvOperator, momentum: float = 0.0, threshold: str = "hard") -> Callable[[], object]:
         schedule = plain_schedule(low, count, momentum=momentum)
-        return lambda: solve(low, images, THRESHOLDS[threshold], LAM, schedule)
+        return lambda: solve(Problem(low, images, THRESHOLDS[threshold], LAM), schedule)
 
     contenders: dict[str, tuple[int, Callable[[], object]]] = {
         "floor": (count, floor(images, code, operator, count, torch.contiguous_format)),

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from warplca.data import load_dataset
-from warplca.frontend import LCA, WarpLCA, energy, solve
+from warplca.frontend import LCA, Problem, WarpLCA, solve
 from warplca.frontend.sparse.schedule import plain_schedule
 
 EVERY = 25
@@ -73,11 +73,11 @@ def plain_energies(layer: LCA, images: Tensor, cycles: int) -> Tensor:
     """Energy of each image every EVERY cycles, (cycles / EVERY + 1, N)."""
     x = layer.standardise(images).images
     operator = layer.dictionary.operator()
-    problem = operator, x, layer.threshold, layer.lam
+    problem = Problem(operator, x, layer.threshold, layer.lam)
     state, rows = None, []
     for count in (0, *[EVERY] * (cycles // EVERY)):
-        state = solve(*problem, plain_schedule(operator, count), state=state)
-        rows.append(energy(x, layer.threshold(state, layer.lam), operator, layer.threshold, layer.lam))
+        state = solve(problem, plain_schedule(operator, count), state=state)
+        rows.append(problem.energy(problem.code(state)))
     return torch.stack(rows)
 
 

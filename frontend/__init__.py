@@ -14,7 +14,8 @@ from .priming.stages import PrimingPlan
 from .sparse.dictionary import ConvDictionary
 from .sparse.encoding import SparseEncoding
 from .sparse.lca import LCA
-from .sparse.metrics import SolveStatistics, active_fraction, energy, fixed_point_residual
+from .sparse.metrics import SolveStatistics, active_fraction
+from .sparse.problem import Problem
 from .sparse.schedule import Schedule
 from .sparse.settings import LCASettings, WarpLCASettings
 from .sparse.solver import solve
@@ -43,6 +44,7 @@ __all__ = [
     "NoFrontend",
     "NoTraining",
     "PrimingPlan",
+    "Problem",
     "Schedule",
     "SolveStatistics",
     "SparseEncoding",
@@ -53,8 +55,6 @@ __all__ = [
     "WarpLCASettings",
     "active_fraction",
     "build_frontend",
-    "energy",
-    "fixed_point_residual",
     "measure",
     "noise_level",
     "prime",

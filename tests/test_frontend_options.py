@@ -7,11 +7,11 @@ import torch
 
 from warplca.configs import InputError
 from warplca.data import load_dataset
-from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, solve
+from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, Problem, solve
 from warplca.frontend.sparse.dynamics import step, step_without_gradient
 from warplca.frontend.sparse.implicit import solve_adjoint
 from warplca.frontend.sparse.schedule import accelerated_schedule, plain_schedule
-from warplca.frontend.sparse.solver import check_overflow, cold_start, solve_until
+from warplca.frontend.sparse.solver import check_overflow, solve_until
 
 SIZE = (19, 23)
 
@@ -37,13 +37,12 @@ def pictures(count=3, seed=1):
 @pytest.mark.parametrize("momentum", [0.0, 0.7])
 @pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (4, 2), (6, 3)])
 def test_both_forms_of_a_step_agree_and_write_to_no_argument(kernel, stride, momentum):
-    phi, x = instance(kernel=kernel, stride=stride)
-    state, before = torch.randn(2, *cold_start(phi, x).shape, dtype=torch.float64)
-    code = THRESHOLDS["soft"](state, 0.3)
-    arguments = (x, code, state, before)
+    problem = Problem(*instance(kernel=kernel, stride=stride), THRESHOLDS["soft"], 0.3)
+    state, before = torch.randn(2, *problem.cold_start().shape, dtype=torch.float64)
+    arguments = (problem.code(state), state, before)
     copies = [argument.clone() for argument in arguments]
-    found = step_without_gradient(phi, *arguments, 0.03, momentum)
-    torch.testing.assert_close(found, step(phi, *arguments, 0.03, momentum), rtol=0, atol=1e-12)
+    found = step_without_gradient(problem, *arguments, 0.03, momentum)
+    torch.testing.assert_close(found, step(problem, *arguments, 0.03, momentum), rtol=0, atol=1e-12)
     assert all(torch.equal(copy, argument) for copy, argument in zip(copies, arguments, strict=True))
 
 
@@ -90,14 +89,14 @@ def test_each_image_stops_when_it_has_settled_as_it_would_alone():
     phi, x = instance(images=5)
     x = x * torch.tensor([0.0, 0.3, 1.0, 3.0, 10.0], dtype=torch.float64)[:, None, None, None]
     soft, schedule = THRESHOLDS["soft"], plain_schedule(phi, 400, momentum=0.6)
-    states, used = solve_until(phi, x, soft, 0.3, schedule, tolerance=1e-4)
+    states, used = solve_until(Problem(phi, x, soft, 0.3), schedule, tolerance=1e-4)
     assert used[0] == 1  # a black image settles at once
     assert len(used.unique()) > 2
     for i in range(5):
-        alone, count = solve_until(phi, x[i : i + 1], soft, 0.3, schedule, tolerance=1e-4)
+        alone, count = solve_until(Problem(phi, x[i : i + 1], soft, 0.3), schedule, tolerance=1e-4)
         assert count == used[i]
         torch.testing.assert_close(alone[0], states[i], rtol=0, atol=1e-9)
-        exact = solve(phi, x[i : i + 1], soft, 0.3, plain_schedule(phi, int(used[i]), momentum=0.6))
+        exact = solve(Problem(phi, x[i : i + 1], soft, 0.3), plain_schedule(phi, int(used[i]), momentum=0.6))
         torch.testing.assert_close(exact[0], states[i], rtol=0, atol=1e-9)
 
 
@@ -146,7 +145,7 @@ def test_float16_overflow_is_detected():
     low = ConvDictionary(3, 6, 5, 2).operator().detached().computing_in(torch.float16)
     soft = THRESHOLDS["soft"]
     for scale, overflows in ((1.0, False), (1e6, True)):
-        state = solve(low, x.float() * scale, soft, 0.3, plain_schedule(low, 3))
+        state = solve(Problem(low, x.float() * scale, soft, 0.3), plain_schedule(low, 3))
         if overflows:
             with pytest.raises(InputError, match="overflowed float16"):
                 check_overflow(low, state)
@@ -159,7 +158,7 @@ def test_float16_overflow_is_detected():
 def test_the_adjoint_equation_is_solved_as_a_dense_solver_would(steepest):
     phi, x = instance()
     generator = torch.Generator().manual_seed(4)
-    shape = cold_start(phi, x).shape
+    shape = Problem(phi, x, THRESHOLDS["soft"], 0.3).cold_start().shape
     slope = torch.rand(shape, generator=generator, dtype=torch.float64)
     slope = torch.where(slope < 0.1, steepest * torch.rand(shape, generator=generator).double(), 0.0)
     gradient = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -209,7 +208,7 @@ def test_bad_stopping_rules_are_refused():
         network.solve(pictures(), tolerance=1e-3, trace=True)
     phi, x = instance()
     with pytest.raises(InputError, match="leave it out where a trace is recorded"):
-        solve(phi, x, THRESHOLDS["soft"], 0.3, plain_schedule(phi, 3), trace=[], checkpoint_every=2)
+        solve(Problem(phi, x, THRESHOLDS["soft"], 0.3), plain_schedule(phi, 3), trace=[], checkpoint_every=2)
 
 
 COMPILED = [{"momentum": 0.8}, {"accelerated": True}, {"step_size": 0.02}, {"threshold": "smooth"}]

@@ -1,13 +1,11 @@
 """The preconditioner: its algebra, its bound, the fixed points it keeps, the atoms it follows."""
 
-from functools import partial
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from warplca.configs import InputError
-from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, Schedule, WarpLCA, save_frontend, solve
+from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, Problem, Schedule, WarpLCA, save_frontend, solve
 from warplca.frontend.sparse.dynamics import step
 from warplca.frontend.sparse.functional import state_size
 from warplca.frontend.sparse.spectrum import DAMPING
@@ -62,11 +60,11 @@ def test_its_bound_holds_at_every_size_and_is_tight_on_a_large_image(kernel, str
 def test_a_settled_state_stays_where_it_is():
     operator, x, soft, lam = problem()
     full = operator.lipschitz.new_ones(3_000)
-    state = solve(operator, x, soft, lam, Schedule(1.9 / operator.lipschitz * full, 0.9 * full))
+    state = solve(Problem(operator, x, soft, lam), Schedule(1.9 / operator.lipschitz * full, 0.9 * full))
     code = soft(state, lam)
-    still = step(operator, x, code, state, state, 1.0, 0.0)
+    still = step(Problem(operator, x, soft, lam), code, state, state, 1.0, 0.0)
     torch.testing.assert_close(still, state, atol=1e-10, rtol=0)
-    moved = solve(operator, x, soft, lam, preconditioned(operator, 50, 1.0), state=state)
+    moved = solve(Problem(operator, x, soft, lam), preconditioned(operator, 50, 1.0), state=state)
     torch.testing.assert_close(moved, state, atol=1e-8, rtol=0)
 
 
@@ -74,10 +72,12 @@ def test_it_reaches_the_same_minimum_in_fewer_cycles():
     operator, x, soft, lam = problem()
     plain, ours, lowest = [], [], []
     full = operator.lipschitz.new_ones(100)
-    solve(operator, x, soft, lam, Schedule(1.9 / operator.lipschitz * full, 0.4 * full), trace=plain)
-    solve(operator, x, soft, lam, preconditioned(operator, 100, 1.9), trace=ours)
+    solve(Problem(operator, x, soft, lam), Schedule(1.9 / operator.lipschitz * full, 0.4 * full), trace=plain)
+    solve(Problem(operator, x, soft, lam), preconditioned(operator, 100, 1.9), trace=ours)
     full = operator.lipschitz.new_ones(3_000)
-    solve(operator, x, soft, lam, Schedule(1.9 / operator.lipschitz * full, 0.9 * full), trace=lowest)
+    solve(
+        Problem(operator, x, soft, lam), Schedule(1.9 / operator.lipschitz * full, 0.9 * full), trace=lowest
+    )
     least = lowest[-1]
     assert (ours[-1] < least * 1.001).all()
     excess = [(trace[30] - least).mean() for trace in (ours, plain)]
@@ -90,10 +90,11 @@ def test_its_gradient_is_right_with_and_without_steps_taken_back(length):
     x = x[:1, :, :9, :8].clone()
     plan = preconditioned(operator, 4, length)
     start = 0.1 * torch.randn(1, 8, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    run = partial(solve, operator, threshold=soft, lam=lam, schedule=plan)
-    assert torch.autograd.gradcheck(
-        lambda x, start: run(x, state=start), (x.requires_grad_(), start.requires_grad_()), eps=1e-6
-    )
+
+    def run(x, state):
+        return solve(Problem(operator, x, soft, lam), plan, state=state)
+
+    assert torch.autograd.gradcheck(run, (x.requires_grad_(), start.requires_grad_()), eps=1e-6)
     with torch.no_grad():
         without = run(x, state=start)
     torch.testing.assert_close(run(x, state=start), without, rtol=1e-9, atol=1e-9)
@@ -102,8 +103,8 @@ def test_its_gradient_is_right_with_and_without_steps_taken_back(length):
 def test_steps_far_too_long_are_taken_back_to_where_they_are_safe():
     operator, x, soft, lam = problem()
     tamed, safe = [], []
-    solve(operator, x, soft, lam, preconditioned(operator, 60, 200.0), trace=tamed)
-    solve(operator, x, soft, lam, preconditioned(operator, 60, 1.0, 0.0), trace=safe)
+    solve(Problem(operator, x, soft, lam), preconditioned(operator, 60, 200.0), trace=tamed)
+    solve(Problem(operator, x, soft, lam), preconditioned(operator, 60, 1.0, 0.0), trace=safe)
     assert (tamed[-1] <= safe[-1] * 1.0001).all()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from warplca.configs import InputError
-from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, WarpLCA, energy, fixed_point_residual, solve
+from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, Problem, WarpLCA, solve
 from warplca.frontend.sparse.implicit import implicit_code
 from warplca.frontend.sparse.schedule import Schedule, annealed_thresholds, plain_schedule
 
@@ -22,7 +22,7 @@ def instance(features=6, kernel=5, stride=2, images=3, seed=0):
 def test_soft_energy_never_rises_without_momentum(stride):
     phi, x = instance(stride=stride)
     trace = []
-    solve(phi, x, THRESHOLDS["soft"], 0.3, plain_schedule(phi, 60), trace=trace)
+    solve(Problem(phi, x, THRESHOLDS["soft"], 0.3), plain_schedule(phi, 60), trace=trace)
     energies = torch.stack(trace)
     assert len(energies) == 61
     assert (energies[1:] <= energies[:-1] + 1e-12).all()
@@ -31,7 +31,7 @@ def test_soft_energy_never_rises_without_momentum(stride):
 
 def test_one_step_from_zero_in_closed_form():
     phi, x = instance()
-    state = solve(phi, x, THRESHOLDS["hard"], 0.3, plain_schedule(phi, 1))
+    state = solve(Problem(phi, x, THRESHOLDS["hard"], 0.3), plain_schedule(phi, 1))
     torch.testing.assert_close(state, phi.analyse(x) / phi.lipschitz)
 
 
@@ -42,13 +42,13 @@ def test_momentum_follows_the_stated_recursion():
     for _ in range(7):
         a = hard(u, lam)
         u, before = u + eta * (phi.analyse(x - phi.synthesise(a, SIZE)) + a - u) + mu * (u - before), u
-    found = solve(phi, x, hard, lam, plain_schedule(phi, 7, step_size=float(eta), momentum=mu))
+    found = solve(Problem(phi, x, hard, lam), plain_schedule(phi, 7, step_size=float(eta), momentum=mu))
     torch.testing.assert_close(found, u)
 
 
 def settled(phi, x, name, lam=0.4, iterations=4000):
-    state = solve(phi, x, THRESHOLDS[name], lam, plain_schedule(phi, iterations, momentum=0.8))
-    return state, fixed_point_residual(x, state, phi, THRESHOLDS[name], lam)
+    state = solve(Problem(phi, x, THRESHOLDS[name], lam), plain_schedule(phi, iterations, momentum=0.8))
+    return state, Problem(phi, x, THRESHOLDS[name], lam).fixed_point_residual(state)
 
 
 @pytest.mark.parametrize("name", ["hard", "soft"])
@@ -57,7 +57,7 @@ def test_a_warm_start_at_a_settled_state_stays_there(name):
     state, residual = settled(phi, x, name)
     still = residual < 1e-10
     assert still.sum() >= 6
-    again = solve(phi, x[still], THRESHOLDS[name], 0.4, plain_schedule(phi, 50), state=state[still])
+    again = solve(Problem(phi, x[still], THRESHOLDS[name], 0.4), plain_schedule(phi, 50), state=state[still])
     torch.testing.assert_close(again, state[still], rtol=0, atol=1e-8)
     assert torch.equal(THRESHOLDS[name](again, 0.4) != 0, THRESHOLDS[name](state[still], 0.4) != 0)
 
@@ -93,7 +93,7 @@ def test_a_schedule_of_its_own_step_for_every_iteration_is_used_in_order():
     phi, x = instance()
     steps = torch.tensor([0.1, 0.3, 0.2], dtype=torch.float64) / phi.lipschitz
     momenta = torch.tensor([0.0, 0.5, 0.2], dtype=torch.float64)
-    whole = solve(phi, x, THRESHOLDS["soft"], 0.2, Schedule(steps, momenta))
+    whole = solve(Problem(phi, x, THRESHOLDS["soft"], 0.2), Schedule(steps, momenta))
     u = before = torch.zeros_like(whole)
     for eta, mu in zip(steps, momenta, strict=True):
         a = THRESHOLDS["soft"](u, 0.2)
@@ -132,13 +132,15 @@ def test_implicit_and_unrolled_gradients_agree_at_a_settled_state():
         soft = THRESHOLDS["soft"]
         schedule = plain_schedule(phi, 600, momentum=0.5)
         if mode == "unroll":
-            state = solve(phi, images, soft, lam, schedule)
+            state = solve(Problem(phi, images, soft, lam), schedule)
             code = soft(state, lam)
         else:
             with torch.no_grad():
-                state = solve(phi, images, soft, lam, schedule)
-            code = implicit_code(phi, images, soft, lam, state)
-        assert (fixed_point_residual(x, state.detach(), phi.detached(), soft, lam.detach()) < 1e-10).all()
+                state = solve(Problem(phi, images, soft, lam), schedule)
+            code = implicit_code(Problem(phi, images, soft, lam), state)
+        assert (
+            Problem(phi.detached(), x, soft, lam.detach()).fixed_point_residual(state.detach()) < 1e-10
+        ).all()
         target = torch.randn(code.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
         (code * target).sum().backward()
         gradients[mode] = [images.grad, dictionary.weight.grad, lam.grad]
@@ -155,4 +157,4 @@ def test_energy_in_closed_form():
     code[0, 2, 3, 4] = 1.25
     residual = x - 1.25 * phi.synthesise((code > 0).double(), SIZE)
     expected = 0.5 * residual.square().sum() + 0.5 * 0.4**2
-    torch.testing.assert_close(energy(x, code, phi, THRESHOLDS["hard"], 0.4)[0], expected)
+    torch.testing.assert_close(Problem(phi, x, THRESHOLDS["hard"], 0.4).energy(code)[0], expected)

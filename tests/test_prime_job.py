@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_finite_is_neither_taken_nor_saved(tmp_path, monkeypa
     from warplca.frontend.priming import stages
 
     monkeypatch.setattr(
-        stages, "smooth_energy", lambda images, *rest: images.flatten(1).sum(1) * float("nan")
+        stages, "smooth_energy", lambda problem, state: state.flatten(1).sum(1) * float("nan")
     )
     with pytest.raises(
         InputError, match="stage 'unrolled' is not finite at step 1; lower the plan's learning_rate"

@@ -147,17 +147,15 @@ def cycle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """One cycle of the primed layer against its bare convolutions, eager and compiled."""
     layer = WarpLCA.from_pretrained(FRONTEND).to(device)
     x = layer.standardise(some_images(args.batch_size, device)).images
-    operator, state = layer.dictionary.operator(), layer.initial_state(x)
-    code = layer.threshold(state, layer.lam)
+    problem, state = layer.problem(x, layer.lam), layer.initial_state(x)
+    operator, code = problem.operator, problem.code(state)
 
     def bare() -> None:
         operator.analyse(operator.synthesise(code, (32, 32)))
         operator.precondition(code)
 
     def cycles(run: Callable[..., Tensor], count: int) -> Callable[[], object]:
-        return lambda: run(
-            operator, x, layer.threshold, layer.lam, layer.schedule(operator, count), state=state
-        )
+        return lambda: run(problem, layer.schedule(problem, count), state=state)
 
     figures = {"bare convolutions": 1e3 * seconds(bare, device, args.rounds * STEPS)}
     ways = {"eager": solve, "compiled": torch.compile(solve)} if args.compile else {"eager": solve}

@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...configs.errors import InputError
-from ..sparse.metrics import active_fraction, energy
+from ..sparse.metrics import active_fraction
+from ..sparse.problem import Problem
 from ..sparse.schedule import plain_schedule
 from ..sparse.solver import solve
 from ..sparse.warp import WarpLCA
@@ -111,15 +112,13 @@ def measure(layer: WarpLCA, images: Tensor) -> dict[str, float]:
     if layer.output == "reconstruction":
         return measure_restoration(layer, images)
     x = layer.standardise(images).images
-    operator = layer.dictionary.operator()
+    problem = Problem(layer.dictionary.operator(), x, layer.threshold, layer.lam)
 
     def mean_energy(state: Tensor) -> float:
-        code = layer.threshold(state, layer.lam)
-        return float(energy(x, code, operator, layer.threshold, layer.lam).mean())
+        return float(problem.energy(problem.code(state)).mean())
 
     def plain(cycles: int, state: Tensor | None) -> Tensor:
-        schedule = plain_schedule(operator, cycles)
-        return solve(operator, x, layer.threshold, layer.lam, schedule, state=state)
+        return solve(problem, plain_schedule(problem.operator, cycles), state=state)
 
     encoding = layer.encode(images)
     figures = {

@@ -13,8 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...configs.atomic import file_written_whole
-from ..sparse.metrics import energy
-from ..sparse.operator import ConvOperator
+from ..sparse.problem import Problem
 from ..sparse.solver import solve
 from ..sparse.warp import WarpLCA
 
@@ -99,7 +98,7 @@ def search_schedule(layer: WarpLCA, images: Tensor, *, progress: bool = False) -
     if steps is None:
         return
     x = layer.standardise(images).images
-    operator = layer.dictionary.operator().detached()
+    problem = Problem(layer.dictionary.operator().detached(), x, layer.threshold, layer.lam)
     start = layer.initial_state(x)
     convex = layer.threshold.alpha == 1.0
     annealings = (1.0,) if convex else ANNEALINGS  # a convex cost has but one minimum
@@ -107,11 +106,11 @@ def search_schedule(layer: WarpLCA, images: Tensor, *, progress: bool = False) -
     def with_cycles(preconditioned: bool, step: float, momentum: float, annealing: float) -> float:
         steps.preconditioned, steps.annealing = preconditioned, annealing
         steps.fill(0, step, momentum)
-        return _energy(layer, operator, x, start, layer.iterations)
+        return _energy(layer, problem, start, layer.iterations)
 
     def with_tail(step: float, momentum: float) -> float:
         steps.tail_step, steps.tail_momentum = step, momentum
-        return _energy(layer, operator, x, start, 3 * layer.iterations)
+        return _energy(layer, problem, start, 3 * layer.iterations)
 
     steps.reach = REACH
     choices = list(itertools.product((False, True), STEPS, MOMENTA, annealings))
@@ -127,8 +126,6 @@ def search_schedule(layer: WarpLCA, images: Tensor, *, progress: bool = False) -
         with_tail(*min(tails, key=lambda choice: (with_tail(*choice), bar.update(3))[0]))
 
 
-def _energy(layer: WarpLCA, operator: ConvOperator, x: Tensor, start: Tensor | None, cycles: int) -> float:
-    schedule, thresholds = layer.schedule(operator, cycles), layer.thresholds(cycles, layer.lam)
-    state = solve(operator, x, layer.threshold, layer.lam, schedule, state=start, thresholds=thresholds)
-    code = layer.threshold(state, layer.lam)
-    return float(energy(x, code, operator, layer.threshold, layer.lam).mean())
+def _energy(layer: WarpLCA, problem: Problem, start: Tensor | None, cycles: int) -> float:
+    state = solve(problem, layer.schedule(problem, cycles), state=start)
+    return float(problem.energy(problem.code(state)).mean())

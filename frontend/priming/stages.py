@@ -17,11 +17,10 @@ from torch import Tensor
 from ...configs.device import sent
 from ...configs.errors import InputError
 from ..sparse.lca import LCA
-from ..sparse.metrics import energy
 from ..sparse.operator import ConvOperator
+from ..sparse.problem import Problem
 from ..sparse.schedule import accelerated_schedule, accelerated_thresholds, plain_schedule
 from ..sparse.solver import solve
-from ..sparse.threshold import Threshold
 from ..sparse.warp import WarpLCA
 from .preparation import SettledStates, search_schedule
 
@@ -158,13 +157,12 @@ class DictionaryStage(Stage):
         """Return the energy of codes that are held fixed."""
         layer = self.layer
         x = layer.standardise(self.batch(step)).images
-        operator = layer.dictionary.operator()
+        problem = Problem(layer.dictionary.operator(), x, layer.threshold, layer.lam)
         with torch.no_grad():
-            fixed = operator.detached()
+            fixed = replace(problem, operator=problem.operator.detached())
             cycles = min(self.plan.solve_cycles, DICTIONARY_CYCLES)
-            schedule = plain_schedule(fixed, cycles, momentum=0.9)
-            code = layer.threshold(solve(fixed, x, layer.threshold, layer.lam, schedule), layer.lam)
-        return energy(x, code, operator, layer.threshold, layer.lam).mean()
+            code = fixed.code(solve(fixed, plain_schedule(fixed.operator, cycles, momentum=0.9)))
+        return problem.energy(code).mean()
 
     def advance(self, step: int) -> float:
         """Do one step; atoms stay at unit norm, and the bound follows them."""
@@ -240,23 +238,19 @@ class UnrolledStage(Stage):
         operator = layer.dictionary.operator().detached()
         most = self.plan.unrolled_cycles or layer.iterations
         cycles = most if step % 2 == 0 else max(most // 2, 1)
-        schedule, thresholds = layer.schedule(operator, cycles), layer.thresholds(cycles, lam)
-        start = layer.initial_state(x)
-        state = solve(operator, x, smooth, lam, schedule, state=start, thresholds=thresholds)
-        return smooth_energy(x, state, operator, smooth, lam).mean()
+        problem = Problem(operator, x, smooth, lam)
+        state = solve(problem, layer.schedule(problem, cycles), state=layer.initial_state(x))
+        return smooth_energy(problem, state).mean()
 
 
-def smooth_energy(
-    images: Tensor, state: Tensor, operator: ConvOperator, threshold: Threshold, lam: float
-) -> Tensor:
+def smooth_energy(problem: Problem, state: Tensor) -> Tensor:
     """E(T(u)) with the count of active units replaced by a sigmoid of the state, shape (N,)."""
-    code = threshold(state, lam)
-    residual = images - operator.synthesise(code, (images.shape[2], images.shape[3]))
+    threshold, lam, code = problem.threshold, problem.lam, problem.code(state)
     magnitude = state if threshold.rectified else state.abs()
     gamma = threshold.gamma if math.isfinite(threshold.gamma) else 20.0 / lam
     count = torch.sigmoid(gamma * (magnitude - lam))
     cost = 0.5 * (1.0 - threshold.alpha) ** 2 * lam**2 * count + threshold.alpha * lam * code.abs()
-    return 0.5 * residual.square().flatten(1).sum(1) + cost.flatten(1).sum(1)
+    return 0.5 * problem.residual(code).square().flatten(1).sum(1) + cost.flatten(1).sum(1)
 
 
 @torch.no_grad()
@@ -268,9 +262,10 @@ def settled_states(layer: LCA, images: Tensor, cycles: int) -> Tensor:
 
 def _accelerated(layer: LCA, operator: ConvOperator, x: Tensor, cycles: int) -> Tensor:
     lam = layer.lam.detach() if isinstance(layer.lam, Tensor) else layer.lam
-    thresholds = None if layer.threshold.alpha == 1.0 else accelerated_thresholds(lam, cycles)
     schedule = accelerated_schedule(operator, cycles)
-    return solve(operator, x, layer.threshold, lam, schedule, thresholds=thresholds)
+    if layer.threshold.alpha < 1.0:
+        schedule = replace(schedule, levels=accelerated_thresholds(lam, cycles))
+    return solve(Problem(operator, x, layer.threshold, lam), schedule)
 
 
 def _one_cycle(step: int, steps: int, warm_up: float) -> float:

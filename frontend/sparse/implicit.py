@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ...configs.device import precisely
 from .operator import ConvOperator
+from .problem import Problem
 from .spectrum import at_least_single
-from .threshold import Threshold
 
 MAX_ITERATIONS = 300
 
@@ -33,30 +33,20 @@ SHIFT = 1.0  # between 0.1 and 3 it makes no difference
 
 
 def implicit_code(
-    operator: ConvOperator,
-    images: Tensor,
-    threshold: Threshold,
-    lam: Tensor | float,
-    state: Tensor,
-    *,
-    report: Callable[[Tensor], None] | None = None,
+    problem: Problem, state: Tensor, *, report: Callable[[Tensor], None] | None = None
 ) -> Tensor:
     """Return the code of a settled state, with the gradient of the fixed point.
 
     Args:
-        operator: Phi; gradients reach its atoms.
-        images: Standardised images (N, C, H, W).
-        threshold: T.
-        lam: The threshold value; receives a gradient if it is a tensor that asks for one.
+        problem: What was minimised; gradients reach its images, atoms and, where it is a tensor that asks for one, lam.
         state: The settled state (N, M, h, w); treated as a constant.
         report: Called in every backward pass with the relative residual of the adjoint equation, (N,).
     """
-    state = state.detach()
-    code = threshold(state, lam).detach()
-    size = (images.shape[2], images.shape[3])
-    mapped = threshold(operator.analyse(images - operator.synthesise(code, size)) + code, lam)
-    slope = threshold.derivative(state, lam.detach() if isinstance(lam, Tensor) else lam)
-    return _FixedPoint.apply(mapped, code, slope, operator.detached(), size, report)  # type: ignore[no-any-return]
+    state, lam = state.detach(), problem.lam
+    code = problem.code(state).detach()
+    mapped = problem.code(problem.drive(code))
+    slope = problem.threshold.derivative(state, lam.detach() if isinstance(lam, Tensor) else lam)
+    return _FixedPoint.apply(mapped, code, slope, problem.operator.detached(), problem.size, report)  # type: ignore[no-any-return]
 
 
 class _FixedPoint(torch.autograd.Function):

@@ -21,8 +21,8 @@ from .dictionary import ConvDictionary
 from .encoding import Recording, SparseEncoding
 from .implicit import implicit_code
 from .metrics import SolveStatistics, statistics
-from .operator import ConvOperator
-from .schedule import Schedule, accelerated_schedule, accelerated_thresholds, falling, plain_schedule
+from .problem import Problem
+from .schedule import Schedule, accelerated_schedule, accelerated_thresholds, plain_schedule
 from .settings import LCASettings, LCATraining
 from .solver import check_overflow, solve, solve_until
 from .threshold import Threshold, get_threshold, positive
@@ -199,25 +199,26 @@ class LCA(Primable, Frontend):
             check_finite(images)
         return standardise(images)
 
-    def schedule(self, operator: ConvOperator, iterations: int) -> Schedule:
-        """Return the step sizes and momenta of ``iterations`` cycles."""
+    def schedule(self, problem: Problem, iterations: int) -> Schedule:
+        """Return step sizes, momenta and threshold values of ``iterations`` cycles on a problem."""
         if self.accelerated:
-            return accelerated_schedule(operator, iterations)
+            schedule = accelerated_schedule(problem.operator, iterations)
+            if self.threshold.alpha == 1.0:  # annealing finds better minima; a convex cost has but one
+                return schedule
+            return replace(schedule, levels=accelerated_thresholds(problem.lam, iterations))
         given = self.step_size is not None and not torch.compiler.is_compiling()
         return plain_schedule(
-            operator,
+            problem.operator,
             iterations,
             step_size=self.step_size,
             momentum=self.momentum,
             bound=self.dictionary.bound() if given else None,
         )
 
-    def thresholds(self, iterations: int, lam: Tensor | float) -> list[Tensor | float] | None:
-        """Return the threshold value of each of ``iterations`` cycles; None where it is ``lam`` throughout."""
-        convex = self.threshold.alpha == 1.0
-        if not self.accelerated or convex:  # annealing finds better minima; a convex cost has but one
-            return None
-        return accelerated_thresholds(lam, iterations)
+    def problem(self, images: Tensor, lam: Tensor | float) -> Problem:
+        """Return what is minimised for standardised images and a threshold value."""
+        operator = self.dictionary.operator().computing_in(self.convolution_dtype)
+        return Problem(operator, images, self.threshold, lam)
 
     def _training_lam(self, standardised: Standardised) -> Tensor | float:
         """``image_lam``, spread in training mode."""
@@ -251,30 +252,17 @@ class LCA(Primable, Frontend):
         lam = self._training_lam(standardised)
         varied = self._varied.iterations if self.training else None
         cycles = self.iterations if varied is None else varied
-        operator = self.dictionary.operator().computing_in(self.convolution_dtype)
+        problem = self.problem(standardised.images, lam)
+        operator = problem.operator
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient_mode == "unroll"):
             initial = self.initial_state(standardised.images, lam)
-            state = solve(
-                operator,
-                standardised.images,
-                self.threshold,
-                lam,
-                self.schedule(operator, cycles),
-                state=initial,
-                thresholds=self.thresholds(cycles, lam),
-                checkpoint_every=self.checkpoint_every,
-            )
+            schedule = self.schedule(problem, cycles)
+            state = solve(problem, schedule, state=initial, checkpoint_every=self.checkpoint_every)
             check_overflow(operator, state)
-            code = self.threshold(state, lam)
+            code = problem.code(state)
         if self.gradient_mode == "implicit" and torch.is_grad_enabled():
-            code = implicit_code(
-                operator.computing_in(standardised.images.dtype),
-                standardised.images,
-                self.threshold,
-                lam,
-                state,
-                report=partial(setattr, self, "adjoint_residual"),
-            )
+            exact = replace(problem, operator=operator.computing_in(standardised.images.dtype))
+            code = implicit_code(exact, state, report=partial(setattr, self, "adjoint_residual"))
         encoding = SparseEncoding(code, code, state, initial, standardised, operator, lam)
         return encoding if self.output == "code" else self._restored(images, encoding)
 
@@ -320,27 +308,23 @@ class LCA(Primable, Frontend):
     ) -> tuple[Tensor, SolveStatistics]:
         scaled = self.standardise(images)
         standardised, lam = scaled.images, self.image_lam(scaled)
-        operator = self.dictionary.operator().computing_in(self.convolution_dtype)
         state = self.initial_state(standardised, lam) if state is None else state
         if state is not None:
             self.dictionary.check_state(state, standardised)
-        problem = operator, standardised, self.threshold, lam
-        schedule, thresholds = self.schedule(operator, cycles), self.thresholds(cycles, lam)
+        problem = self.problem(standardised, lam)
+        schedule = self.schedule(problem, cycles)
         energies: list[Tensor] | None = [] if trace else None
         if tolerance is None:
-            final = solve(*problem, schedule, state=state, thresholds=thresholds, trace=energies)
+            final = solve(problem, schedule, state=state, trace=energies)
             used = torch.full((len(images),), cycles, device=images.device)
         elif trace:
             raise InputError(
                 "trace=True with a tolerance: images stop at different cycles; leave one of them out."
             )
         else:
-            earliest = falling(thresholds)
-            final, used = solve_until(
-                *problem, schedule, tolerance=tolerance, state=state, thresholds=thresholds, earliest=earliest
-            )
-        check_overflow(operator, final)
-        return self.threshold(final, lam), statistics(*problem, final, used, energies)
+            final, used = solve_until(problem, schedule, tolerance=tolerance, state=state)
+        check_overflow(problem.operator, final)
+        return problem.code(final), statistics(problem, final, used, energies)
 
     def extra_repr(self) -> str:
         """Name every setting that is not at its default."""

@@ -7,42 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .operator import ConvOperator
-from .threshold import Threshold, is_active
-
-
-def energy(
-    images: Tensor, code: Tensor, operator: ConvOperator, threshold: Threshold, lam: Tensor | float
-) -> Tensor:
-    """E(a) = 1/2 ||x - Phi a||^2 + sum C(a), shape (N,).
-
-    Args:
-        images: Standardised images (N, C, H, W).
-        code: (N, M, h, w).
-        operator: Phi.
-        threshold: Whose cost C is summed.
-        lam: The threshold value.
-    """
-    residual = images - operator.synthesise(code, (images.shape[2], images.shape[3]))
-    return 0.5 * residual.square().flatten(1).sum(1) + threshold.cost(code, lam).flatten(1).sum(1)
+from .problem import Problem
+from .threshold import is_active
 
 
 def active_fraction(code: Tensor, lam: Tensor | float) -> Tensor:
     """Share of active units (the l0 fraction), shape (N,), 0 to 1."""
     return is_active(code, lam).to(code.dtype).flatten(1).mean(1)
-
-
-def fixed_point_residual(
-    images: Tensor, state: Tensor, operator: ConvOperator, threshold: Threshold, lam: Tensor | float
-) -> Tensor:
-    """||Phi^T (x - Phi T(u)) + T(u) - u|| / ||u||, shape (N,): zero at a settled state."""
-    code = threshold(state, lam)
-    step = (
-        operator.analyse(images - operator.synthesise(code, (images.shape[2], images.shape[3])))
-        + code
-        - state
-    )
-    return step.flatten(1).norm(dim=1) / state.flatten(1).norm(dim=1).clamp_min(1e-30)
 
 
 @dataclass(frozen=True)
@@ -52,7 +23,7 @@ class SolveStatistics:
     Attributes:
         iterations: Number of iterations done, at most.
         energy: (N,) E(a) at the end.
-        residual: (N,) fixed-point residual at the end; see ``metrics.fixed_point_residual``.
+        residual: (N,) fixed-point residual at the end; see ``Problem.fixed_point_residual``.
         active_fraction: (N,) share of active units, 0 to 1.
         iterations_used: (N,) iterations that each image took; all alike without a tolerance.
         trace: (T + 1, N) energy before the first and after every iteration, or None.
@@ -68,21 +39,15 @@ class SolveStatistics:
 
 @torch.no_grad()
 def statistics(
-    operator: ConvOperator,
-    images: Tensor,
-    threshold: Threshold,
-    lam: Tensor | float,
-    state: Tensor,
-    iterations_used: Tensor,
-    trace: list[Tensor] | None = None,
+    problem: Problem, state: Tensor, iterations_used: Tensor, trace: list[Tensor] | None = None
 ) -> SolveStatistics:
-    """Measure a final state after (N,) ``iterations_used``; other arguments as for :func:`solve`."""
-    code = threshold(state, lam)
+    """Measure a final state after (N,) ``iterations_used``; ``trace`` is that of :func:`solve`."""
+    code = problem.code(state)
     return SolveStatistics(
         iterations=int(iterations_used.max()) if len(iterations_used) else 0,
-        energy=energy(images, code, operator, threshold, lam),
-        residual=fixed_point_residual(images, state, operator, threshold, lam),
-        active_fraction=active_fraction(code, lam),
+        energy=problem.energy(code),
+        residual=problem.fixed_point_residual(state),
+        active_fraction=active_fraction(code, problem.lam),
         iterations_used=iterations_used,
         trace=torch.stack(trace) if trace else None,
     )

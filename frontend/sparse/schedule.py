@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ...configs.errors import InputError
-from .dynamics import Number
+from .dynamics import Number, Pace
 from .operator import ConvOperator
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Step sizes and momenta, one each per iteration.
+    """Step sizes, momenta and threshold values, one each per iteration.
 
     Attributes:
         step_size: (T,) eta of every iteration, above 0.
@@ -24,17 +25,22 @@ class Schedule:
         guarded: Whether steps that raise an image's energy by much are taken back; see ``guard``. Steps beyond
             2 (1 + mu) / L need it.
         preconditioned: Whether steps go through the operator's preconditioner; only guarded ones can.
+        plain: Whether it is known, without looking, that there is no momentum.
+        levels: The threshold value of every iteration (annealing); None takes the problem's lam throughout.
     """
 
     step_size: Tensor
     momentum: Tensor
     guarded: bool = False
     preconditioned: bool = False
+    plain: bool = False
+    levels: Sequence[Number] | None = None
 
     @classmethod
     def constant(cls, iterations: int, step_size: Tensor, momentum: float) -> Schedule:
         """Use the same step and momentum ``iterations`` times."""
-        return cls(step_size.expand(iterations), step_size.new_full((iterations,), momentum))
+        momenta = step_size.new_full((iterations,), momentum)
+        return cls(step_size.expand(iterations), momenta, plain=not momentum)
 
     def __len__(self) -> int:
         return len(self.step_size)
@@ -44,10 +50,27 @@ class Schedule:
 
         On a GPU, under ``torch.compile`` and where a gradient is asked for they stay scalar tensors.
         """
+        momenta = [0.0] * len(self) if self.plain else self._read(self.momentum)
+        return list(zip(self._read(self.step_size), momenta, strict=True))
+
+    @property
+    def falling(self) -> int:
+        """Number of iterations whose threshold value is not yet the last one."""
+        levels = [torch.as_tensor(level) for level in self.levels or ()]
+        return sum(bool((level != levels[-1]).any()) for level in levels)
+
+    def paces(self, operator: ConvOperator) -> list[Pace]:
+        """Return the same for guarded steps; all is computed for all iterations at once."""
+        safe = 1.0 / operator.bound(preconditioned=self.preconditioned)
+        floor = torch.minimum(self.step_size, safe)
+        columns = (self.step_size, 1.0 + self.momentum, floor, safe.expand_as(floor))
+        return [Pace(*row) for row in zip(*map(self._read, columns), strict=True)]
+
+    def _read(self, values: Tensor) -> Sequence[Number]:
         learning = torch.is_grad_enabled() and (self.step_size.requires_grad or self.momentum.requires_grad)
-        if self.step_size.device.type == "cpu" and not learning and not torch.compiler.is_compiling():
-            return list(zip(self.step_size.tolist(), self.momentum.tolist(), strict=True))
-        return list(zip(self.step_size.unbind(), self.momentum.unbind(), strict=True))
+        if values.device.type == "cpu" and not learning and not torch.compiler.is_compiling():
+            return values.tolist()
+        return values.unbind()
 
 
 def plain_schedule(
@@ -98,7 +121,7 @@ def accelerated_schedule(operator: ConvOperator, iterations: int) -> Schedule:
     return Schedule.constant(iterations, 0.95 * 2.0 * (1.0 + momentum) / operator.lipschitz, momentum)
 
 
-def accelerated_thresholds(lam: Tensor | float, iterations: int) -> list[Tensor | float]:
+def accelerated_thresholds(lam: Number, iterations: int) -> list[Number]:
     """Let the threshold fall from 3 lam to lam over the first nine tenths of the iterations."""
     return annealed_thresholds(lam, iterations, factor=3.0, span=annealing_span(iterations))
 
@@ -108,19 +131,9 @@ def annealing_span(iterations: int) -> int:
     return max(round(0.9 * iterations), 1)
 
 
-def annealed_thresholds(
-    lam: Tensor | float, iterations: int, *, factor: float, span: int
-) -> list[Tensor | float]:
+def annealed_thresholds(lam: Number, iterations: int, *, factor: float, span: int) -> list[Number]:
     """Let the threshold fall geometrically from ``factor`` * lam to lam over ``span`` iterations, then stay."""
     return [lam * factor ** max(0.0, 1.0 - i / span) for i in range(iterations)]
-
-
-def falling(thresholds: list[Tensor | float] | None) -> int:
-    """Return the number of iterations whose threshold value is not yet the last one."""
-    if not thresholds:
-        return 0
-    last = thresholds[-1]
-    return sum(bool((torch.as_tensor(value) != torch.as_tensor(last)).any()) for value in thresholds)
 
 
 CLASSICAL = 2.0  # eta < 2 (1 + mu) / L is stable whatever the code
@@ -187,7 +200,7 @@ class LearnedSteps(nn.Module):
         """Return the schedule of cycles beyond the learned ones."""
         return Schedule.constant(iterations, self.tail_step / lipschitz, self.tail_momentum)
 
-    def thresholds(self, iterations: int, lam: Tensor | float) -> list[Tensor | float] | None:
+    def thresholds(self, iterations: int, lam: Number) -> list[Number] | None:
         """Return the threshold value of each cycle; None for lam throughout.
 
         It falls over four fifths of the run. The longer the run, the higher it starts: as many times lam as

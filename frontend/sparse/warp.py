@@ -17,7 +17,7 @@ from ..pretrained import Primed
 from .encoding import SparseEncoding
 from .functional import left_padding
 from .lca import LCA
-from .operator import ConvOperator
+from .problem import Problem
 from .schedule import LearnedSteps, Schedule, plain_schedule
 from .settings import WarpLCASettings, WarpLCATraining
 from .solver import solve
@@ -165,26 +165,21 @@ class WarpLCA(LCA):
         learned = {name: state.pop(name) for name in list(state) if name.startswith("steps.")}
         return state if self.steps is None else state | _fitted_steps(self.steps, learned)
 
-    def schedule(self, operator: ConvOperator, iterations: int) -> Schedule:
+    def schedule(self, problem: Problem, iterations: int) -> Schedule:
         """Return the learned steps, followed by the plain ones where there are more cycles."""
         if self.steps is None or self.accelerated:
-            return super().schedule(operator, iterations)
-        bound = operator.bound(preconditioned=self.steps.preconditioned)
+            return super().schedule(problem, iterations)
+        bound = problem.operator.bound(preconditioned=self.steps.preconditioned)
         learned = self.steps(bound)
         further = max(iterations - len(learned), 0)
-        tail = self.steps.tail(bound, further) if learned.guarded else super().schedule(operator, further)
+        tail = self.steps.tail(bound, further) if learned.guarded else super().schedule(problem, further)
         return Schedule(
             torch.cat([learned.step_size, tail.step_size])[:iterations],
             torch.cat([learned.momentum, tail.momentum])[:iterations],
             learned.guarded,
             learned.preconditioned,
+            levels=self.steps.thresholds(iterations, problem.lam),
         )
-
-    def thresholds(self, iterations: int, lam: Tensor | float) -> list[Tensor | float] | None:
-        """Return the threshold value of each of ``iterations`` cycles; None where it is ``lam`` throughout."""
-        if self.steps is None or self.accelerated:
-            return super().thresholds(iterations, lam)
-        return self.steps.thresholds(iterations, lam)
 
     def initial_state(self, images: Tensor, lam: Tensor | float | None = None) -> Tensor | None:
         """Predict the states of standardised images; see :meth:`LCA.initial_state`."""
@@ -222,7 +217,7 @@ class WarpLCA(LCA):
             schedule = plain_schedule(operator, settle, momentum=0.9)
             state = encoding.state[:images].detach()
             lam = of_images(encoding.lam, slice(images))
-            target = solve(operator, standardised, self.threshold, lam, schedule, state=state)
+            target = solve(Problem(operator, standardised, self.threshold, lam), schedule, state=state)
         predicted = self.predict(standardised, lam)
         return (predicted - target).square().mean() / target.var().clamp_min(1e-12)
 
