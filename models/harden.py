@@ -15,7 +15,7 @@ from ..configs import InputError, from_dict
 from ..configs.errors import unknown_name
 from ..configs.extensions import FRONTENDS
 from ..configs.load import load_config, preset_names
-from ..frontend import Chain, Encoding, Frontend, build_frontend
+from ..frontend import LCA, Chain, Encoding, Frontend, build_frontend
 from ..frontend.pretrained import open_primed, shipped_frontends
 from .classifier import Classifier, Inspection
 
@@ -70,6 +70,7 @@ def harden(
     frontend: PlugIn | Sequence[PlugIn] | None = None,
     *,
     image_size: int | None = None,
+    tile: int | None = None,
 ) -> nn.Module:
     """Put a front-end before a classifier that exists; the classifier is not changed and not trained.
 
@@ -79,6 +80,10 @@ def harden(
             (``shipped_frontends()``), a registered name, a folder that ``warplca prime`` wrote, settings, a front-end,
             or a list of such in order. None takes the shipped chain for the model's image size, and says so.
         image_size: Side of the images in pixels, for models that do not say.
+        tile: Side in pixels, 128 or more, above which sparse coding works in tiles that overlap, which bounds its
+            memory; None leaves it at the front-end's own, 512. Means, contrast, spectra and gates are those of whole
+            images, so that what is handed on differs only by what the overlap does not carry. An attack's backward
+            pass goes through all tiles and needs the memory of the whole.
 
     Returns:
         A :class:`Classifier` of ours for one of ours, which is saved and exported as such; else a :class:`Hardened`.
@@ -93,6 +98,8 @@ def harden(
         frontend = chain_for(image_size or _image_size(model))
         logger.warning("front-end chosen by image size: the chain %r", frontend)
     plugged = plug_in(frontend)
+    if tile is not None:
+        _set_tile(plugged, tile)
     if not isinstance(model, Classifier):
         return Hardened(plugged, model).eval()
     channels = model.frontend.in_channels
@@ -142,6 +149,16 @@ def plug_in(frontend: PlugIn | Sequence[PlugIn]) -> Frontend:
             "(output: reconstruction)."
         )
     return plugged.eval()
+
+
+def _set_tile(plugged: Frontend, tile: int) -> None:
+    coding = [
+        stage for stage in (plugged if isinstance(plugged, Chain) else [plugged]) if isinstance(stage, LCA)
+    ]
+    if not coding:
+        raise InputError(f"tile is {tile}, and no front-end here codes; leave it out.")
+    for stage in coding:
+        stage.tile = tile
 
 
 def _stages(entry: Any) -> list[Frontend]:

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..configs.device import choose_device
 from ..configs.errors import InputError
 from ..frontend import WarpLCA, noise_level
 from ..frontend.pretrained import load_noise_rule
 from ..frontend.sparse.lca import LCA
+from ..frontend.tiles import in_tiles
 from .photograph import read_photograph, write_photograph
 
 
@@ -54,8 +54,6 @@ class CycleSpinning(nn.Module):
 
 
 TILE = 512  # pixels: what bounds memory, about half a gigabyte at stride 1
-
-OVERLAP = 64  # pixels over which neighbouring tiles are blended
 
 FRONTEND = "cifar10-64x9s2-soft"  # shrinking averages noise away; a hard threshold keeps what passes it
 
@@ -201,45 +199,18 @@ def _layer(frontend: str | Path, lam: float | None, iterations: int, *, gray: bo
         options = {"lam": rule.lam, "adaptive_lam": rule.strength * (math.sqrt(3.0) if gray else 1.0)}
     else:
         options = {"lam": lam}
-    layer = WarpLCA.from_pretrained(frontend, output="reconstruction", **options)
+    layer = WarpLCA.from_pretrained(frontend, output="reconstruction", tile=None, **options)
     return CycleSpinning(layer, iterations)
 
 
 def _in_tiles(
     spinning: CycleSpinning, images: Tensor, tile: int, progress: bool
 ) -> tuple[Tensor, list[float]]:
-    """Reconstruct (1, C, H, W) tile by tile, blended where they overlap; return the lambdas as well."""
+    """Reconstruct (1, C, H, W) tile by tile; return the lambdas as well."""
     dictionary = spinning.layer.dictionary
-    kernel, stride = dictionary.weight.shape[-1], dictionary.stride
-    height, width = images.shape[2:]
-    images = F.pad(images, (0, max(kernel - width, 0), 0, max(kernel - height, 0)), mode="replicate")
-    spans = [_spans(length, tile, stride) for length in images.shape[2:]]
-    total, weights, lams = torch.zeros_like(images), torch.zeros_like(images[:, :1]), []
-    places = [(rows, columns) for rows in spans[0] for columns in spans[1]]
-    for rows, columns in tqdm(
-        places, desc="tiles", disable=not progress or len(places) == 1, dynamic_ncols=True
-    ):
-        restored, lam = spinning.restore(images[:, :, rows, columns].to(dictionary.weight.device))
-        weight = _ramp(rows, images.shape[2])[:, None] * _ramp(columns, images.shape[3])
-        total[:, :, rows, columns] += weight * restored.cpu()
-        weights[:, :, rows, columns] += weight
-        lams.append(float(lam))
-    return (total / weights)[:, :, :height, :width], lams
 
+    def restore(part: Tensor) -> tuple[Tensor, float]:
+        restored, lam = spinning.restore(part.to(dictionary.weight.device))
+        return restored, float(lam)
 
-def _spans(length: int, tile: int, stride: int) -> list[slice]:
-    """Cut a side into overlapping tiles of equal length that start on the grid of the atoms."""
-    if length <= tile:
-        return [slice(0, length)]
-    count = -(-(length - OVERLAP) // (tile - OVERLAP))
-    side = -(-(length + (count - 1) * OVERLAP) // count)
-    starts = [(length - side) * i // (count - 1) // stride * stride for i in range(count)]
-    return [slice(start, min(start + side + stride, length)) for start in starts]
-
-
-def _ramp(span: slice, length: int) -> Tensor:
-    """Weights of a tile along one side: rising and falling over the overlap, except at the image's border."""
-    place = torch.arange(span.start, span.stop, dtype=torch.float32)
-    rising = (place - span.start + 1) / OVERLAP if span.start else torch.ones_like(place)
-    falling = (span.stop - place) / OVERLAP if span.stop < length else torch.ones_like(place)
-    return torch.minimum(rising, falling).clamp(max=1.0)
+    return in_tiles(restore, images, tile=tile, stride=dictionary.stride, progress=progress)

@@ -17,7 +17,8 @@ from warplca.cli.main import main
 from warplca.data import load_dataset
 from warplca.frontend import WarpLCA, noise_level, save_frontend, shipped_frontends
 from warplca.frontend.pretrained import NoiseRule, load_noise_rule, save_noise_rule
-from warplca.pipeline.denoise import FRONTEND, OVERLAP, _ramp, _spans, denoise
+from warplca.frontend.tiles import OVERLAP, ramp, spans
+from warplca.pipeline.denoise import FRONTEND, denoise
 from warplca.pipeline.photograph import read_photograph
 
 
@@ -213,16 +214,16 @@ def test_tiles_agree_with_the_whole(noisy: np.ndarray) -> None:
 
 @given(st.integers(1, 3000), st.integers(100, 600), st.integers(1, 9))
 def test_tiles_cover_overlap_and_lie_on_the_grid(length: int, tile: int, stride: int) -> None:
-    spans = _spans(length, tile, stride)
-    assert spans[0].start == 0
-    assert spans[-1].stop == length
-    for one, other in pairwise(spans):
+    found = spans(length, tile, stride)
+    assert found[0].start == 0
+    assert found[-1].stop == length
+    for one, other in pairwise(found):
         assert one.stop - other.start >= OVERLAP
         assert other.start % stride == 0
-    assert all(span.stop - span.start <= tile + stride for span in spans)
+    assert all(span.stop - span.start <= tile + stride for span in found)
     weights = torch.zeros(length)
-    for span in spans:
-        weights[span] += _ramp(span, length)
+    for span in found:
+        weights[span] += ramp(span, length)
     assert float(weights.min()) > 0
 
 

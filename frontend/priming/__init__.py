@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ...configs.errors import InputError
+from ..sparse.encoding import SparseEncoding
 from ..sparse.metrics import active_fraction, energy
 from ..sparse.schedule import plain_schedule
 from ..sparse.solver import solve
@@ -121,7 +123,7 @@ def measure(layer: WarpLCA, images: Tensor) -> dict[str, float]:
         schedule = plain_schedule(operator, cycles)
         return solve(operator, x, layer.threshold, layer.lam, schedule, state=state)
 
-    encoding = layer.encode(images)
+    encoding = cast(SparseEncoding, layer.encode(images))  # of the output "code"
     figures = {
         "warp_cycles": float(layer.iterations),
         "warp_energy": mean_energy(encoding.state),
