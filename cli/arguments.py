@@ -303,7 +303,7 @@ def _info(commands: argparse._SubParsersAction) -> None:
 
 
 def _predict(commands: argparse._SubParsersAction) -> None:
-    text = "classify image files with a checkpoint in any format, and tell how sparse their codes are"
+    text = "classify image files with a checkpoint in any format; tell how sparse codes are and what gates decided"
     parser = commands.add_parser("predict", help=text, description=text)
     _imports(parser)
     parser.add_argument(

@@ -67,6 +67,10 @@ class Equaliser(Primable, GatedFrontend):
 
     Settings = EqualiserSettings
     Training = NoTraining
+    damage = (
+        "how far, in logarithms, the spectrum is from the usual one. Pictures that are smooth or finely textured by "
+        "nature read as unusual, and so does every image of another size than those that it learned from."
+    )
     usual: Tensor
 
     def _build(self, primed: Primed | None) -> None:

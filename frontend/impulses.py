@@ -53,6 +53,10 @@ class ImpulseRepair(GatedFrontend):
 
     Settings = ImpulseSettings
     Training = NoTraining
+    damage = (
+        "share of values at the ends of the range that differ from their surroundings. Gaussian noise that was clipped "
+        "has some, stars and glints too; impulses of other values are not seen."
+    )
 
     def restore(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return repaired images and the share of impulses, (N,)."""

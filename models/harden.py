@@ -95,8 +95,9 @@ def harden(
     if isinstance(model, Hardened) or (isinstance(model, Classifier) and model.config.hardened):
         raise InputError("the model is hardened already: take the bare one and name all front-ends at once.")
     if frontend is None:
-        frontend = chain_for(image_size or _image_size(model))
-        logger.warning("front-end chosen by image size: the chain %r", frontend)
+        side = image_size or _image_size(model)
+        frontend = chain_for(side)
+        logger.warning("front-end chosen by image size (%s pixels): the chain %r", side, frontend)
     plugged = plug_in(frontend)
     if tile is not None:
         _set_tile(plugged, tile)
@@ -119,19 +120,14 @@ def chain_for(image_size: int | None) -> str:
     """Name of the shipped chain for images of this side.
 
     Raises:
-        InputError: If it is unknown, or no shipped chain is for such images.
+        InputError: If it is unknown.
     """
     if image_size is None:
         raise InputError(
             "the model does not say how large its images are: give image_size, or name the front-end "
             f"({', '.join(shipped_chains())})."
         )
-    if image_size > LARGEST_SMALL:
-        raise InputError(
-            f"no shipped chain is for images of {image_size} pixels a side (at most {LARGEST_SMALL}); name a front-end "
-            f"({', '.join(shipped_frontends())}), or prime one with `warplca prime` on images of yours."
-        )
-    return "cifar10"
+    return "cifar10" if image_size <= LARGEST_SMALL else "photographs"
 
 
 def plug_in(frontend: PlugIn | Sequence[PlugIn]) -> Frontend:

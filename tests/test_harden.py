@@ -17,6 +17,7 @@ from warplca.data import corrupt, load_dataset
 from warplca.frontend import Chain, ContrastLevelling, Equaliser, ImpulseRepair, WarpLCA
 from warplca.frontend.gate import through_gate
 from warplca.frontend.impulses import ordered
+from warplca.frontend.tiles import spans
 from warplca.models import (
     Hardened,
     create_classifier,
@@ -183,16 +184,56 @@ def test_what_is_no_plug_in_is_refused_in_a_sentence(stranger: nn.Module) -> Non
         harden(stranger, "impulse-repare")
     with pytest.raises(InputError, match="give image_size"):
         harden(stranger)
-    with pytest.raises(InputError, match="no shipped chain is for images of 224 pixels"):
-        harden(stranger, image_size=224)
+    with pytest.raises(InputError, match="tile is 200, and no front-end here codes; leave it out"):
+        harden(stranger, "impulse-repair", tile=200)
+    with pytest.raises(InputError, match="tile is 64"):
+        harden(stranger, "cifar10-64x9s2-restore", tile=64)
     with pytest.raises(InputError, match="hands on 3 channels, and the model takes 1"):
         harden(create_classifier("resnet10_slim", in_channels=1), "impulse-repair")
 
 
 @pytest.mark.parametrize("name", shipped_chains())
-def test_shipped_chains_build_and_work_at_odd_sizes(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_shipped_chains_build_and_work_at_odd_and_tiny_sizes(
+    name: str, stranger: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain = plug_in(name)
+    for size in ((37, 31), (5, 3)):
+        with torch.no_grad():
+            handed_on = chain(torch.rand(2, 3, *size))
+        assert handed_on.shape == (2, 3, *size)
+        assert torch.isfinite(handed_on).all()
+    side = {"cifar10": 96, "photographs": 97}[name]
+    chosen = harden(stranger, image_size=side)
+    assert f"chosen by image size ({side} pixels): the chain {name!r}" in caplog.text
+    assert chosen.frontend.sections == chain.sections
+
+
+def test_tiles_are_the_whole_but_for_what_overlaps_do_not_carry() -> None:
+    layer = WarpLCA.from_pretrained("cifar10-64x9s2-restore").double()
+    noisy = pictures(60, severity=2, name="gaussian_noise").double()
+    wall = torch.cat([torch.cat(list(row), dim=2) for row in noisy.reshape(10, 6, 3, 32, 32)], dim=1)[None]
+    stranger = lambda images: images.mean((2, 3))  # noqa: E731
+    hardened = harden(stranger, layer, tile=128)
+    assert layer.tile == 128
     with torch.no_grad():
-        handed_on = plug_in(name)(torch.rand(2, 3, 37, 31))
-    assert handed_on.shape == (2, 3, 37, 31)
-    harden(create_classifier("resnet10_slim"))
-    assert f"chosen by image size: the chain {name!r}" in caplog.text
+        tiled = hardened.inspect(wall).encoding
+        layer.tile = None
+        whole = hardened.inspect(wall).encoding
+    assert tiled.output.shape == wall.shape == (1, 3, 320, 192)
+    error = (tiled.output - whole.output).abs().amax(dim=(0, 1))
+    assert float(error.max()) < 2e-3 < float((whole.output - wall).abs().mean())
+    # Three cycles reach 38 pixels: the middle of each tile is exactly that of the whole.
+    reach = 38
+    for rows in spans(320, 128, 2):
+        for columns in spans(192, 128, 2):
+            inner = [
+                slice(s.start + reach if s.start else 0, s.stop - reach if s.stop < side else side)
+                for s, side in ((rows, 320), (columns, 192))
+            ]
+            alone = torch.ones(320, 192, dtype=torch.bool)
+            for other in ((r, c) for r in spans(320, 128, 2) for c in spans(192, 128, 2)):
+                if other != (rows, columns):
+                    alone[other] = False
+            middle = error[inner[0], inner[1]][alone[inner[0], inner[1]]]
+            assert middle.numel() > 1000
+            assert float(middle.max()) < 1e-9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult,
 from ..results.store import ResultsStore
 from ..results.suites import SuiteRecord
 from .attacked import Attacked, Attacker, settings_digest
+from .gates import GateWatch
 from .inference import (
     Answers,
     Model,
@@ -233,7 +235,7 @@ class _Run:
         found = self.store.find(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
         if found is None or found.status not in FINISHED:
             return False
-        if not found.details:
+        if cell.condition.kind != "attack" or not found.details:
             return True
         settings = settings_digest(self.attacker.settings(cell.condition.name))
         return SuiteRecord.from_text(found.details).settings == settings
@@ -254,7 +256,9 @@ class _Run:
         if cell.condition.kind == "attack":
             measured = self._attack(cell, fingerprint)
         else:
-            measured = Attacked(self._classify(self._chunks(cell, stream)))
+            watch = GateWatch(self.model)
+            answers = self._classify(self._chunks(cell, stream), watch)
+            measured = Attacked(answers, details=json.dumps(shares) if (shares := watch.shares()) else "")
         notes = [*self.notes, *measured.notes]
         if cell.condition.kind == "clean":
             labels = self.dataset.labels[cell.positions]
@@ -288,11 +292,11 @@ class _Run:
             return (images[part] for part in parts)
         return itertools.islice(stream, len(parts))
 
-    def _classify(self, chunks: Iterable[NDArray[np.uint8]]) -> Answers:
+    def _classify(self, chunks: Iterable[NDArray[np.uint8]], model: Model | None = None) -> Answers:
         batches = (
             batch for chunk in chunks for batch in pixel_batches(chunk, self.plan.batch_size, self.device)
         )
-        return classify(self.model, batches, self.classes)
+        return classify(model or self.model, batches, self.classes)
 
     def _attack(self, cell: Cell, fingerprint: str) -> Attacked:
         images, labels = self.dataset.tensors(cell.positions, self.device)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ...configs.errors import InputError, brief
 from ...configs.untrusted import parse_json
 from .inference import Model
 
-GATE = "gate"
-SHARES = "let through"
+GATE = "gate"  # with a number, the name of each gate's opening among the figures of an encoding
+
+
+class Figured(Protocol):
+    """What is known of images."""
+
+    def figures(self) -> Mapping[str, Tensor]:
+        """Return one number an image, (N,), by name."""
+        ...
 
 
 @runtime_checkable
 class Inspectable(Protocol):
-    """A model that tells what it computed on the way: ``inspect(images)`` gives logits and an encoding."""
+    """A model that tells what it computed on the way."""
 
-    def inspect(self, images: Tensor) -> Any:
-        """Return a pair of logits and an encoding whose ``figures()`` are one number an image, by name."""
+    def inspect(self, images: Tensor) -> tuple[Tensor, Figured]:
+        """Return logits and an encoding."""
         ...
 
 
@@ -49,3 +56,17 @@ class GateWatch:
     def shares(self) -> dict[str, float]:
         """Share of the images so far that each gate let through untouched, by name."""
         return {name: float(torch.cat(parts).float().mean()) for name, parts in self._passed.items()}
+
+
+def read_shares(text: str) -> dict[str, float]:
+    """Read what :meth:`GateWatch.shares` gave and a results store kept.
+
+    Raises:
+        InputError: If it is anything else.
+    """
+    shares = parse_json(text, "a cell's gates in the results store")
+    if not isinstance(shares, dict) or not all(isinstance(value, int | float) for value in shares.values()):
+        raise InputError(
+            f"the results store is damaged: a cell's gates are {brief(shares)}; restore a copy of it."
+        )
+    return shares

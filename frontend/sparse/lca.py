@@ -58,6 +58,10 @@ class LCA(Primable, Frontend):
 
     Settings = LCASettings
     Training = LCATraining
+    damage = (
+        "root mean square, in pixels, of what coding leaves out. Fine texture is left out as well, so that some clean "
+        "images read as weak noise; blur, fog and loss of contrast are not seen."
+    )
     always_learns = False
     _preconditioned = False
     iterations = Setting()
