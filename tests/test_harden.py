@@ -212,28 +212,18 @@ def test_tiles_are_the_whole_but_for_what_overlaps_do_not_carry() -> None:
     layer = WarpLCA.from_pretrained("cifar10-64x9s2-restore").double()
     noisy = pictures(60, severity=2, name="gaussian_noise").double()
     wall = torch.cat([torch.cat(list(row), dim=2) for row in noisy.reshape(10, 6, 3, 32, 32)], dim=1)[None]
-    stranger = lambda images: images.mean((2, 3))  # noqa: E731
-    hardened = harden(stranger, layer, tile=128)
-    assert layer.tile == 128
+    hardened = harden(lambda images: images.mean((2, 3)), layer, tile=192)
+    assert layer.tile == 192
     with torch.no_grad():
         tiled = hardened.inspect(wall).encoding
         layer.tile = None
         whole = hardened.inspect(wall).encoding
     assert tiled.output.shape == wall.shape == (1, 3, 320, 192)
-    error = (tiled.output - whole.output).abs().amax(dim=(0, 1))
-    assert float(error.max()) < 2e-3 < float((whole.output - wall).abs().mean())
-    # Three cycles reach 38 pixels: the middle of each tile is exactly that of the whole.
-    reach = 38
-    for rows in spans(320, 128, 2):
-        for columns in spans(192, 128, 2):
-            inner = [
-                slice(s.start + reach if s.start else 0, s.stop - reach if s.stop < side else side)
-                for s, side in ((rows, 320), (columns, 192))
-            ]
-            alone = torch.ones(320, 192, dtype=torch.bool)
-            for other in ((r, c) for r in spans(320, 128, 2) for c in spans(192, 128, 2)):
-                if other != (rows, columns):
-                    alone[other] = False
-            middle = error[inner[0], inner[1]][alone[inner[0], inner[1]]]
-            assert middle.numel() > 1000
-            assert float(middle.max()) < 1e-9
+    assert [(s.start, s.stop) for s in spans(320, 192, 2)] == [(0, 194), (128, 320)]
+    error = (tiled.output - whole.output).abs().amax(dim=(0, 1, 3))
+    # Three cycles reach 38 pixels, so that only pixels in the overlap can tell.
+    assert float(torch.cat([error[:128], error[194:]]).max()) < 1e-9
+    assert float(error.max()) < 1e-3 < float((whole.output - wall).abs().mean())
+    torch.testing.assert_close(
+        tiled.figures()["active_fraction"], whole.figures()["active_fraction"], rtol=0.02, atol=0
+    )
