@@ -146,7 +146,7 @@ def denoise(args: Namespace) -> int:
     """Denoise image files."""
     if args.lam is not None and not args.lam > 0:
         raise InputError(f"--lam is {args.lam}; give a number above 0.")
-    if args.iterations < 1:
+    if args.iterations is not None and args.iterations < 1:
         raise InputError(f"--iterations is {args.iterations}; give 1 or more.")
     import logging
 
