@@ -13,9 +13,8 @@ DATA_HELP = (
 )
 OWN_DATA_HELP = "what the checkpoint was trained on; where that is not here, the embedded set if it fits"
 CHECKPOINT_HELP = "folder that `warplca train` wrote, or a shipped classifier's name"
+FILES_HELP = f"{CHECKPOINT_HELP}; an .onnx file, a .pt2 archive"
 OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.frontend.lam=0.3"
-
-
 FORMATS = ("onnx", "onnx-int8", "pt2", "aoti", "safetensors")
 
 
@@ -27,6 +26,14 @@ def _imports(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE.py",
         help="a Python file of yours to run first, which registers front-ends; may be given several times",
+    )
+
+
+def _trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="open a .pt2 archive, which can run any code: only one that you trust",
     )
 
 
@@ -84,7 +91,8 @@ def _train(commands: argparse._SubParsersAction) -> None:
 
 def _measured(parser: argparse.ArgumentParser) -> None:
     """Options of commands that measure a checkpoint and keep what they found."""
-    parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
+    parser.add_argument("--checkpoint", required=True, help=FILES_HELP)
+    _trust(parser)
     parser.add_argument("--data", default=None, help=f"test images: {DATA_HELP} (default: {OWN_DATA_HELP})")
     parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
     parser.add_argument(
@@ -315,18 +323,10 @@ def _predict(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="image files; resized to what the model takes"
     )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help=f"{CHECKPOINT_HELP}; an .onnx file, a .pt2 archive",
-    )
+    parser.add_argument("--checkpoint", required=True, help=FILES_HELP)
     parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
     _device(parser)
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="open a .pt2 archive, which can run any code: only one that you trust",
-    )
+    _trust(parser)
 
 
 def _config(parser: argparse.ArgumentParser, kind: str, default: str | None) -> None:

@@ -71,10 +71,9 @@ def train(args: Namespace) -> int:
 
 def harden(args: Namespace) -> int:
     """Write a classifier with a front-end before it."""
-    from ..models import load_checkpoint
-    from ..pipeline.plugin import save_hardened, timm_classifier
+    from ..pipeline.plugin import own_classifier, save_hardened, timm_classifier
 
-    model = timm_classifier(args.timm) if args.timm else load_checkpoint(args.checkpoint)
+    model = timm_classifier(args.timm) if args.timm else own_classifier(args.checkpoint)
     tell(f"front-ends:  {save_hardened(model, args.frontend, args.out)}")
     tell(f"checkpoint:  {args.out}")
     return 0

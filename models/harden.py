@@ -48,12 +48,20 @@ class Hardened(nn.Module):
     Attributes:
         frontend: The front-end.
         model: The classifier.
+        hardened: True, so that nobody hardens it again.
     """
+
+    hardened = True
 
     def __init__(self, frontend: Frontend, model: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.frontend = frontend
         self.model = model
+
+    @property
+    def opaque(self) -> bool:
+        """Whether its weights are out of sight, as those of a file or a function: only answers tell it from another."""
+        return not isinstance(self.model, nn.Module)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, C, H, W), pixels in [0, 1]; noisy copies for certificates may leave that range."""
@@ -92,7 +100,7 @@ def harden(
     Raises:
         InputError: If the model is hardened already, the front-end hands on features, or the image size is unknown.
     """
-    if isinstance(model, Hardened) or (isinstance(model, Classifier) and model.config.hardened):
+    if getattr(model, "hardened", False):
         raise InputError("the model is hardened already: take the bare one and name all front-ends at once.")
     if frontend is None:
         side = image_size or _image_size(model)

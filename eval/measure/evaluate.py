@@ -33,6 +33,7 @@ from .inference import (
     answers_fingerprint,
     classify,
     evaluation_mode,
+    is_opaque,
     is_random,
     module_fingerprint,
     pixel_batches,
@@ -195,7 +196,7 @@ class _Run:
         """Fill every cell that the store lacks."""
         fingerprint = self._fingerprint()
         # A callable is known by its answers, which are others on other images.
-        known_on = None if isinstance(self.model, nn.Module) else self.dataset.fingerprint
+        known_on = self.dataset.fingerprint if is_opaque(self.model) else None
         treat = self.store.discard_other if replace else self.store.refuse_other
         treat(self.name, self.model_seed, fingerprint, known_on)
         todo = [cell for cell in cells if not self._finished(cell)]
@@ -222,7 +223,7 @@ class _Run:
         return table.iloc[[rows[tuple(self._key(cell).values())] for cell in cells]].reset_index(drop=True)
 
     def _fingerprint(self) -> str:
-        if isinstance(self.model, nn.Module):
+        if isinstance(self.model, nn.Module) and not is_opaque(self.model):
             return module_fingerprint(self.model)
         # Whatever the plan measures, the same images: a later, larger plan goes on under the same fingerprint.
         probe = self.dataset.images[choose_images(self.dataset.labels, PROBE_IMAGES, 0)]
