@@ -14,7 +14,7 @@ from warplca.attacks import run_attack
 from warplca.attacks.checks import NotApplicable
 from warplca.configs.errors import InputError
 from warplca.data import corrupt, load_dataset
-from warplca.frontend import Chain, ContrastLevelling, Equaliser, ImpulseRepair, WarpLCA
+from warplca.frontend import Chain, ContrastLevelling, Equaliser, ImpulseRepair, WarpLCA, impulses
 from warplca.frontend.gate import through_gate
 from warplca.frontend.impulses import ordered
 from warplca.frontend.tiles import spans
@@ -89,6 +89,20 @@ def test_impulses_are_replaced_by_the_median_of_their_sound_neighbours() -> None
     assert float(encoding.gated.damage) == pytest.approx(4 / hurt.numel())
     white = torch.ones(1, 3, 7, 9)  # saturated areas are no impulses
     assert torch.equal(ImpulseRepair(gate=None)(white), white)
+
+
+def test_working_on_few_values_is_working_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for looks in (True, False):
+        monkeypatch.setattr(impulses, "may_look", lambda _, looks=looks: looks)
+        x = torch.cat(
+            [pictures(4, severity=3), torch.rand(2, 3, 32, 32), torch.ones(1, 3, 32, 32)]
+        ).requires_grad_()
+        repaired, damage = ImpulseRepair().restore(x)
+        (gradient,) = torch.autograd.grad((repaired * torch.linspace(0, 1, 32)).sum(), x)
+        found.append((repaired, damage, gradient))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_impulse_noise_is_mended_and_clean_photographs_pass() -> None:
