@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import save_figure
-from plugin import FIRST, published
+from plugin import FIRST
+from plugin_rows import published
 from torch import Tensor, nn
 
 from warplca.data import ImageDataset, corrupt, load_dataset

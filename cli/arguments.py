@@ -30,11 +30,8 @@ def _imports(parser: argparse.ArgumentParser) -> None:
 
 
 def _trust(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="open a .pt2 archive, which can run any code: only one that you trust",
-    )
+    told = "open a .pt2 archive, which can run any code: only one that you trust"
+    parser.add_argument("--trust", action="store_true", help=told)
 
 
 def _device(
