@@ -177,11 +177,11 @@ def _gates(model: Mapping[str, Any]) -> Iterator[str]:
     """What opens each gate, and where that estimate fails; nothing without gates."""
     known, told = FRONTENDS.items(), []
     for section in _frontends(model):
-        gate = check_gate(section.get("gate") or None)
-        if gate and section["name"] in known:
+        damage = known[section["name"]].damage if section["name"] in known else ""
+        gate = check_gate(section.get("gate") or None) if damage else None
+        if gate:
             told.append(
-                f"- {section['name']} begins to open at {gate[0]:g} and is open at {gate[1]:g}: "
-                f"{known[section['name']].damage}"
+                f"- {section['name']} begins to open at {gate[0]:g} and is open at {gate[1]:g}: {damage}"
             )
     if told:
         yield "\n".join(["## Gates: what opens them, and where that fails", "", *told])

@@ -116,7 +116,8 @@ def denoise(
     Raises:
         InputError: If the image has another number of channels, or is too small to estimate its noise.
     """
-    restores = bool(open_primed(frontend).settings.get("adaptive_lam"))
+    primed = open_primed(frontend).settings
+    restores = primed.get("output") == "reconstruction" and bool(primed.get("adaptive_lam"))
     layer = _layer(frontend, lam, iterations, restores=restores)
     layer.to(choose_device(device))
     if pixels.shape[0] == 1:

@@ -21,6 +21,8 @@ from warplca.frontend.tiles import spans
 from warplca.models import (
     Hardened,
     create_classifier,
+    export_onnx,
+    export_program,
     harden,
     load_checkpoint,
     save_checkpoint,
@@ -241,3 +243,11 @@ def test_tiles_are_the_whole_but_for_what_overlaps_do_not_carry() -> None:
     torch.testing.assert_close(
         tiled.figures()["active_fraction"], whole.figures()["active_fraction"], rtol=0.02, atol=0
     )
+
+
+@pytest.mark.slow
+def test_tiled_front_ends_are_exported(stranger: nn.Module, tmp_path: Path) -> None:
+    hardened = harden(stranger, {"weights": "cifar10-64x9s2-restore", "gate": [0.012, 0.018]}, tile=128)
+    images = torch.rand(2, 3, 150, 70, generator=torch.Generator().manual_seed(0))
+    for export, name in ((export_onnx, "m.onnx"), (export_program, "m.pt2")):
+        assert export(hardened, tmp_path / name, images).max_difference < 1e-4

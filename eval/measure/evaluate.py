@@ -26,7 +26,7 @@ from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult,
 from ..results.store import ResultsStore
 from ..results.suites import SuiteRecord
 from .attacked import Attacked, Attacker, settings_digest
-from .gates import GateWatch
+from .gates import GateWatch, has_gates
 from .inference import (
     Answers,
     Model,
@@ -257,9 +257,9 @@ class _Run:
         if cell.condition.kind == "attack":
             measured = self._attack(cell, fingerprint)
         else:
-            watch = GateWatch(self.model)
+            watch = GateWatch(self.model) if has_gates(self.model) else None
             answers = self._classify(self._chunks(cell, stream), watch)
-            measured = Attacked(answers, details=json.dumps(shares) if (shares := watch.shares()) else "")
+            measured = Attacked(answers, details=json.dumps(watch.shares()) if watch else "")
         notes = [*self.notes, *measured.notes]
         if cell.condition.kind == "clean":
             labels = self.dataset.labels[cell.positions]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ class Figured(Protocol):
         ...
 
 
-@runtime_checkable
 class Inspectable(Protocol):
     """A model that tells what it computed on the way."""
 
@@ -32,21 +31,25 @@ class Inspectable(Protocol):
         ...
 
 
+def has_gates(model: Model) -> TypeGuard[Inspectable]:
+    """Whether a model has a front-end whose figures are those of gates as well."""
+    names = getattr(getattr(model, "frontend", None), "figure_names", ())
+    return hasattr(model, "inspect") and any(name.split()[0] == GATE for name in names)
+
+
 class GateWatch:
     """A model that is called as ever, while the images that each of its gates lets through are counted.
 
     Args:
-        model: Any; of one without gates nothing is counted.
+        model: With gates.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Inspectable) -> None:
         self.model = model
         self._passed: dict[str, list[Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the model's logits."""
-        if not isinstance(self.model, Inspectable):
-            return self.model(images)
         logits, encoding = self.model.inspect(images)
         for name, opening in encoding.figures().items():
             if name.split()[0] == GATE:
