@@ -79,8 +79,10 @@ def coded_in_tiles(
 
     def restore(part: Tensor) -> tuple[Tensor, Tensor]:
         height, width = part.shape[2:]
-        fill = (0, max(least - width, 0), 0, max(least - height, 0))
-        coded = code(replace(standardised, images=F.pad(part, fill, mode="replicate")))
+        if min(height, width) < least:
+            fill = (0, max(least - width, 0), 0, max(least - height, 0))
+            part = F.pad(part, fill, mode="replicate")
+        coded = code(replace(standardised, images=part))
         lams.append(coded.lam)
         return coded.reconstruction[..., :height, :width], coded.active
 
