@@ -97,6 +97,7 @@ def test_a_timm_model_with_weights_of_a_file_is_hardened_and_saved(tmp_path: Pat
         own_classifier("m.onnx")
 
 
+@pytest.mark.slow
 def test_exported_files_are_hardened_as_black_boxes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
