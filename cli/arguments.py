@@ -291,12 +291,8 @@ def _denoise(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     _device(parser)
-    parser.add_argument(
-        "--frontend",
-        default=None,
-        help="primed front-end, a name or a folder (default: cifar10-64x9s2-restore, primed on noise up to 0.3 of the "
-        "pixel range)",
-    )
+    told = "primed front-end, a name or a folder (default: cifar10-64x9s2-restore)"
+    parser.add_argument("--frontend", default=None, help=told)
     parser.add_argument(
         "--iterations",
         type=int,
