@@ -13,9 +13,8 @@ DATA_HELP = (
 )
 OWN_DATA_HELP = "what the checkpoint was trained on; where that is not here, the embedded set if it fits"
 CHECKPOINT_HELP = "folder that `warplca train` wrote, or a shipped classifier's name"
+FILES_HELP = f"{CHECKPOINT_HELP}; an .onnx file, a .pt2 archive"
 OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.frontend.lam=0.3"
-
-
 FORMATS = ("onnx", "onnx-int8", "pt2", "aoti", "safetensors")
 
 
@@ -28,6 +27,11 @@ def _imports(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.py",
         help="a Python file of yours to run first, which registers front-ends; may be given several times",
     )
+
+
+def _trust(parser: argparse.ArgumentParser) -> None:
+    told = "open a .pt2 archive, which can run any code: only one that you trust"
+    parser.add_argument("--trust", action="store_true", help=told)
 
 
 def _device(
@@ -84,7 +88,8 @@ def _train(commands: argparse._SubParsersAction) -> None:
 
 def _measured(parser: argparse.ArgumentParser) -> None:
     """Options of commands that measure a checkpoint and keep what they found."""
-    parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
+    parser.add_argument("--checkpoint", required=True, help=FILES_HELP)
+    _trust(parser)
     parser.add_argument("--data", default=None, help=f"test images: {DATA_HELP} (default: {OWN_DATA_HELP})")
     parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
     parser.add_argument(
@@ -286,12 +291,14 @@ def _denoise(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     _device(parser)
-    parser.add_argument("--frontend", default=None, help="primed front-end, a name or a folder")
+    told = "primed front-end, a name or a folder (default: cifar10-64x9s2-restore)"
+    parser.add_argument("--frontend", default=None, help=told)
     parser.add_argument(
         "--iterations",
         type=int,
-        default=30,
-        help="cycles in all, shared among the shifts of the atoms' grid (default: %(default)s)",
+        default=None,
+        help="cycles in all, shared among the shifts of the atoms' grid (default: 30; of front-ends primed to restore "
+        "their own, without shifts)",
     )
 
 
@@ -303,24 +310,16 @@ def _info(commands: argparse._SubParsersAction) -> None:
 
 
 def _predict(commands: argparse._SubParsersAction) -> None:
-    text = "classify image files with a checkpoint in any format, and tell how sparse their codes are"
+    text = "classify image files with a checkpoint in any format; tell how sparse codes are and what gates decided"
     parser = commands.add_parser("predict", help=text, description=text)
     _imports(parser)
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="image files; resized to what the model takes"
     )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help=f"{CHECKPOINT_HELP}; an .onnx file, a .pt2 archive",
-    )
+    parser.add_argument("--checkpoint", required=True, help=FILES_HELP)
     parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
     _device(parser)
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="open a .pt2 archive, which can run any code: only one that you trust",
-    )
+    _trust(parser)
 
 
 def _config(parser: argparse.ArgumentParser, kind: str, default: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,10 +71,9 @@ def train(args: Namespace) -> int:
 
 def harden(args: Namespace) -> int:
     """Write a classifier with a front-end before it."""
-    from ..models import load_checkpoint
-    from ..pipeline.plugin import save_hardened, timm_classifier
+    from ..pipeline.plugin import own_classifier, save_hardened, timm_classifier
 
-    model = timm_classifier(args.timm) if args.timm else load_checkpoint(args.checkpoint)
+    model = timm_classifier(args.timm) if args.timm else own_classifier(args.checkpoint)
     tell(f"front-ends:  {save_hardened(model, args.frontend, args.out)}")
     tell(f"checkpoint:  {args.out}")
     return 0
@@ -146,7 +145,7 @@ def denoise(args: Namespace) -> int:
     """Denoise image files."""
     if args.lam is not None and not args.lam > 0:
         raise InputError(f"--lam is {args.lam}; give a number above 0.")
-    if args.iterations < 1:
+    if args.iterations is not None and args.iterations < 1:
         raise InputError(f"--iterations is {args.iterations}; give 1 or more.")
     import logging
 
@@ -174,7 +173,7 @@ def info(args: Namespace) -> int:
 
 
 def predict(args: Namespace) -> int:
-    """Print the most probable classes of each image, and how sparse its code is."""
+    """Print the most probable classes of each image, how sparse its code is, and what gates decided."""
     import torch
 
     from ..models import open_predictor
@@ -183,15 +182,27 @@ def predict(args: Namespace) -> int:
         raise InputError(f"--top is {args.top}; give 1 or more.")
     predictor = open_predictor(args.checkpoint, trust=args.trust, device=choose_device(args.device))
     for path in args.images:
-        logits, active = predictor.answer(predictor.read(path))
+        logits, figures = predictor.answer(predictor.read(path))
         probabilities = torch.from_numpy(logits[0]).softmax(0)
         best = probabilities.topk(min(args.top, len(probabilities)))
         told = ", ".join(
             f"{predictor.name(int(index))} {float(value):.1%}" for value, index in zip(*best, strict=True)
         )
-        sparsity = "" if active is None else f"; {float(active[0]):.2%} of the code is active"
-        tell(f"{path}: {told}{sparsity}")
+        tell("; ".join([f"{path}: {told}", *_figures({name: float(x[0]) for name, x in figures.items()})]))
     return 0
+
+
+def _figures(figures: dict[str, float]) -> Iterator[str]:
+    """What the front-end knows of one image, in words."""
+    for name, value in figures.items():
+        kind, _, number = name.partition(" ")
+        which = f" {number}" if number else ""
+        if kind == "active_fraction":
+            yield f"{value:.2%} of the code{which} is active"
+        elif kind == "damage":
+            opening = figures[f"gate{which}"]
+            state = "shut" if opening == 0.0 else "open" if opening == 1.0 else f"{opening:.0%} open"
+            yield f"gate{which} {state} at damage {value:.4f}"
 
 
 RUN: dict[str, Callable[[Namespace], int]] = {

@@ -75,7 +75,7 @@ def _measured(args: Namespace) -> tuple[Model, ImageDataset, str, int]:
     from ..pipeline.plugin import open_classifier
     from ..pipeline.sharded import processes
 
-    model = open_classifier(args.checkpoint)
+    model = open_classifier(args.checkpoint, trust=args.trust)
     name = args.name or _run_name(args.checkpoint)
     if isinstance(model, Classifier):
         say = tell if processes().is_main_process else _silent

@@ -125,6 +125,7 @@ class Frontend(nn.Module, ABC):
         origin: Names of settings that only say where weights come from, which is no part of a network's fingerprint.
         Training: What ``train.frontend`` may set of it: its fields, their defaults and ``check``.
         figure_names: Names of the figures of each image that its encodings hold.
+        damage: What the damage is that opens its gate, and where this estimate fails, in words; empty without a gate.
         always_learns: Whether every parameter gets a gradient in every step while it learns.
         learns_statistics: Whether statistics over images (other than batch norm's) move in training mode; attacks
             inside training and SWA keep them still.
@@ -133,6 +134,7 @@ class Frontend(nn.Module, ABC):
     Settings: ClassVar[type]
     Training: ClassVar[type] = FrontendTraining
     origin: ClassVar[tuple[str, ...]] = ()
+    damage: ClassVar[str] = ""
     always_learns: ClassVar[bool] = True
 
     def __init__(self, settings: Any = None, **options: Any) -> None:

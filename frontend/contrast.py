@@ -44,6 +44,10 @@ class ContrastLevelling(GatedFrontend):
 
     Settings = ContrastSettings
     Training = NoTraining
+    damage = (
+        "what the range of grey levels lacks of 1. Pictures that are even by nature, of sky or mist, read as pale; "
+        "noise widens the range and hides a loss of contrast."
+    )
 
     def restore(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return stretched images and what their range lacks of 1, (N,)."""

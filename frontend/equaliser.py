@@ -24,6 +24,7 @@ from .pretrained import Primable, Primed
 CENTRES = tuple(2.0**exponent for exponent in (-3.5, -3.0, -2.5, -2.0, -1.5, -1.0))  # cycles per pixel
 FLOOR = 0.3  # share of the usual amplitude under which gains hardly grow: they are at most 1.3 / 0.3
 SHARE = 0.01  # of each batch in the running mean
+AT_ONCE = 100  # images whose spectra are computed together
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class Equaliser(Primable, GatedFrontend):
 
     Settings = EqualiserSettings
     Training = NoTraining
+    damage = (
+        "how far, in logarithms, the spectrum is from the usual one. Pictures that are smooth or finely textured by "
+        "nature read as unusual, and so does every image of another size than those that it learned from."
+    )
     usual: Tensor
 
     def _build(self, primed: Primed | None) -> None:
@@ -78,8 +83,10 @@ class Equaliser(Primable, GatedFrontend):
     @torch.no_grad()
     def learn(self, images: Tensor) -> None:
         """Take the mean spectrum of unlabelled images (N, C, H, W) in [0, 1] as the usual one; a thousand will do."""
-        spectrum, bands = self._spectrum(standardise(images).images)
-        self.usual.copy_(mean_amplitudes(spectrum, bands).mean(0))
+        amplitudes = [
+            mean_amplitudes(*self._spectrum(standardise(batch).images)) for batch in images.split(AT_ONCE)
+        ]
+        self.usual.copy_(torch.cat(amplitudes).mean(0))
 
     def restore(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Equalise images (N, C, H, W) in pixel range; return them and how unusual each spectrum was, (N,).

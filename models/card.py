@@ -22,6 +22,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..configs.errors import InputError, brief, check_class_names
+from ..configs.extensions import FRONTENDS
+from ..frontend.gate import check_gate
 
 FORMAT = 2
 
@@ -52,6 +54,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         "`warplca.models.load_checkpoint(folder)` or, once warplca is imported, with\n"
         '`timm.create_model("local-dir:folder", pretrained=True)`.',
         _table_of_parts(model),
+        *_gates(model),
         "## Training",
         _facts(ours["training"]),
         "## Measured results",
@@ -73,6 +76,7 @@ def summary(config: Mapping[str, Any]) -> str:
             f"{_title(model)}: {weights}, images {size}, {config['num_classes']} classes ({names})",
             f"Written by warplca {ours['version']}, torch {ours['torch']}, timm {ours['timm']}.",
             _table_of_parts(model),
+            *_gates(model),
             f"## Training\n\n{_facts(ours['training'])}",
             f"## How robust, by what evidence\n\n{_measured(ours)}",
         ]
@@ -177,6 +181,20 @@ def _table_of_parts(model: Mapping[str, Any]) -> str:
             if key != "name" and value is not None
         ]
     return table(("part", "value"), rows)
+
+
+def _gates(model: Mapping[str, Any]) -> Iterator[str]:
+    """What opens each gate, and where that estimate fails; nothing without gates."""
+    known, told = FRONTENDS.items(), []
+    for section in _frontends(model):
+        damage = known[section["name"]].damage if section["name"] in known else ""
+        gate = check_gate(section.get("gate") or None) if damage else None
+        if gate:
+            told.append(
+                f"- {section['name']} begins to open at {gate[0]:g} and is open at {gate[1]:g}: {damage}"
+            )
+    if told:
+        yield "\n".join(["## Gates: what opens them, and where that fails", "", *told])
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

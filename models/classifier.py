@@ -86,6 +86,11 @@ class Classifier(TimmAPI, HubAPI):
         """What rebuilds it: with the front-end's settings as they are now."""
         return replace(self._config, frontend=self.frontend.sections, num_classes=self.num_classes or 2)
 
+    @property
+    def hardened(self) -> bool:
+        """Whether ``harden`` put front-ends before a classifier that was finished."""
+        return bool(self._config.hardened)
+
     @classmethod
     def from_folder(cls, folder: str | Path) -> Classifier:
         """Load a checkpoint folder; see :func:`load_checkpoint`."""

@@ -1,4 +1,4 @@
-"""Anyone's classifier as a classifier of pixels in [0, 1]: of timm, in half precision, exported, or in ONNX."""
+"""Anyone's classifier as a classifier of pixels in [0, 1]: of timm, in half precision, exported, or in a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import InputError
-from ..configs.untrusted import parse_json
 
 
 class PixelClassifier(nn.Module):
@@ -58,26 +57,28 @@ def as_classifier(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    trust: bool = False,
 ) -> Callable[[Tensor], Tensor]:
     """Make any classifier take pixels in [0, 1], as all of warplca (and foolbox, and RobustBench) hands them over.
 
     Args:
         model: A timm model (its ``pretrained_cfg`` names the normalisation), any other module, an exported program,
-            or the path of an ONNX file.
+            or the path of an ONNX file or of a .pt2 archive.
         mean: Per-channel mean that the model wants taken off; None asks its ``pretrained_cfg``.
         std: Per-channel deviation that it wants divided by; both or neither.
+        trust: Whether a .pt2 archive, which can run any code, may be opened.
 
     Returns:
-        An ``nn.Module`` in evaluation mode; of an ONNX file a function, which has no gradients. A model that wants no
+        An ``nn.Module`` in evaluation mode; of a file a function, which has no gradients. A model that wants no
         normalisation, and computes in float32, comes back as it is.
 
     Raises:
-        InputError: Nothing says how an ONNX file wants its pixels, or the argument is no classifier.
+        InputError: Nothing says how a file wants its pixels, or the argument is no classifier.
     """
     if (mean is None) != (std is None):
         raise InputError(f"mean={mean}, std={std}; expected both or neither.")
     if isinstance(model, str | Path):
-        return _from_onnx(Path(model), mean, std)
+        return _from_file(Path(model), mean, std, trust)
     if isinstance(model, torch.export.ExportedProgram):
         model = model.module()
     if not isinstance(model, nn.Module):
@@ -109,29 +110,48 @@ def _keeps_mode(model: nn.Module) -> bool:
     return False
 
 
-def _from_onnx(
-    path: Path, mean: Sequence[float] | None, std: Sequence[float] | None
+def _from_file(
+    path: Path, mean: Sequence[float] | None, std: Sequence[float] | None, trust: bool
 ) -> Callable[[Tensor], Tensor]:
-    from .export.onnx_file import KEY, session_of
-
+    """A function that asks a file of ours, or a stranger's whose normalisation is given."""
     if not path.is_file():
-        raise InputError(f"there is no file {path}; expected an ONNX file.")
-    session = session_of(path)
-    told = session.get_modelmeta().custom_metadata_map.get(KEY, "{}")
-    ours = parse_json(told, f"what {path} says of itself")
+        raise InputError(f"there is no file {path}; expected an ONNX file or a .pt2 archive.")
+    run, told = _program(path, trust) if path.suffix == ".pt2" else _onnx(path)
     if mean is None or std is None:
-        if not ours:
+        if not told:
             raise InputError(
                 f"{path} does not say how it wants its pixels; give mean and std, such as "
                 "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), or (0, 0, 0) and (1, 1, 1) if it takes [0, 1]."
             )
         mean, std = (0.0,), (1.0,)
     centre, scale = (torch.tensor(tuple(v)).view(1, -1, 1, 1) for v in (mean, std))
-    name = session.get_inputs()[0].name
 
     def classify(images: Tensor) -> Tensor:
-        pixels = ((images.detach().cpu() - centre) / scale).float().numpy()
-        return torch.from_numpy(session.run(None, {name: pixels})[0]).to(images)
+        return run(((images.detach().cpu() - centre) / scale).float()).to(images)
 
     classify.__name__ = path.stem
+    classify.hardened = told.get("hardened", False)  # type: ignore[attr-defined]
     return classify
+
+
+def _onnx(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+    from .export.checked import read_told
+    from .export.onnx_file import KEY, session_of
+
+    session = session_of(path)
+    name = session.get_inputs()[0].name
+    told = read_told(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"), path)
+    return lambda pixels: torch.from_numpy(session.run(None, {name: pixels.numpy()})[0]), told
+
+
+def _program(path: Path, trust: bool) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+    from .export.program import load_program
+
+    call, told = load_program(path, trust=trust)
+
+    @torch.no_grad()
+    def run(pixels: Tensor) -> Tensor:
+        outputs = call(pixels)  # logits, and what the front-end knows
+        return outputs[0] if isinstance(outputs, list | tuple) else outputs
+
+    return run, told

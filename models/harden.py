@@ -15,7 +15,7 @@ from ..configs import InputError, from_dict
 from ..configs.errors import unknown_name
 from ..configs.extensions import FRONTENDS
 from ..configs.load import load_config, preset_names
-from ..frontend import Chain, Encoding, Frontend, build_frontend
+from ..frontend import LCA, Chain, Encoding, Frontend, build_frontend
 from ..frontend.pretrained import open_primed, shipped_frontends
 from .classifier import Classifier, Inspection
 
@@ -48,12 +48,20 @@ class Hardened(nn.Module):
     Attributes:
         frontend: The front-end.
         model: The classifier.
+        hardened: True, so that nobody hardens it again.
     """
+
+    hardened = True
 
     def __init__(self, frontend: Frontend, model: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.frontend = frontend
         self.model = model
+
+    @property
+    def opaque(self) -> bool:
+        """Whether its weights are out of sight, as those of a file or a function: only answers tell it from another."""
+        return not isinstance(self.model, nn.Module)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, C, H, W), pixels in [0, 1]; noisy copies for certificates may leave that range."""
@@ -70,6 +78,7 @@ def harden(
     frontend: PlugIn | Sequence[PlugIn] | None = None,
     *,
     image_size: int | None = None,
+    tile: int | None = None,
 ) -> nn.Module:
     """Put a front-end before a classifier that exists; the classifier is not changed and not trained.
 
@@ -79,6 +88,10 @@ def harden(
             (``shipped_frontends()``), a registered name, a folder that ``warplca prime`` wrote, settings, a front-end,
             or a list of such in order. None takes the shipped chain for the model's image size, and says so.
         image_size: Side of the images in pixels, for models that do not say.
+        tile: Side in pixels, 128 or more, above which sparse coding works in tiles that overlap, which bounds its
+            memory; None leaves it at the front-end's own, 512. Means, contrast, spectra and gates are those of whole
+            images, so that what is handed on differs only by what the overlap does not carry. An attack's backward
+            pass goes through all tiles and needs the memory of the whole.
 
     Returns:
         A :class:`Classifier` of ours for one of ours, which is saved and exported as such; else a :class:`Hardened`.
@@ -87,12 +100,15 @@ def harden(
     Raises:
         InputError: If the model is hardened already, the front-end hands on features, or the image size is unknown.
     """
-    if isinstance(model, Hardened) or (isinstance(model, Classifier) and model.config.hardened):
+    if getattr(model, "hardened", False):
         raise InputError("the model is hardened already: take the bare one and name all front-ends at once.")
     if frontend is None:
-        frontend = chain_for(image_size or _image_size(model))
-        logger.warning("front-end chosen by image size: the chain %r", frontend)
+        side = image_size or _image_size(model)
+        frontend = chain_for(side)
+        logger.warning("front-end chosen by image size (%s pixels): the chain %r", side, frontend)
     plugged = plug_in(frontend)
+    if tile is not None:
+        _set_tile(plugged, tile)
     if not isinstance(model, Classifier):
         return Hardened(plugged, model).eval()
     channels = model.frontend.in_channels
@@ -112,19 +128,14 @@ def chain_for(image_size: int | None) -> str:
     """Name of the shipped chain for images of this side.
 
     Raises:
-        InputError: If it is unknown, or no shipped chain is for such images.
+        InputError: If it is unknown.
     """
     if image_size is None:
         raise InputError(
             "the model does not say how large its images are: give image_size, or name the front-end "
             f"({', '.join(shipped_chains())})."
         )
-    if image_size > LARGEST_SMALL:
-        raise InputError(
-            f"no shipped chain is for images of {image_size} pixels a side (at most {LARGEST_SMALL}); name a front-end "
-            f"({', '.join(shipped_frontends())}), or prime one with `warplca prime` on images of yours."
-        )
-    return "cifar10"
+    return "cifar10" if image_size <= LARGEST_SMALL else "photographs"
 
 
 def plug_in(frontend: PlugIn | Sequence[PlugIn]) -> Frontend:
@@ -142,6 +153,16 @@ def plug_in(frontend: PlugIn | Sequence[PlugIn]) -> Frontend:
             "(output: reconstruction)."
         )
     return plugged.eval()
+
+
+def _set_tile(plugged: Frontend, tile: int) -> None:
+    coding = [
+        stage for stage in (plugged if isinstance(plugged, Chain) else [plugged]) if isinstance(stage, LCA)
+    ]
+    if not coding:
+        raise InputError(f"tile is {tile}, and no front-end here codes; leave it out.")
+    for stage in coding:
+        stage.tile = tile
 
 
 def _stages(entry: Any) -> list[Frontend]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..configs import InputError
 from ..data.pictures import fitted, read_picture
 
-Answer = tuple[NDArray[np.floating], NDArray[np.floating] | None]
+Answer = tuple[NDArray[np.floating], Mapping[str, NDArray[np.floating]]]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Predictor:
     """A classifier from a file.
 
     Attributes:
-        answer: Maps pixels in [0, 1], (N, C, H, W), to logits (N, classes) and the codes' shares of active units
-            (N,), None where there is no sparse code.
+        answer: Maps pixels in [0, 1], (N, C, H, W), to logits (N, classes) and what the front-end knows of each image,
+            (N,) by name: "active_fraction" of a sparse code, "damage" and "gate" (0 shut, 1 open) of each gate.
         input_size: Channels, height and width of the images it takes.
         class_names: Names of the classes, in the order of the logits; numbers where the file has no names.
     """
@@ -85,8 +85,7 @@ def _from_folder(path: Path, device: torch.device) -> Predictor:
     @torch.no_grad()
     def answer(images: Tensor) -> Answer:
         logits, encoding = model.inspect(images.to(device))
-        active = encoding.figures().get("active_fraction")
-        return logits.cpu().numpy(), None if active is None else active.cpu().numpy()
+        return logits.cpu().numpy(), {name: x.cpu().numpy() for name, x in encoding.figures().items()}
 
     size = (model.in_chans, *model.about["image_size"])
     return Predictor(answer, size, model.about.get("class_names", ()))
@@ -141,4 +140,4 @@ def _pair(outputs: Sequence[Any], told: Mapping[str, Any]) -> Answer:
             f"the file's first output has shape {logits.shape} and type {logits.dtype}; expected finite logits, "
             "one row an image."
         )
-    return logits, figures.get("active_fraction")
+    return logits, figures

@@ -21,13 +21,33 @@ from .sharded import evaluate_sharded
 FILES = (".onnx", ".pt2")
 
 
-def open_classifier(checkpoint: str | Path) -> Model:
-    """Open a checkpoint folder, the name of a shipped classifier, or an ONNX file, which is a black box.
+def open_classifier(checkpoint: str | Path, *, trust: bool = False) -> Model:
+    """Open a checkpoint folder, the name of a shipped classifier, or an ONNX file or .pt2 archive: a black box.
+
+    Args:
+        checkpoint: Which.
+        trust: Whether a .pt2 archive, which can run any code, may be opened.
 
     Raises:
         InputError: If it is none of these.
     """
-    return as_classifier(checkpoint) if Path(checkpoint).suffix in FILES else load_checkpoint(checkpoint)
+    if Path(checkpoint).suffix in FILES:
+        return as_classifier(checkpoint, trust=trust)
+    return load_checkpoint(checkpoint)
+
+
+def own_classifier(checkpoint: str | Path) -> Classifier:
+    """Open a checkpoint to write another with front-ends before it.
+
+    Raises:
+        InputError: If it is none, or an exported file.
+    """
+    if Path(checkpoint).suffix in FILES:
+        raise InputError(
+            f"no front-end can be written into the exported file {checkpoint}; measure it with `warplca evaluate "
+            "--harden`, or harden the checkpoint that it was exported from."
+        )
+    return load_checkpoint(checkpoint)
 
 
 def timm_classifier(source: str) -> Classifier:
@@ -68,17 +88,12 @@ def timm_classifier(source: str) -> Classifier:
     return model.eval()
 
 
-def save_hardened(model: Model, frontend: str | None, out: str | Path) -> str:
+def save_hardened(model: Classifier, frontend: str | None, out: str | Path) -> str:
     """Harden a classifier of ours, write it as a checkpoint, and return the names of its front-ends.
 
     Raises:
-        InputError: If it is no classifier of ours, hardened already, or ``out`` holds something else.
+        InputError: If it is hardened already, or ``out`` holds something else.
     """
-    if not isinstance(model, Classifier):
-        raise InputError(
-            "no front-end can be written into an exported file; measure it with `warplca evaluate --harden`, "
-            "or harden the checkpoint that it was exported from."
-        )
     hardened = cast(Classifier, harden(model, frontend))
     save_checkpoint(hardened, out, image_size=model.about.get("image_size"))
     return hardened.config.frontend_name

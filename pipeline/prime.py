@@ -9,6 +9,7 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,13 +25,15 @@ from torch import Tensor
 from ..configs import InputError
 from ..configs.atomic import file_written_whole, only_one
 from ..configs.device import choose_device
-from ..configs.load import to_plain
+from ..configs.extensions import FRONTENDS
+from ..configs.load import read_sections, to_plain
 from ..data import load_dataset
-from ..frontend import PrimingPlan, WarpLCA, WarpLCASettings, measure, save_frontend
+from ..frontend import EqualiserSettings, PrimingPlan, WarpLCA, WarpLCASettings, measure, save_frontend
 from ..frontend.pretrained import open_primed
 from ..frontend.priming import make_stages, progress_bar, split
 from ..frontend.priming.stages import Stage
 from ..train.processes import Interrupted, stop_requested
+from .spectrum import learn_spectrum, spectrum_card
 
 JOB = "job.json"
 
@@ -109,7 +112,8 @@ class PrimeConfig:
     """What to prime and how long.
 
     Attributes:
-        frontend: The WARP-LCA layer: geometry and dynamics that it is primed for.
+        frontend: Settings of the WARP-LCA layer: geometry and dynamics that it is primed for; or, by its name, an
+            equaliser.
         plan: Lengths of the stages.
         images: Use only the first so many training images; 0 for all.
         start: Name or folder of a primed front-end of the same geometry to start from; empty for random weights.
@@ -117,10 +121,22 @@ class PrimeConfig:
 
     MOVED: ClassVar[dict[str, str]] = {"layer": "frontend"}
 
-    frontend: WarpLCASettings = field(default_factory=WarpLCASettings)
+    frontend: Any = field(default_factory=WarpLCASettings)
     plan: PrimingPlan = field(default_factory=PrimingPlan)
     images: int = 0
     start: str = ""
+
+    def __post_init__(self) -> None:
+        section = self.frontend
+        if isinstance(section, Mapping) and "name" not in section:
+            section = {"name": "warp-lca", **section}
+        (settings,) = read_sections(FRONTENDS, section, where="the priming job", prefix="frontend")
+        if not isinstance(settings, WarpLCASettings | EqualiserSettings):
+            raise InputError(
+                f"frontend is {FRONTENDS.name_of(type(settings))!r}, which learns nothing from images alone; give "
+                "warp-lca or equaliser."
+            )
+        object.__setattr__(self, "frontend", settings)
 
 
 def prime_frontend(
@@ -165,27 +181,35 @@ def prime_frontend(
     finished = finished_facts(out, identity)
     if finished is not None:
         return finished
+    images, _ = dataset.tensors(_spread(dataset.labels, len(dataset)), choose_device(device))
+    seen = f"{dataset.name}, {len(dataset)} training images, without labels"
+    folder = out.with_name(out.name + ".priming")
+    if isinstance(config.frontend, EqualiserSettings):
+        primed, facts = learn_spectrum(config, images)
+        card = spectrum_card(seen, (images.shape[2], images.shape[3]), facts)
+    else:
+        with only_one(folder):
+            job = PrimingJob(folder, identity, progress, stop_after)
+            primed, facts = _stage_by_stage(config, images, job)
+        card = frontend_card(config, seen, facts)
+    told = {"data": dataset.name, "images": len(dataset), **facts, "job": identity}
+    save_frontend(primed, out, card=card, facts=told)
+    shutil.rmtree(folder, ignore_errors=True)
+    return facts
+
+
+def _stage_by_stage(config: PrimeConfig, images: Tensor, job: PrimingJob) -> tuple[WarpLCA, dict[str, float]]:
     torch.manual_seed(config.plan.seed)
     layer = WarpLCA(config.frontend)
     if config.start:
         layer.load_primed(open_primed(config.start))
-    chosen = choose_device(device)
-    layer.to(chosen)
-    images, _ = dataset.tensors(_spread(dataset.labels, len(dataset)), chosen)
+    layer.to(images.device)
     held_out, rest = split(layer, images, config.plan)
-    folder = out.with_name(out.name + ".priming")
     layer.train()
-    with only_one(folder):
-        job = PrimingJob(folder, identity, progress, stop_after)
-        for stage in make_stages(layer, rest, config.plan, folder=folder / "targets", progress=progress):
-            job.complete(stage)
+    for stage in make_stages(layer, rest, config.plan, folder=job.folder / "targets", progress=job.progress):
+        job.complete(stage)
     layer.eval()
-    facts = measure(layer, held_out)
-    card = frontend_card(config, f"{dataset.name}, {len(dataset)} training images, without labels", facts)
-    told = {"data": dataset.name, "images": len(dataset), **facts, "job": identity}
-    save_frontend(layer, out, card=card, facts=told)
-    shutil.rmtree(folder, ignore_errors=True)
-    return facts
+    return layer, measure(layer, held_out)
 
 
 def finished_facts(out: Path, identity: dict[str, Any]) -> dict[str, float] | None:

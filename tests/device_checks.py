@@ -18,7 +18,6 @@ from warplca.attacks import run_attack
 from warplca.cli.main import main
 from warplca.configs import AttackSetting, EvaluationPlan, InputError, RunConfig, load_config, preset_names
 from warplca.configs.device import choose_device, unwatched
-from warplca.configs.load import to_plain
 from warplca.data import save_npz
 from warplca.eval import evaluate
 from warplca.eval.measure.inference import classify

@@ -134,10 +134,10 @@ def test_every_format_gives_the_same_answer(files, name):
     assert predictor.input_size == (3, 32, 32)
     assert list(predictor.class_names) == NAMES
     images = load_dataset("cifar10-subset", "test").tensors(range(20, 26))[0]
-    logits, active = predictor.answer(images)
+    logits, figures = predictor.answer(images)
     expected = answers(model, images)
     np.testing.assert_allclose(logits, expected[0].detach().numpy(), atol=1e-4)
-    np.testing.assert_allclose(active, expected[1].detach().numpy(), atol=1e-3)
+    np.testing.assert_allclose(figures["active_fraction"], expected[1].detach().numpy(), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["folder", "m.pt2", "m.onnx"])

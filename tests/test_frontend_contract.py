@@ -117,7 +117,7 @@ def test_a_front_end_of_ones_own_is_trained_attacked_measured_and_exported(tmp_p
     model = load_checkpoint(tmp_path / "run" / "checkpoint")
     images = torch.rand(6, 3, 32, 32)
     predictor = open_predictor(tmp_path / "run" / "checkpoint")
-    assert predictor.answer(images)[1] is None
+    assert predictor.answer(images)[1] == {}
     labels = model(images).argmax(1)
     assert run_attack(model, images, labels, "pgd-10", "linf 32/255").robust_accuracy < 1.0
     with pytest.raises(InputError, match="holds no iterative layer"):

@@ -14,12 +14,14 @@ from warplca.attacks import run_attack
 from warplca.attacks.checks import NotApplicable
 from warplca.configs.errors import InputError
 from warplca.data import corrupt, load_dataset
-from warplca.frontend import Chain, ContrastLevelling, Equaliser, ImpulseRepair, WarpLCA
+from warplca.frontend import Chain, ContrastLevelling, Equaliser, ImpulseRepair, WarpLCA, impulses
 from warplca.frontend.gate import through_gate
 from warplca.frontend.impulses import ordered
+from warplca.frontend.tiles import spans
 from warplca.models import (
     Hardened,
     create_classifier,
+    export_onnx,
     harden,
     load_checkpoint,
     save_checkpoint,
@@ -88,6 +90,20 @@ def test_impulses_are_replaced_by_the_median_of_their_sound_neighbours() -> None
     assert float(encoding.gated.damage) == pytest.approx(4 / hurt.numel())
     white = torch.ones(1, 3, 7, 9)  # saturated areas are no impulses
     assert torch.equal(ImpulseRepair(gate=None)(white), white)
+
+
+def test_working_on_few_values_is_working_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([pictures(4, severity=3), random.round(), torch.ones(1, 3, 32, 32)]).requires_grad_()
+    found = []
+    for looks in (True, False):
+        monkeypatch.setattr(impulses, "may_look", lambda _, looks=looks: looks)
+        repaired, damage = ImpulseRepair().restore(x)
+        (gradient,) = torch.autograd.grad((repaired * torch.linspace(0, 1, 32)).sum(), x)
+        found.append((repaired, damage, gradient))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    torch.testing.assert_close(found[0][2], found[1][2])
 
 
 def test_impulse_noise_is_mended_and_clean_photographs_pass() -> None:
@@ -183,16 +199,53 @@ def test_what_is_no_plug_in_is_refused_in_a_sentence(stranger: nn.Module) -> Non
         harden(stranger, "impulse-repare")
     with pytest.raises(InputError, match="give image_size"):
         harden(stranger)
-    with pytest.raises(InputError, match="no shipped chain is for images of 224 pixels"):
-        harden(stranger, image_size=224)
+    with pytest.raises(InputError, match="tile is 200, and no front-end here codes; leave it out"):
+        harden(stranger, "impulse-repair", tile=200)
+    with pytest.raises(InputError, match="tile is 64"):
+        harden(stranger, "cifar10-64x9s2-restore", tile=64)
     with pytest.raises(InputError, match="hands on 3 channels, and the model takes 1"):
         harden(create_classifier("resnet10_slim", in_channels=1), "impulse-repair")
 
 
 @pytest.mark.parametrize("name", shipped_chains())
-def test_shipped_chains_build_and_work_at_odd_sizes(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_shipped_chains_build_and_work_at_odd_and_tiny_sizes(
+    name: str, stranger: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain = plug_in(name)
+    for size in ((37, 31), (5, 3)):
+        with torch.no_grad():
+            handed_on = chain(torch.rand(2, 3, *size))
+        assert handed_on.shape == (2, 3, *size)
+        assert torch.isfinite(handed_on).all()
+    side = {"cifar10": 96, "photographs": 97}[name]
+    chosen = harden(stranger, image_size=side)
+    assert f"chosen by image size ({side} pixels): the chain {name!r}" in caplog.text
+    assert chosen.frontend.sections == chain.sections
+
+
+def test_tiles_are_the_whole_but_for_what_overlaps_do_not_carry() -> None:
+    layer = WarpLCA.from_pretrained("cifar10-64x9s2-restore").double()
+    noisy = pictures(60, severity=2, name="gaussian_noise").double()
+    wall = torch.cat([torch.cat(list(row), dim=2) for row in noisy.reshape(10, 6, 3, 32, 32)], dim=1)[None]
+    hardened = harden(lambda images: images.mean((2, 3)), layer, tile=192)
+    assert layer.tile == 192
     with torch.no_grad():
-        handed_on = plug_in(name)(torch.rand(2, 3, 37, 31))
-    assert handed_on.shape == (2, 3, 37, 31)
-    harden(create_classifier("resnet10_slim"))
-    assert f"chosen by image size: the chain {name!r}" in caplog.text
+        tiled = hardened.inspect(wall).encoding
+        layer.tile = None
+        whole = hardened.inspect(wall).encoding
+    assert tiled.output.shape == wall.shape == (1, 3, 320, 192)
+    assert [(s.start, s.stop) for s in spans(320, 192, 2)] == [(0, 194), (128, 320)]
+    error = (tiled.output - whole.output).abs().amax(dim=(0, 1, 3))
+    # Three cycles reach 38 pixels, so that only pixels in the overlap can tell.
+    assert float(torch.cat([error[:128], error[194:]]).max()) < 1e-9
+    assert float(error.max()) < 1e-3 < float((whole.output - wall).abs().mean())
+    torch.testing.assert_close(
+        tiled.figures()["active_fraction"], whole.figures()["active_fraction"], rtol=0.02, atol=0
+    )
+
+
+@pytest.mark.slow
+def test_tiled_front_ends_are_exported(stranger: nn.Module, tmp_path: Path) -> None:
+    hardened = harden(stranger, {"weights": "cifar10-64x9s2-restore", "gate": [0.012, 0.018]}, tile=128)
+    images = torch.rand(2, 3, 140, 20, generator=torch.Generator().manual_seed(0))
+    assert export_onnx(hardened, tmp_path / "m.onnx", images).max_difference < 1e-4

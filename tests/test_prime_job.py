@@ -7,8 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from warplca.cli.main import main
 from warplca.configs import InputError
-from warplca.frontend import PrimingPlan, WarpLCASettings
+from warplca.data import load_dataset
+from warplca.frontend import Equaliser, PrimingPlan, WarpLCASettings
+from warplca.frontend.pretrained import open_primed
+from warplca.models import harden
 from warplca.pipeline.prime import PrimeConfig, prime_frontend
 from warplca.train.processes import Interrupted
 
@@ -161,3 +165,38 @@ def test_a_loss_that_is_not_finite_is_neither_taken_nor_saved(tmp_path, monkeypa
     ):
         prime_frontend(CONFIG, DATA, tmp_path / "mine", progress=False)
     assert not (tmp_path / "mine.priming" / "3-unrolled.safetensors").exists()
+
+
+def test_an_equaliser_learns_the_spectrum_of_a_user_s_images(tmp_path, capsys):
+    arguments = [
+        "prime",
+        "--config",
+        "equaliser",
+        "--data",
+        DATA,
+        "--out",
+        str(tmp_path / "own"),
+        "images=200",
+    ]
+    assert main(arguments) == 0
+    assert "damage_95" in capsys.readouterr().out
+    images = load_dataset(DATA, "train").tensors(range(200))[0]
+    learned = Equaliser().eval()
+    learned.learn(images[64:])
+    chosen = harden(
+        lambda x: x.mean((2, 3)), [{"weights": str(tmp_path / "own"), "gate": [0.3, 0.5]}]
+    ).frontend
+    torch.testing.assert_close(chosen.usual, learned.usual)
+    damage = learned.encode(images[:64]).gated.damage
+    assert open_primed(tmp_path / "own").facts["damage_95"] == pytest.approx(
+        float(damage.quantile(0.95)), rel=1e-4
+    )
+    assert main(arguments) == 0  # the very job is not done again
+    for change, words in {
+        "plan.dictionary_steps=3": "plan is set, and an equaliser has no stages",
+        "images=100": "priming got 100 images; give at least 164",
+        "frontend=contrast": "frontend is 'contrast', which learns nothing from images alone",
+    }.items():
+        capsys.readouterr()
+        assert main([*arguments[:5], "--out", str(tmp_path / "other"), *arguments[7:], change]) == 2
+        assert words in capsys.readouterr().err

@@ -23,6 +23,7 @@ from .inference import (
     answers_fingerprint,
     classify,
     evaluation_mode,
+    is_opaque,
     module_fingerprint,
     pixel_batches,
 )
@@ -112,7 +113,7 @@ def certify(
             label = name or default_name(model)
             mark = network_fingerprint(model, dataset, seed, target)
             treat = store.discard_other if replace else store.refuse_other
-            treat(label, model_seed, mark, None if isinstance(model, nn.Module) else dataset.fingerprint)
+            treat(label, model_seed, mark, dataset.fingerprint if is_opaque(model) else None)
             runs = [
                 SmoothedRun(
                     smoothed=smooth(model, value, clip=clip, tell=tell, batch_size=batch_size),
@@ -134,7 +135,7 @@ def certify(
 
 def network_fingerprint(model: Model, dataset: ImageDataset, seed: int, device: torch.device) -> str:
     """Fingerprint of a network: of its settings and weights, or of a callable's answers to probe images."""
-    if isinstance(model, nn.Module):
+    if isinstance(model, nn.Module) and not is_opaque(model):
         return module_fingerprint(model)
     probe = dataset.images[choose_images(dataset.labels, PROBE_IMAGES, seed)]
     return answers_fingerprint(

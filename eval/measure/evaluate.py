@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,12 +26,14 @@ from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult,
 from ..results.store import ResultsStore
 from ..results.suites import SuiteRecord
 from .attacked import Attacked, Attacker, settings_digest
+from .gates import GateWatch, has_gates
 from .inference import (
     Answers,
     Model,
     answers_fingerprint,
     classify,
     evaluation_mode,
+    is_opaque,
     is_random,
     module_fingerprint,
     pixel_batches,
@@ -193,7 +196,7 @@ class _Run:
         """Fill every cell that the store lacks."""
         fingerprint = self._fingerprint()
         # A callable is known by its answers, which are others on other images.
-        known_on = None if isinstance(self.model, nn.Module) else self.dataset.fingerprint
+        known_on = self.dataset.fingerprint if is_opaque(self.model) else None
         treat = self.store.discard_other if replace else self.store.refuse_other
         treat(self.name, self.model_seed, fingerprint, known_on)
         todo = [cell for cell in cells if not self._finished(cell)]
@@ -220,7 +223,7 @@ class _Run:
         return table.iloc[[rows[tuple(self._key(cell).values())] for cell in cells]].reset_index(drop=True)
 
     def _fingerprint(self) -> str:
-        if isinstance(self.model, nn.Module):
+        if isinstance(self.model, nn.Module) and not is_opaque(self.model):
             return module_fingerprint(self.model)
         # Whatever the plan measures, the same images: a later, larger plan goes on under the same fingerprint.
         probe = self.dataset.images[choose_images(self.dataset.labels, PROBE_IMAGES, 0)]
@@ -233,7 +236,7 @@ class _Run:
         found = self.store.find(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
         if found is None or found.status not in FINISHED:
             return False
-        if not found.details:
+        if cell.condition.kind != "attack" or not found.details:
             return True
         settings = settings_digest(self.attacker.settings(cell.condition.name))
         return SuiteRecord.from_text(found.details).settings == settings
@@ -254,7 +257,9 @@ class _Run:
         if cell.condition.kind == "attack":
             measured = self._attack(cell, fingerprint)
         else:
-            measured = Attacked(self._classify(self._chunks(cell, stream)))
+            watch = GateWatch(self.model) if has_gates(self.model) else None
+            answers = self._classify(self._chunks(cell, stream), watch)
+            measured = Attacked(answers, details=json.dumps(watch.shares()) if watch else "")
         notes = [*self.notes, *measured.notes]
         if cell.condition.kind == "clean":
             labels = self.dataset.labels[cell.positions]
@@ -288,11 +293,11 @@ class _Run:
             return (images[part] for part in parts)
         return itertools.islice(stream, len(parts))
 
-    def _classify(self, chunks: Iterable[NDArray[np.uint8]]) -> Answers:
+    def _classify(self, chunks: Iterable[NDArray[np.uint8]], model: Model | None = None) -> Answers:
         batches = (
             batch for chunk in chunks for batch in pixel_batches(chunk, self.plan.batch_size, self.device)
         )
-        return classify(self.model, batches, self.classes)
+        return classify(model or self.model, batches, self.classes)
 
     def _attack(self, cell: Cell, fingerprint: str) -> Attacked:
         images, labels = self.dataset.tensors(cell.positions, self.device)

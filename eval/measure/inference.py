@@ -174,6 +174,11 @@ def module_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+def is_opaque(model: Model) -> bool:
+    """Whether nothing but its answers tells a model from another: a function, or a module around one that says so."""
+    return not isinstance(model, nn.Module) or getattr(model, "opaque", False)
+
+
 def answers_fingerprint(predictions: NDArray[np.integer]) -> str:
     """SHA-256 (32 hex digits) of the classes predicted on probe images: all there is to know of a callable."""
     return hashlib.sha256(predictions.astype("<i8").tobytes()).hexdigest()[:32]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ...attacks.suite.catalogue import SUITE_PREFIX
 from ..compare.wording import Comparison, figures_of, headline_figures, headline_tests, judgement, pvalue_text
+from ..measure.gates import read_shares
 from ..results.records import BOUND, UNMEASURED
 from ..results.suites import SuiteRecord, suite_rows
 from .charts import network_interval, readable
@@ -130,6 +131,26 @@ def check_table(comparison: Comparison) -> TextTable | None:
         if rows
         else None
     )
+
+
+def gate_table(comparison: Comparison) -> TextTable | None:
+    """Share of each cell's images that every gate let through untouched, over training seeds; None without gates."""
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    cells = comparison.cells[comparison.cells["kind"].isin(["clean", "corruption"])]
+    for row in cells[cells["details"] != ""].to_dict("records"):
+        label = readable(" ".join(str(part) for part in (row["condition"], row["severity"]) if part))
+        found.setdefault((row["model"], label), []).append(read_shares(row["details"]))
+    gates = list(dict.fromkeys(name for shares in found.values() for seed in shares for name in seed))
+    rows = [
+        [model, label, *(_share([seed[name] for seed in shares if name in seed]) for name in gates)]
+        for (model, label), shares in found.items()
+    ]
+    caption = "Images that each gate let through untouched, in %"
+    return TextTable(caption, ["model", "cell", *gates], rows) if rows else None
+
+
+def _share(values: Sequence[float]) -> str:
+    return f"{100 * sum(values) / len(values):.1f}" if values else ""
 
 
 def worst_table(comparison: Comparison) -> TextTable | None:

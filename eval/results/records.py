@@ -175,8 +175,8 @@ class CellResult:
         notes: Remarks for the reader, e.g. ``"random between equal calls"``.
         status: ``COMPLETE``; ``BOUND`` if a budget ended it; ``NOT_APPLICABLE`` and ``NOT_RUN`` if no attack ran,
             with the predictions of the clean images.
-        details: What a suite of attacks said (`SuiteRecord`), or the radii of a smoothed classifier (`Bracket`), as
-            JSON; else empty.
+        details: What a suite of attacks said (`SuiteRecord`), the radii of a smoothed classifier (`Bracket`), or of a
+            clean or corrupted cell the share of images that each gate let through untouched, as JSON; else empty.
     """
 
     model: str

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ...configs.errors import InputError
+from ..sparse.encoding import SparseEncoding
 from ..sparse.metrics import active_fraction
 from ..sparse.problem import Problem
 from ..sparse.schedule import plain_schedule
@@ -120,7 +122,7 @@ def measure(layer: WarpLCA, images: Tensor) -> dict[str, float]:
     def plain(cycles: int, state: Tensor | None) -> Tensor:
         return solve(problem, plain_schedule(problem.operator, cycles), state=state)
 
-    encoding = layer.encode(images)
+    encoding = cast(SparseEncoding, layer.encode(images))  # of the output "code"
     figures = {
         "warp_cycles": float(layer.iterations),
         "warp_energy": mean_energy(encoding.state),

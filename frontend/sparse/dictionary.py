@@ -156,14 +156,14 @@ class ConvDictionary(nn.Module):
         """Phi a: code (N, M, ceil(H/s), ceil(W/s)) -> images (N, C, H, W), the adjoint of ``analyse``."""
         return self.operator().synthesise(code, size)
 
-    def check_size(self, images: Tensor) -> None:
-        """Refuse images of a wrong shape or smaller than an atom."""
+    def check_size(self, images: Tensor, *, any_size: bool = False) -> None:
+        """Refuse images of a wrong shape or, unless any size will do, smaller than an atom."""
         _, channels, kernel, _ = self.weight.shape
         if images.ndim != 4 or images.shape[1] != channels:
             raise InputError(f"images have shape {tuple(images.shape)}; expected (N, {channels}, H, W).")
         if not images.is_floating_point():
             raise InputError(f"images are {images.dtype}; expected floating point pixels in [0, 1].")
-        if min(images.shape[2:]) < kernel:
+        if not any_size and min(images.shape[2:]) < kernel:
             raise InputError(
                 f"images of {images.shape[2]} x {images.shape[3]} pixels are smaller than the {kernel} x {kernel} "
                 "atoms; give larger images or a front-end with a smaller kernel_size."

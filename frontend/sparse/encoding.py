@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..base import Encoding
@@ -43,9 +45,14 @@ class SparseEncoding(Encoding):
         height, width = self.standardised.images.shape[2:]
         return self.standardised.restore(self.operator.synthesise(self.code, (height, width)))
 
+    @property
+    def active(self) -> Tensor:
+        """Share of active units, (N,)."""
+        return active_fraction(self.code, self.lam)
+
     def figures(self) -> dict[str, Tensor]:
         """Return the share of active units of each code, and what the gate decided of each image."""
-        figures = {"active_fraction": active_fraction(self.code, self.lam)}
+        figures = {"active_fraction": self.active}
         return figures if self.gated is None else figures | self.gated.figures()
 
     def pictures(self) -> dict[str, Tensor]:
@@ -69,3 +76,9 @@ class Recording(Threshold):
         size = state if self.rectified else state.abs()
         self.margins.append(size - lam)
         return super().__call__(state, lam)
+
+    def stacked(self) -> Tensor:
+        """Return the margins, (N, calls, units); units that a smaller tile does not have are zero."""
+        flat = [margin.flatten(1) for margin in self.margins]
+        units = max(margin.shape[1] for margin in flat)
+        return torch.stack([F.pad(margin, (0, units - margin.shape[1])) for margin in flat], dim=1)

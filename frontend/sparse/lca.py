@@ -14,7 +14,7 @@ from ...configs.device import exactly
 from ...configs.errors import InputError
 from ...configs.load import to_plain
 from ..base import Frontend, HandsOn, Setting, register_frontend
-from ..gate import GateMode, mean_of_image, through_gate
+from ..gate import GateMode
 from ..image_statistics import Standardised, check_finite, noise_level, raised_lam, standardise
 from ..pretrained import Primable, Primed
 from .dictionary import ConvDictionary
@@ -26,6 +26,7 @@ from .schedule import Schedule, accelerated_schedule, accelerated_thresholds, pl
 from .settings import LCASettings, LCATraining
 from .solver import check_overflow, solve, solve_until
 from .threshold import Threshold, get_threshold, positive
+from .tiled import Coded, behind_gate, coded_in_tiles
 
 
 class _Varied(NamedTuple):
@@ -45,7 +46,7 @@ class LCA(Primable, Frontend):
 
     Arguments are the fields of :class:`LCASettings`. Of these, ``lam``, ``threshold``, ``iterations``, ``momentum``,
     ``step_size``, ``output``, ``gradient_mode``, ``adaptive_lam``, ``accelerated``, ``convolution_dtype``,
-    ``checkpoint_every`` and ``gate`` are attributes that may be set on a built layer.
+    ``checkpoint_every``, ``gate`` and ``tile`` are attributes that may be set on a built layer.
 
     Attributes:
         gate_mode: How the gate decides; see ``gate.through_gate``. Only adaptive attacks change it.
@@ -57,6 +58,10 @@ class LCA(Primable, Frontend):
 
     Settings = LCASettings
     Training = LCATraining
+    damage = (
+        "root mean square, in pixels, of what coding leaves out. Fine texture is left out as well, so that some clean "
+        "images read as weak noise; blur, fog and loss of contrast are not seen."
+    )
     always_learns = False
     _preconditioned = False
     iterations = Setting()
@@ -67,6 +72,7 @@ class LCA(Primable, Frontend):
     accelerated = Setting()
     checkpoint_every = Setting()
     gate = Setting()
+    tile = Setting()
 
     def _build(self, primed: Primed | None) -> None:
         s = self._settings
@@ -190,11 +196,11 @@ class LCA(Primable, Frontend):
             self.encode(images)
         finally:
             self._threshold = plain
-        return torch.stack([margin.flatten(1) for margin in recording.margins], dim=1)
+        return recording.stacked()
 
-    def standardise(self, images: Tensor) -> Standardised:
+    def standardise(self, images: Tensor, *, any_size: bool = False) -> Standardised:
         """Check images and bring each to zero mean and unit variance."""
-        self.dictionary.check_size(images)
+        self.dictionary.check_size(images, any_size=any_size)
         if not self.training:
             check_finite(images)
         return standardise(images)
@@ -238,18 +244,22 @@ class LCA(Primable, Frontend):
         """
         return None
 
-    def encode(self, images: Tensor) -> SparseEncoding:
+    def encode(self, images: Tensor) -> Coded:
         """Run the layer and keep what it computed on the way.
 
         Args:
             images: (N, C, H, W), pixels in [0, 1].
         """
         with exactly(images):
-            return self._encode(images)
+            standardised = self.standardise(images, any_size=self.output == "reconstruction")
+            code = partial(self._coded, lam=self._training_lam(standardised))
+            if self.output == "code":
+                return code(standardised)
+            tile = None if self.training else self.tile
+            coded = coded_in_tiles(code, standardised, self.dictionary, tile)
+            return behind_gate(images, coded, self.gate, self.gate_mode)
 
-    def _encode(self, images: Tensor) -> SparseEncoding:
-        standardised = self.standardise(images)
-        lam = self._training_lam(standardised)
+    def _coded(self, standardised: Standardised, lam: Tensor | float) -> SparseEncoding:
         varied = self._varied.iterations if self.training else None
         cycles = self.iterations if varied is None else varied
         problem = self.problem(standardised.images, lam)
@@ -263,17 +273,7 @@ class LCA(Primable, Frontend):
         if self.gradient_mode == "implicit" and torch.is_grad_enabled():
             exact = replace(problem, operator=operator.computing_in(standardised.images.dtype))
             code = implicit_code(exact, state, report=partial(setattr, self, "adjoint_residual"))
-        encoding = SparseEncoding(code, code, state, initial, standardised, operator, lam)
-        return encoding if self.output == "code" else self._restored(images, encoding)
-
-    def _restored(self, images: Tensor, encoding: SparseEncoding) -> SparseEncoding:
-        """Hand on the reconstruction, behind the gate: an image's damage is what coding leaves out of it."""
-        restored = encoding.reconstruction
-        if self.gate is None:
-            return replace(encoding, output=restored)
-        damage = mean_of_image((restored - images).square()).clamp_min(1e-12).sqrt()
-        gated = through_gate(images, restored, damage, self.gate, self.gate_mode)
-        return replace(encoding, output=gated.images, gated=gated)
+        return SparseEncoding(code, code, state, initial, standardised, operator, lam)
 
     @torch.no_grad()
     def solve(

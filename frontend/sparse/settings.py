@@ -15,6 +15,7 @@ from .threshold import THRESHOLDS, Threshold, get_threshold
 
 Output = Literal["code", "reconstruction"]
 GradientMode = Literal["unroll", "implicit", "detach"]
+TILE, SMALLEST_TILE = 512, 128
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -52,6 +53,9 @@ class LCASettings:
         gate: With ``output`` "reconstruction": root mean square of what coding leaves out of the image, in pixels, at
             which the gate begins to open and at which it is open: below, the image itself is handed on. None always
             restores.
+        tile: With ``output`` "reconstruction", outside training: images larger than this many pixels a side are coded
+            in tiles that overlap by 64, each with the mean, deviation and lambda of its whole image; the gate decides
+            on whole images too. At stride 2 a tile of 512 takes about 0.3 GB. None codes images whole.
         weights: Name of a shipped primed front-end, or a folder with one; None starts at random.
     """
 
@@ -72,6 +76,7 @@ class LCASettings:
     convolution_dtype: str | torch.dtype | None = None
     checkpoint_every: int | None = None
     gate: Gate | None = None
+    tile: int | None = TILE
     weights: str | None = None
 
     fewest_cycles: ClassVar[int] = 1
@@ -98,6 +103,12 @@ class LCASettings:
         if self.gate is not None and self.output != "reconstruction":
             raise InputError(
                 "gate needs output: reconstruction; a code has none. Leave gate out, or change output."
+            )
+        if self.tile is not None:
+            at_least("tile", self.tile, SMALLEST_TILE)
+        if self.tile != TILE and self.output != "reconstruction":
+            raise InputError(
+                "tile needs output: reconstruction; codes are never tiled. Leave tile out, or change output."
             )
         if self.accelerated and (self.momentum != self.own_momentum or self.step_size is not None):
             raise InputError("accelerated=True chooses momentum and step_size itself; leave them out.")

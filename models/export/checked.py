@@ -240,6 +240,7 @@ def metadata(model: nn.Module, images: Tensor) -> dict[str, Any]:
         "class_names": list(about.get("class_names", ())),
         "figures": list(model.frontend.figure_names) if isinstance(model, Classifier) else [],
         "model": to_plain(model.config) if isinstance(model, Classifier) else {},
+        "hardened": bool(getattr(model, "hardened", False)),
         "training": dict(about.get("training", {})),
         "results": dict(about.get("results", {})),
         "evidence": dict(about.get("evidence", {})),
