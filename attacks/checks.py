@@ -34,6 +34,22 @@ def differentiable() -> Iterator[None]:
         raise NotApplicable(f"the model cannot be differentiated along this path: {reason}") from error
 
 
+@contextmanager
+def told_of_strangers(images: Tensor) -> Iterator[None]:
+    """Tell in a sentence what a stranger's model raises on images (N, C, H, W), for it is no fault of ours."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        told = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"the model raised {type(error).__name__} ({told}) on images {tuple(images.shape)} of {images.dtype} on "
+            f"{images.device}: expected a callable that maps such images to logits. Wrap it: "
+            "warplca.models.as_classifier(model) minds its type; a function of yours may mind its size and device."
+        ) from error
+
+
 def check_images(images: Tensor) -> None:
     """Refuse anything but finite float images (N, C, H, W) in [0, 1]."""
     if not isinstance(images, Tensor) or images.dtype not in (torch.float32, torch.float64):
@@ -72,7 +88,10 @@ def check_labels(labels: Tensor, count: int, classes: int) -> None:
 def check_mode(model: Model) -> None:
     """Refuse a model of which any part is in training mode."""
     if isinstance(model, nn.Module) and any(part.training for part in model.modules()):
-        raise InputError("the model is in training mode; expected evaluation mode. Call model.eval() first.")
+        raise InputError(
+            "the model is in training mode; expected evaluation mode. Call model.eval() first (of an exported module, "
+            "whose mode cannot be set, warplca.models.as_classifier makes one that can be attacked)."
+        )
 
 
 def check_output(logits: Tensor, count: int) -> None:

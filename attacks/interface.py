@@ -273,7 +273,8 @@ def prepare(model: Model, images: Tensor, labels: Tensor, batch_size: int) -> tu
     checks.check_mode(model)
     device = _device_of(model, images)
     x = images.detach().to(device).contiguous()
-    logits = forward(model, x, batch_size)
+    with checks.told_of_strangers(x[:batch_size]):
+        logits = forward(model, x, batch_size)
     checks.check_finite(logits)
     checks.check_labels(labels, len(x), logits.shape[1])
     return x, labels.to(device=device, dtype=torch.int64), logits

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
@@ -147,15 +147,32 @@ class MedianFiltered(nn.Module):
 
 
 def with_softplus(network: nn.Module, steepness: float = 20.0) -> nn.Module:
-    """A copy whose rectifiers are smooth."""
-    changed = copy.deepcopy(network)
-    for module in list(changed.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.ReLU):
-                setattr(module, name, nn.Softplus(beta=steepness))
-    return changed
+    """A copy whose rectifiers, modules and calls, are smooth."""
+    traced = fx.symbolic_trace(copy.deepcopy(network))
+    modules, found = dict(traced.named_modules()), False
+    for node in list(traced.graph.nodes):
+        is_module = node.op == "call_module" and isinstance(modules[node.target], nn.ReLU)
+        if is_module or (node.op == "call_function" and node.target in (functional.relu, torch.relu)):
+            with traced.graph.inserting_before(node):
+                smooth = traced.graph.call_function(functional.softplus, node.args[:1], {"beta": steepness})
+            node.replace_all_uses_with(smooth)
+            traced.graph.erase_node(node)
+            found = True
+    if not found:
+        raise ValueError("The network has no rectifiers that softplus could stand for.")
+    traced.recompile()
+    return traced
 
 
 def with_folded_norms(network: nn.Module) -> nn.Module:
     """A copy whose batch norms are folded into the convolutions before them."""
     return fuse(copy.deepcopy(network).eval())
+
+
+HONEST: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "softplus": with_softplus,
+    "folded norms": with_folded_norms,
+    "median filter": MedianFiltered,
+    "double": DISGUISES["double"],
+}
+"""Honest changes of a network, which are to be trusted: of other answers the first and the third."""

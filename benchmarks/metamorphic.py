@@ -1,20 +1,25 @@
-"""What a suite of attacks says of a network in every disguise: the same figure, or no trust.
+"""What a suite of attacks says of a network in every disguise: the true figure, or no trust.
 
-    python benchmarks/metamorphic.py --checkpoint cifar10-slim-warp-lca --threat "linf 1/255" --images 24
-    python benchmarks/metamorphic.py --network nets.py:resnet20 --data cifar10.npz --threat "linf 0.5/255"
+    python benchmarks/metamorphic.py --network nets.py:resnet20 --data cifar10.npz --threat "linf 2/255" --images 24
 
-``nets.py:resnet20`` is a function of your own that gives a classifier of pixels in [0, 1].
+``nets.py:resnet20`` is a function of your own that gives a classifier of pixels in [0, 1]; without one the shipped
+classifier is measured. Each row is kept as it comes in ``verdict.json``, and the page ``verdict.md`` is made of all of
+them: measured networks are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import time
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
-from disguises import DISGUISES, MedianFiltered, with_softplus
+from common import table, write, write_json
+from disguises import DISGUISES, HONEST
 from torch import Tensor, nn
 
 from warplca.attacks import SuiteResult, run_suite
@@ -22,36 +27,101 @@ from warplca.attacks.suite.masking import allowance
 from warplca.data import load_dataset
 from warplca.models import load_checkpoint
 
-HONEST = {"softplus": with_softplus, "median filter": MedianFiltered}
-"""Honest changes of a network: other answers, so a figure of their own, which is to be trusted."""
+Row = dict[str, Any]
+PLAIN = "as it is"
+SECTION = ("network", "threat", "suite", "images")
+
+INTRODUCTION = """# Networks in disguise
+
+A network whose logits were multiplied, shifted, mapped monotonically or rippled, or whose gradients were cut or turned,
+gives the same answers and is as robust as before. A suite must find the true figure or refuse its trust. An honest
+change (softplus for rectifiers, norms folded into convolutions, a median filter, double precision) is to
+be trusted. All disguises: `benchmarks/disguises.py`.
+
+*True, at most*: images that neither the suite nor the adversarial images of the undisguised network broke. *Left*: what
+the suite says. A *fault* is an inflated figure (by more than 2 % and more than one image) that is trusted, or an honest
+network that is not. All images are test images that the network classifies rightly; seconds are processor time of
+one thread of a busy machine. The networks are the published ResNets for CIFAR-10 of
+github.com/akamaster/pytorch_resnet_cifar10, in a file `nets.py` of your own.
+"""
 
 
-def network_of(options: argparse.Namespace) -> nn.Module:
-    """Load the checkpoint, or call the user's function."""
+def network_of(options: argparse.Namespace) -> tuple[str, nn.Module]:
+    """Name and network: the user's function called, or the checkpoint."""
     if not options.network:
-        return load_checkpoint(options.checkpoint).eval()
+        return Path(options.checkpoint).name, load_checkpoint(options.checkpoint).eval()
     path, _, function = options.network.partition(":")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{path} cannot be imported; expected FILE.py:FUNCTION.")
+    if spec is None or spec.loader is None or not function:
+        raise SystemExit(f"{options.network} cannot be imported; expected FILE.py:FUNCTION.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, function)().eval()
+    return function, getattr(module, function)().eval()
 
 
-def line(name: str, result: SuiteResult, plain: SuiteResult, left_by_plain: int, seconds: float) -> str:
-    """One network in one line."""
-    left, truth = int((~result.success).sum()), int((~plain.success).sum())
-    same = abs(left - truth) <= allowance(len(result.success))
-    word = "honest change" if name in HONEST else "same figure" if same else "OTHER FIGURE"
-    return (
-        f"{name}: {left} of {len(result.success)} left ({word}; the plain network's own images leave "
-        f"{left_by_plain}), {result.verdict}, {seconds:.0f} s"
-    )
+def right_images(network: nn.Module, source: str, count: int, batch_size: int = 100) -> tuple[Tensor, Tensor]:
+    """The first test images that the network classifies rightly."""
+    images, labels = load_dataset(source, "test").subset(range(4 * count)).tensors()
+    with torch.no_grad():
+        predicted = torch.cat([network(part).argmax(dim=1) for part in images.split(batch_size)])
+    right = predicted == labels
+    return images[right][:count], labels[right][:count]
+
+
+def measured(
+    name: str, model: nn.Module, plain: SuiteResult | None, labels: Tensor, images: Tensor, key: Row
+) -> tuple[Row, SuiteResult]:
+    """One network judged, and its row."""
+    started = time.process_time()
+    result = run_suite(model, images, labels, key["threat"], key["suite"], progress=False)
+    seconds = time.process_time() - started
+    with torch.no_grad():
+        stands = model((plain or result).adversarial).argmax(dim=1) == labels
+    left, true = int((~result.success).sum()), int((~result.success & stands).sum())
+    trusted, honest = result.verdict.trusted, name == PLAIN or name in HONEST
+    inflated = left > true + allowance(len(labels))
+    row = {
+        **key,
+        "disguise": name,
+        "true": true,
+        "left": left,
+        "trusted": trusted,
+        "failed": [check.name for check in result.verdict.checks if not check.passed],
+        "seconds": round(seconds),
+        "fault": inflated if trusted else honest,
+    }
+    return row, result
+
+
+def page(rows: list[Row]) -> str:
+    """All rows in tables, a section for each network, threat and suite."""
+    parts = [INTRODUCTION]
+    faults = sum(row["fault"] for row in rows)
+    parts.append(f"{len(rows)} rows, {faults} faults.\n")
+    for key, group in groupby(rows, key=lambda row: [row[part] for part in SECTION]):
+        network, threat, suite, images = key
+        lines = [
+            (
+                row["disguise"],
+                f"{row['true']} of {images}",
+                row["left"],
+                "trusted" if row["trusted"] else "not trusted: " + ", ".join(row["failed"]),
+                row["seconds"],
+                "**fault**" if row["fault"] else "",
+            )
+            for row in group
+        ]
+        parts.append(f"## {network}, {threat}, `{suite}`\n")
+        parts.append(
+            f"    python benchmarks/metamorphic.py --network nets.py:{network} --data cifar10.npz "
+            f'--threat "{threat}" --suite {suite} --images {images}\n'
+        )
+        parts.append(table(("network", "true, at most", "left", "verdict", "s", ""), lines))
+    return "\n".join(parts)
 
 
 def main() -> None:
-    """Parse the command line, measure, print."""
+    """Parse the command line, measure, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--network", default="", help="FILE.py:FUNCTION of your own")
     parser.add_argument("--checkpoint", default="cifar10-slim-warp-lca")
@@ -59,36 +129,29 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24, help="rightly classified test images")
     parser.add_argument("--threat", default="linf 1/255")
     parser.add_argument("--suite", default="quick")
-    parser.add_argument(
-        "--disguises", nargs="+", choices=[*DISGUISES, *HONEST], default=[*DISGUISES, *HONEST]
-    )
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
+    known = [*(HONEST | DISGUISES)]
+    parser.add_argument("--disguises", nargs="+", choices=known, default=known)
     options = parser.parse_args()
-    network = network_of(options).requires_grad_(False)
-    images, labels = load_dataset(options.data, "test").subset(range(4 * options.images)).tensors()
-    with torch.no_grad():
-        right = network(images).argmax(dim=1) == labels
-    images, labels = images[right][: options.images], labels[right][: options.images]
-    plain = measure("plain", network, None, images, labels, options)
-    for name in options.disguises:
-        measure(name, (DISGUISES | HONEST)[name](network).eval(), plain, images, labels, options)
-
-
-def measure(
-    name: str,
-    model: nn.Module,
-    plain: SuiteResult | None,
-    images: Tensor,
-    labels: Tensor,
-    options: argparse.Namespace,
-) -> SuiteResult:
-    """Judge one network and print its line."""
-    started = time.process_time()
-    result = run_suite(model, images, labels, options.threat, options.suite, progress=False)
-    plain = plain or result
-    with torch.no_grad():
-        left_by_plain = int((model(plain.adversarial).argmax(dim=1) == labels).sum())
-    print(line(name, result, plain, left_by_plain, time.process_time() - started), flush=True)
-    return result
+    kept = options.out / "verdict.json"
+    rows: list[Row] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    name, network = network_of(options)
+    images, labels = right_images(network.requires_grad_(False), options.data, options.images)
+    key = dict(zip(SECTION, (name, options.threat, options.suite, len(images)), strict=True))
+    done = {row["disguise"] for row in rows if key.items() <= row.items()}
+    plain = None
+    for disguise in [PLAIN, *options.disguises]:
+        if disguise in done and disguise != PLAIN:
+            continue
+        model = network if disguise == PLAIN else (HONEST | DISGUISES)[disguise](network).eval()
+        row, result = measured(disguise, model, plain, labels, images, key)
+        plain = plain or result
+        if disguise not in done:
+            rows.append(row)
+        rows.sort(key=lambda row: [str(row[part]) for part in SECTION])
+        write_json(kept, rows)
+        write(options.out / "verdict.md", page(rows))
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ OPTIONAL = {
         ("The study", "results/study.md"),
         ("The study's tables", "results/study-small.md"),
         ("Pilots", "results/pilots.md"),
+        ("Networks in disguise", "results/verdict.md"),
         ("Scaling", "scaling.md"),
     ),
 }

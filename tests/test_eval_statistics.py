@@ -18,6 +18,7 @@ from warplca.eval.compare.statistics import (
     calibration_error,
     cluster_bootstrap,
     cluster_permutation,
+    exact_interval,
     holm,
     mcnemar_exact,
     paired_interval,
@@ -112,14 +113,17 @@ def test_bootstrap_agrees_with_plain_resampling_and_with_scipy() -> None:
     assert interval[1:] == pytest.approx(oracle.confidence_interval, abs=0.004)
 
 
+@pytest.mark.parametrize("sizes", [(1.0,), (1 / 3, 2 / 3, 1.0)])
 @pytest.mark.parametrize(("share", "images"), [(0.02, 100), (0.3, 60)])
-def test_the_paired_interval_covers_rare_differences_too(share: float, images: int) -> None:
+def test_the_paired_interval_covers_rare_differences_too(
+    share: float, images: int, sizes: tuple[float, ...]
+) -> None:
     rng = np.random.default_rng(7)
-    truth = share * (0.7 - 0.3)
+    truth = share * (0.7 - 0.3) * np.mean(sizes)
     hits = 0
     for _ in range(400):
-        gained, lost, _same = rng.multinomial(images, [0.7 * share, 0.3 * share, 1 - share])
-        interval = paired_interval(gained, lost, images)
+        sign = rng.choice([1.0, -1.0, 0.0], p=[0.7 * share, 0.3 * share, 1 - share], size=images)
+        interval = paired_interval(sign * rng.choice(sizes, size=images))
         assert interval.low <= interval.mean <= interval.high
         hits += interval.low <= truth <= interval.high
     assert hits / 400 >= 0.95
@@ -127,9 +131,25 @@ def test_the_paired_interval_covers_rare_differences_too(share: float, images: i
 
 def test_the_paired_interval_without_discordant_images_has_the_width_of_a_rare_event() -> None:
     limit = 1 - 0.0125 ** (1 / 100)
-    assert paired_interval(0, 0, 100) == pytest.approx((0.0, -limit, limit))
-    with pytest.raises(InputError, match="3 gained and 4 lost of 5 images"):
-        paired_interval(3, 4, 5)
+    assert paired_interval(np.zeros(100)) == pytest.approx((0.0, -limit, limit))
+
+
+@pytest.mark.parametrize(("total", "images"), [(0, 7), (2, 100), (7, 7)])
+def test_the_exact_interval_is_scipys_of_counts(total: int, images: int) -> None:
+    oracle = stats.binomtest(total, images).proportion_ci(0.9, "exact")
+    assert exact_interval(total, images, level=0.9)[1:] == pytest.approx((oracle.low, oracle.high))
+    with pytest.raises(InputError, match="a sum of 8 over 7 images"):
+        exact_interval(8, 7)
+
+
+def test_the_exact_interval_covers_rare_means_of_several_networks() -> None:
+    rng = np.random.default_rng(8)
+    hits = 0
+    for _ in range(400):
+        scores = (rng.random((2, 100)) < 0.02).mean(axis=0)
+        interval = exact_interval(scores.sum(), scores.size)
+        hits += interval.low <= 0.02 <= interval.high
+    assert hits / 400 >= 0.95
 
 
 def test_bootstrap_covers_the_truth_as_often_as_it_says() -> None:
@@ -157,6 +177,7 @@ def test_seed_interval_is_students_t() -> None:
     oracle = stats.ttest_1samp(values, 0).confidence_interval()
     assert seed_interval(values) == pytest.approx((np.mean(values), oracle.low, oracle.high))
     assert math.isnan(seed_interval([0.5]).low)
+    assert (seed_interval([0.0, 0.01, 0.03]).low, seed_interval([1.0, 0.99, 0.97]).high) == (0.0, 1.0)
     with pytest.raises(InputError, match="at least one trained network"):
         seed_interval([])
 

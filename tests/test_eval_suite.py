@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from warplca.attacks import SUITES, run_suite, suite_attacks, suite_in
+from warplca.attacks import SUITES, as_attack, run_suite, suite_attacks, suite_in
 from warplca.configs.errors import InputError
 from warplca.configs.plan import PLANS, AttackSetting, EvaluationPlan
 from warplca.data import ImageDataset
 from warplca.eval import ResultsStore, compare, evaluate, write_report
+from warplca.eval.report.tables import suite_table
 from warplca.eval.results.records import choose_images
 from warplca.eval.results.suites import attack_sentences
 
@@ -230,6 +231,19 @@ def test_the_report_puts_verdicts_first_and_says_which_attack_broke_how_many(
     assert "Worst case per image over all attacks of a suite" in page
     assert "loss rises along the attack" in page
     assert f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]" in page
+
+
+def test_the_suites_figure_stands_beside_that_of_pgd_alone(dataset: ImageDataset) -> None:
+    store = ResultsStore()
+    evaluate(Small().eval(), dataset, SUITE, results=store, name="conv", progress=False)
+    table = suite_table(compare(store, baseline="conv"))
+    images, labels = dataset.tensors(choose_images(dataset.labels, 24, seed=0))
+    plain = {name: as_attack(name) for name in ("fgsm", "pgd-10")}
+    alone = run_suite(Small().eval(), images, labels, THREAT, plain, batch_size=8, progress=False)
+    left = sum(name not in ("clean", *plain) for name in alone.broken_by)
+    assert table is not None
+    assert [row[table.columns.index("pgd-10")] for row in table.rows] == [f"{100 * left / 24:.1f}"]
+    assert left < int(alone.correct.sum())
 
 
 def test_suites_are_named_and_presets_say_how_many_images() -> None:

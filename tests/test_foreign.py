@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from warplca.attacks import SuiteResult, run_attack, run_suite
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset
-from warplca.eval import evaluate
+from warplca.eval import certify, evaluate
 from warplca.eval.results.suites import note_sentences
 from warplca.models import as_classifier
 
@@ -49,23 +51,57 @@ def test_a_timm_model_gets_the_pixels_that_its_configuration_names() -> None:
     assert as_classifier(small()).__class__ is nn.Sequential
 
 
-@pytest.mark.parametrize("kind", ["half", "bfloat16", "double", "exported"])
+KINDS = {
+    "half": lambda: small().half(),
+    "bfloat16": lambda: small().bfloat16(),
+    "double": lambda: small().double(),
+    "exported program": lambda: exported(small()),
+    "exported module": lambda: exported(small()).module(),
+}
+
+
+def attacked(model: nn.Module, count: int = 8) -> SuiteResult:
+    images, labels = dataset(count).tensors()
+    with torch.no_grad():
+        labels = small()(images).argmax(dim=1)
+    return run_suite(model, images, labels, "linf 2/255", "quick", probe_images=4, progress=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_other_kinds_are_refused_bare_and_measured_wrapped(kind: str) -> None:
-    model = exported(small()) if kind == "exported" else getattr(small(), kind)()
+    model = KINDS[kind]()
     with pytest.raises(InputError, match="as_classifier"):
         evaluate(model, dataset(), "clean", progress=False)  # pyright: ignore[reportArgumentType]
+    if isinstance(model, nn.Module):
+        with pytest.raises(InputError, match="as_classifier"):
+            attacked(model)
     wrapped = as_classifier(model)
     with torch.no_grad():
         torch.testing.assert_close(wrapped(pixels()), small()(pixels()), atol=0.02, rtol=0.02)
     assert evaluate(wrapped, dataset(), "clean", progress=False)["status"].tolist() == ["complete"]
 
 
-@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+WRAPPERS = {
+    "data parallel": nn.DataParallel,
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_parallel_and_compiled_modules_are_measured_as_they_are(wrap) -> None:
     frames = [
         evaluate(model, dataset(), "clean", progress=False) for model in (small(), wrap(small()).eval())
     ]
     assert frames[0]["correct"].tolist() == frames[1]["correct"].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*KINDS, *WRAPPERS])
+def test_a_suite_says_of_every_kind_what_it_says_of_the_plain_network(kind: str) -> None:
+    model = as_classifier(KINDS[kind]()) if kind in KINDS else WRAPPERS[kind](small()).eval()
+    result, plain = attacked(model), attacked(small())  # pyright: ignore[reportArgumentType]
+    assert abs(int(result.success.sum()) - int(plain.success.sum())) <= 1
+    assert "attacks ran to their end" not in [check.name for check in result.verdict.checks]
 
 
 def test_the_range_and_chance_are_remarked_on() -> None:
@@ -78,11 +114,18 @@ def test_the_range_and_chance_are_remarked_on() -> None:
     assert "normalised by" not in wrapped["notes"][0]
 
 
-def test_loaders_and_tensors_are_refused() -> None:
+@pytest.mark.parametrize(
+    "measure", [lambda data: evaluate(small(), data, "clean"), lambda data: certify(small(), data, 0.1)]
+)
+def test_loaders_and_tensors_are_refused(measure: Callable[[object], object]) -> None:
     tensors = TensorDataset(pixels(), torch.zeros(2, dtype=torch.int64))
     for data in (tensors, DataLoader(tensors)):
         with pytest.raises(InputError, match=f"dataset is a {type(data).__name__}; expected an ImageDataset"):
-            evaluate(small(), data, "clean")  # pyright: ignore[reportArgumentType]
+            measure(data)
+        with pytest.raises(
+            InputError, match=f"images are {type(data).__name__}; expected a float32 or float64 tensor"
+        ):
+            run_attack(small(), data, torch.zeros(2), "fgsm", "linf 1/255")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_foreign_onnx_file_must_be_told_its_pixels(tmp_path: Path) -> None:

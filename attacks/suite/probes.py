@@ -18,7 +18,7 @@ from .masking import MaskingCheck
 
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
 
-DIRECTIONS = 32
+DIRECTIONS = 16
 """Random steps per image for the comparison of gradients with differences."""
 
 STEP_SHARE = 0.25

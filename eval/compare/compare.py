@@ -19,6 +19,7 @@ from .statistics import (
     Interval,
     cluster_bootstrap,
     cluster_permutation,
+    exact_interval,
     holm,
     mcnemar_exact,
     paired_interval,
@@ -30,6 +31,10 @@ from .wording import PROVEN, SEEDS_FOR_METHODS, Comparison
 
 PROVEN_AT = ("l2 0.25", "l2 0.5")
 """Balls in which a certificate is a headline figure; the other radii are single cells."""
+
+
+FEW = 30
+"""Images behind a mean or a difference below which a bootstrap covers too seldom, and exact intervals stand instead."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +171,14 @@ def _summary(outcomes: Outcomes, frame: pd.DataFrame, models: Sequence[str]) -> 
 
 
 def _accuracy_interval(means: NDArray[np.float64]) -> Interval:
-    """Over seeds from three on; else over images: Wilson's where each is right or wrong, or the bootstrap's."""
+    """Over seeds from three on; else over images: Wilson's, or the bootstrap's where some are right in part."""
     if len(means) >= SEEDS_FOR_METHODS:
-        mean, low, high = seed_interval(means.mean(axis=1).tolist())
-        return Interval(mean, max(low, 0.0), min(high, 1.0))
+        return seed_interval(means.mean(axis=1).tolist())
     scores = means.mean(axis=0)
     if np.isin(scores, (0.0, 1.0)).all():
         return wilson_interval(int(scores.sum()), scores.size)
+    if min(scores.sum(), scores.size - scores.sum()) < FEW:
+        return exact_interval(float(scores.sum()), scores.size)
     return cluster_bootstrap(scores)
 
 
@@ -195,8 +201,8 @@ def _test(outcomes: Outcomes, figure: Aggregate, model: str, baseline: str) -> d
     differences = mine - theirs
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
     binary = bool(np.isin(np.concatenate([mine, theirs]), (0.0, 1.0)).all())
-    # A bootstrap of a few discordant images covers too seldom.
-    interval = paired_interval(gained, lost, differences.size) if binary else cluster_bootstrap(differences)
+    few = binary or gained + lost < FEW
+    interval = paired_interval(differences) if few else cluster_bootstrap(differences)
     return {
         "model": model,
         "level": figure.level,

@@ -54,30 +54,44 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     return float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
 
 
-def paired_interval(gained: int, lost: int, images: int, *, level: float = 0.95) -> Interval:
-    """Exact, conservative interval of the difference of two accuracies on the same images.
+def paired_interval(differences: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Conservative interval of a mean difference of which few images have a share.
 
-    The share of discordant images and the share of them that were gained have Clopper-Pearson intervals (Biometrika
-    1934) at half the error each; the difference is the one times twice the other less one, so its interval covers at
-    least as often as it says, however rare the discordant images.
+    The share of images that differ and where in [-1, 1] these lie on average have Clopper-Pearson intervals (Biometrika
+    1934) at half the error each; the product of the two is the mean, so its interval covers at least as often as
+    it says, however rare the images. Exact where images differ by 1 or not at all; of smaller differences their sum
+    stands for the count, which is conservative, because none of their means vary more.
 
     Args:
-        gained: Images that only the model gets right.
-        lost: Images that only the baseline gets right.
-        images: All images, at least 1.
+        differences: (images,) model minus baseline, from -1 to 1.
         level: Confidence level between 0 and 1.
     """
-    discordant = gained + lost
-    if min(gained, lost) < 0 or not 1 <= images >= discordant:
-        raise InputError(
-            f"{gained} gained and {lost} lost of {images} images: expected no more than all images."
-        )
+    values = _image_means(differences)
+    unequal = values[values != 0]
     half = (1 + level) / 2
-    share = stats.binomtest(discordant, images).proportion_ci(half, "exact")
-    split = stats.binomtest(gained, discordant).proportion_ci(half, "exact") if discordant else None
-    ends = (-1.0, 1.0) if split is None else (2 * split.low - 1, 2 * split.high - 1)
-    products = [float(size * end) for size in (share.low, share.high) for end in ends]
-    return Interval((gained - lost) / images, min(products), max(products))
+    share = exact_interval(unequal.size, values.size, level=half)
+    ends = (-1.0, 1.0)
+    if unequal.size:
+        split = exact_interval(float((1 + unequal).sum() / 2), unequal.size, level=half)
+        ends = (2 * split.low - 1, 2 * split.high - 1)
+    products = [size * end for size in (share.low, share.high) for end in ends]
+    return Interval(float(values.mean()), min(products), max(products))
+
+
+def exact_interval(total: float, images: int, *, level: float = 0.95) -> Interval:
+    """Clopper and Pearson's interval of the mean of values between 0 and 1, by their sum.
+
+    Args:
+        total: The sum: successes, or of values in between, whose mean varies less than that of as many successes.
+        images: Values, at least 1.
+        level: Confidence level between 0 and 1.
+    """
+    if images < 1 or not 0 <= total <= images:
+        raise InputError(f"a sum of {total} over {images} images: expected 0 <= sum <= images, images >= 1.")
+    tail = (1 - level) / 2
+    low = stats.beta.ppf(tail, total, images - total + 1) if total > 0 else 0.0
+    high = stats.beta.isf(tail, total + 1, images - total) if total < images else 1.0
+    return Interval(total / images, float(low), float(high))
 
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
@@ -133,16 +147,16 @@ def cluster_permutation(differences: ArrayLike, *, draws: int = 20000, seed: int
     return float((1 + np.count_nonzero(np.abs(sums) >= observed - tolerance)) / (draws + 1))
 
 
-def seed_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
-    """Mean over training seeds with Student's t interval; the bounds are NaN below two seeds."""
-    array = np.asarray(values, dtype=np.float64)
+def seed_interval(accuracies: Sequence[float], *, level: float = 0.95) -> Interval:
+    """Mean accuracy over training seeds, Student's t interval cut to [0, 1]; its bounds are NaN below two seeds."""
+    array = np.asarray(accuracies, dtype=np.float64)
     if array.size == 0:
         raise InputError("no values: an interval over seeds needs at least one trained network.")
     mean = float(array.mean())
     if array.size < 2:
         return Interval(mean, float("nan"), float("nan"))
-    half = stats.t.ppf((1 + level) / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size)
-    return Interval(mean, mean - float(half), mean + float(half))
+    half = float(stats.t.ppf((1 + level) / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
+    return Interval(mean, max(mean - half, 0.0), min(mean + half, 1.0))
 
 
 def welch(

@@ -28,6 +28,7 @@ from .inference import (
     pixel_batches,
 )
 from .smoothed import SmoothedRun
+from .strangers import check_dataset, check_model
 
 RADII = (0.25, 0.5, 0.75, 1.0)
 
@@ -97,6 +98,8 @@ def certify(
 
     if budget is not None and not budget > 0:
         raise InputError(f"budget is {budget} minutes; expected a number above 0, or None for no limit.")
+    check_model(model)
+    check_dataset(dataset)
     at_least("images", images or 0, 0)
     if not len(dataset):
         raise InputError(f"data set {dataset.name!r} holds no images: nothing can be certified.")

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...attacks.checks import looks_random
+from ...attacks.checks import looks_random, told_of_strangers
 from ...configs.device import float32, sent, unwatched
 from ...configs.errors import InputError
 
@@ -95,20 +95,10 @@ def _refuse_unsound(sound: Tensor) -> None:
 
 
 def _called(model: Model, batch: Tensor) -> Tensor:
-    """Call a model; what a stranger's raises is told in a sentence, for it is no fault of ours."""
-    try:
+    if isinstance(model, Identified):
         return model(batch)
-    except (InputError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if isinstance(model, Identified):
-            raise
-        told = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"the model raised {type(error).__name__} ({told}) on images {tuple(batch.shape)} of {batch.dtype} on "
-            f"{batch.device}: expected a callable that maps such images to logits. Wrap it: "
-            "warplca.models.as_classifier(model) minds its type; a function of yours may mind its size and device."
-        ) from error
+    with told_of_strangers(batch):
+        return model(batch)
 
 
 @contextmanager

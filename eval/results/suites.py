@@ -134,6 +134,11 @@ class SuiteRecord:
             misclassified=int((~result.correct).sum()),
         )
 
+    def left_by(self, attacks: Sequence[str]) -> int | None:
+        """Images that the last of some attacks to run left standing; None if none of them ran."""
+        left = [entered - broken for name, entered, broken in self.broken if name in attacks]
+        return left[-1] if left else None
+
     def to_text(self) -> str:
         """As JSON."""
         return json.dumps(asdict(self))
