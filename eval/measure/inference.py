@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -95,9 +95,7 @@ def _refuse_unsound(sound: Tensor) -> None:
 
 
 def _called(model: Model, batch: Tensor) -> Tensor:
-    if isinstance(model, Identified):
-        return model(batch)
-    with told_of_strangers(batch):
+    with nullcontext() if isinstance(model, Identified) else told_of_strangers(batch):
         return model(batch)
 
 
