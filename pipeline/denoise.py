@@ -121,7 +121,7 @@ def denoise(
     layer = _layer(frontend, lam, iterations, restores=restores)
     layer.to(choose_device(device))
     if pixels.shape[0] == 1:
-        layer.layer.adaptive_lam *= math.sqrt(3.0)
+        layer.layer.adaptive_lam = math.sqrt(3.0) * float(layer.layer.adaptive_lam)
     channels = layer.layer.dictionary.weight.shape[1]
     if pixels.ndim != 3 or pixels.shape[0] not in (1, channels):
         raise InputError(f"the image has shape {tuple(pixels.shape)}; expected (1 or {channels}, H, W).")
