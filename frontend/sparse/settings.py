@@ -55,7 +55,7 @@ class LCASettings:
             restores.
         tile: With ``output`` "reconstruction", outside training: images larger than this many pixels a side are coded
             in tiles that overlap by 64, each with the mean, deviation and lambda of its whole image; the gate decides
-            on whole images too. At stride 2 a tile of 512 takes about 0.3 GB. None codes images whole.
+            on whole images too. None codes images whole.
         weights: Name of a shipped primed front-end, or a folder with one; None starts at random.
     """
 
