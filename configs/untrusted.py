@@ -79,7 +79,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
         InputError: If it is none, or nested too deeply.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # half characters could be shown and written nowhere
+        return value
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is no valid JSON ({error}); copy or make it again.") from error
 
@@ -139,6 +141,8 @@ def _size(node: yaml.Node, known: dict[int, int], where: str) -> int:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 seen.add(key.value)
         total += sum(_size(part, known, where) for pair in node.value for part in pair)
+    elif isinstance(node, yaml.ScalarNode):
+        node.value.encode()  # refuses half characters
     elif isinstance(node, yaml.SequenceNode):
         total += sum(_size(part, known, where) for part in node.value)
     known[id(node)] = total

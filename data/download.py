@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..configs.atomic import only_one
 from ..configs.errors import InputError
 
 OFFICIAL_IMAGES = 10_000
@@ -65,13 +66,13 @@ def download_cifar_c(folder: str | Path, *, archive: Archive = CIFAR_10_C) -> Pa
     """Download CIFAR-10-C (2.9 GB, and as much again while unpacking) into ``folder/CIFAR-10-C``.
 
     Interrupted, it goes on where it stopped when called again. Nothing is done where the folder is
-    there already.
+    there already. One process at a time downloads into a folder.
 
     Returns:
         The folder with the ``.npy`` files, for ``open_cifar_c``.
 
     Raises:
-        InputError: the network fails, the checksum is wrong, or there is no space.
+        InputError: the network fails, the checksum is wrong, there is no space, or another process is at it.
     """
     folder = Path(folder).expanduser()
     target = folder / "CIFAR-10-C"
@@ -80,10 +81,12 @@ def download_cifar_c(folder: str | Path, *, archive: Archive = CIFAR_10_C) -> Pa
     partial = folder / "CIFAR-10-C.tar.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _fetch(archive, partial)
-        _check(archive, partial)
-        _unpack(partial, target)
-        partial.unlink()
+        with only_one(folder):
+            if not target.exists():  # else another process has just finished it
+                _fetch(archive, partial)
+                _check(archive, partial)
+                _unpack(partial, target)
+                partial.unlink()
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
         have = partial.stat().st_size if partial.exists() else 0
         raise InputError(

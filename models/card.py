@@ -29,6 +29,7 @@ PARTS: dict[str, type] = {
     **dict.fromkeys(("model", "training", "results", "evidence"), dict),
     **dict.fromkeys(("version", "torch", "timm", "source"), str),
     "class_names": list,
+    "parameters": int,
 }
 """What a description holds of ours, and the types that others rely on."""
 
@@ -65,7 +66,8 @@ def summary(config: Mapping[str, Any]) -> str:
     model = ours["model"]
     names = ", ".join(ours["class_names"]) or "not named"
     size = " x ".join(str(side) for side in config["pretrained_cfg"]["input_size"])
-    weights = f"{ours['parameters'] / 1e6:.2f} million weights" if "parameters" in ours else "weights"
+    count = ours.get("parameters", 0)
+    weights = f"{count / 1e6:.2f} million weights" if 0 < count < 2**60 else "weights"
     return "\n\n".join(
         [
             f"{_title(model)}: {weights}, images {size}, {config['num_classes']} classes ({names})",
@@ -133,11 +135,7 @@ def check_evidence(evidence: Mapping[str, Any], path: object) -> None:
     """
     cells = evidence.get("cells", [])
     for cell in cells if isinstance(cells, list) else [cells]:
-        kinds = {"kind": str, "condition": str, "accuracy": (int, float), "severity": (int, type(None))}
-        sound = isinstance(cell, dict) and all(isinstance(cell.get(key), kind) for key, kind in kinds.items())
-        if not sound or not all(
-            isinstance(cell.get(key), int | float | None) for key in ("low", "high", "images")
-        ):
+        if not (isinstance(cells, list) and isinstance(cell, dict) and _is_cell(cell)):
             raise InputError(
                 f"{path}: the evidence holds {brief(cell)}, which is no measured cell; it is damaged."
             )
@@ -145,6 +143,18 @@ def check_evidence(evidence: Mapping[str, Any], path: object) -> None:
         raise InputError(
             f"{path}: the settings of the evidence are {brief(evidence['settings'])}; it is damaged."
         )
+
+
+def _is_cell(cell: Mapping[str, Any]) -> bool:
+    """Tell whether a measured cell has what cards show of it; corruptions stand in tables by severity."""
+    shares = [cell.get("accuracy", -1), cell.get("low"), cell.get("high")]
+    return (
+        all(isinstance(cell.get(key), str) for key in ("kind", "condition"))
+        and all(value is None or (isinstance(value, int | float) and 0 <= value <= 1) for value in shares)
+        and shares[0] is not None
+        and isinstance(cell.get("images", 0), int)
+        and isinstance(cell.get("severity"), int if cell["kind"] == "corruption" else int | None)
+    )
 
 
 def _title(model: Mapping[str, Any]) -> str:
@@ -224,7 +234,9 @@ def _cell_tables(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         severities = sorted({cell["severity"] for cell in corrupted})
         names = dict.fromkeys(cell["condition"] for cell in corrupted)
         found = {(cell["condition"], cell["severity"]): _percent(cell["accuracy"]) for cell in corrupted}
-        counts = "/".join(str(count) for count in sorted({cell.get("images", "?") for cell in corrupted}))
+        counts = "/".join(
+            sorted({str(cell.get("images", "?")) for cell in corrupted}, key=lambda n: (len(n), n))
+        )
         heads = ("corruption", *(f"severity {severity}" for severity in severities))
         rows = [(name, *(found.get((name, s), "") for s in severities)) for name in names]
         mean = sum(cell["accuracy"] for cell in corrupted) / len(corrupted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import InputError
+from ..configs.untrusted import parse_json
 
 
 class PixelClassifier(nn.Module):
@@ -117,7 +117,8 @@ def _from_onnx(
     if not path.is_file():
         raise InputError(f"there is no file {path}; expected an ONNX file.")
     session = session_of(path)
-    ours = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
+    told = session.get_modelmeta().custom_metadata_map.get(KEY, "{}")
+    ours = parse_json(told, f"what {path} says of itself")
     if mean is None or std is None:
         if not ours:
             raise InputError(

@@ -15,6 +15,8 @@ from stripes import config, stripes
 
 from warplca.configs import InputError, atomic
 from warplca.configs.atomic import file_written_whole, folder_written_whole, only_one, recover
+from warplca.data import download_cifar_c
+from warplca.data.download import Archive
 from warplca.train import train
 from warplca.train.folder import is_finished
 
@@ -129,6 +131,18 @@ def test_a_second_run_in_a_folder_is_told_and_a_killed_one_leaves_it_free(tmp_pa
         process.communicate()
     with only_one(tmp_path):
         pass
+
+
+def test_a_second_download_into_a_folder_is_told_and_touches_nothing(tmp_path: Path) -> None:
+    process = holding("only_one(Path(sys.argv[1]))", tmp_path)
+    (tmp_path / "CIFAR-10-C.tar.part").write_bytes(b"half")
+    try:
+        with pytest.raises(InputError, match=f"another process is writing to {tmp_path}"):
+            download_cifar_c(tmp_path, archive=Archive("http://127.0.0.1:9/x", 4, ""))
+    finally:
+        process.kill()
+        process.communicate()
+    assert (tmp_path / "CIFAR-10-C.tar.part").read_bytes() == b"half"
 
 
 def test_training_leaves_a_folder_of_the_users_alone(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ...configs import InputError
 from ...configs.atomic import file_written_whole
 from ...configs.errors import brief
 from ...configs.untrusted import plain_file
+from .bounds import refuse_giants
 from .checked import (
     BATCH,
     Deployed,
@@ -44,8 +45,6 @@ FRONTEND = "model.frontend"
 CALIBRATION_IMAGES = 100
 
 MOST_LOST = 0.02
-
-UNBOUNDED = frozenset({"Loop", "Scan", "If", "SequenceMap"})
 
 MOST_BYTES = 2**31  # of a protobuf file; of a tensor of floats
 
@@ -76,8 +75,8 @@ class OnnxBackend:
             program.save(str(path), include_initializers=True)
 
     def open(self, path: Path) -> Run:
-        """Open an ONNX file with as many threads as PyTorch has."""
-        session = session_of(path)
+        """Open an ONNX file that was just written here, with as many threads as PyTorch has."""
+        session = _session(path)
 
         def run(images: Tensor) -> list[np.ndarray]:
             return [np.asarray(output) for output in session.run(None, {"images": images.cpu().numpy()})]
@@ -86,54 +85,61 @@ class OnnxBackend:
 
 
 def session_of(path: Path) -> Any:
-    """Return an onnxruntime session on the CPU.
+    """Return an onnxruntime session on the CPU for a file from anywhere.
 
     Raises:
-        InputError: If onnxruntime is missing or the file is no ONNX file.
+        InputError: If onnxruntime is missing, or the file is no ONNX file or takes giant memory or time.
     """
-    onnxruntime = _needed("onnxruntime")
     _refuse_unbounded(plain_file(path, MOST_BYTES))
+    return _session(path)
+
+
+def _session(path: Path) -> Any:
+    onnxruntime = _needed("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no base class of their own
-        raise InputError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as ONNX: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _refuse_unbounded(path: Path) -> None:
-    """Refuse a file that could run for ever, reach other files, or take memory beyond what it holds.
+    """Refuse a file that could run for ever, reach other files, or take memory beyond all measure.
 
     Raises:
-        InputError: If it holds loops, weights in other files, tensors of giant shape, or is no ONNX file.
+        InputError: If it holds or makes tensors of giant shape, has weights in other files, is no ONNX file, or
+            :func:`~warplca.models.export.bounds.refuse_giants` does.
     """
     onnx = _needed("onnx")
     try:
         graph = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's own errors have no common base class
-        told = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} cannot be read as ONNX: {told}") from error
-    nodes = [*graph.graph.node, *(node for function in graph.functions for node in function.node)]
-    loop = next((node.op_type for node in nodes if node.op_type in UNBOUNDED), None)
-    if loop is not None:
-        raise InputError(
-            f"{path} holds the operator {loop}, which may never end; classifiers that warplca exports have none."
-        )
+        raise InputError(f"{path} cannot be read as ONNX: {_first_line(error)}") from error
     constants = [
         *graph.graph.initializer,
-        *(a.t for node in nodes for a in node.attribute if a.HasField("t")),
+        *(a.t for node in graph.graph.node for a in node.attribute if a.HasField("t")),
     ]
     if any(tensor.external_data for tensor in constants):
         raise InputError(f"{path} keeps weights in other files; export it as one file.")
-    shapes = [(list(tensor.dims), tensor.name) for tensor in constants]
-    shapes += [
-        ([d.dim_value for d in value.type.tensor_type.shape.dim], value.name)
-        for value in (*graph.graph.input, *graph.graph.value_info, *graph.graph.output)
-    ]
-    for dims, name in shapes:
-        if min(dims, default=0) < 0 or math.prod(max(d, 1) for d in dims) > MOST_BYTES // 4:
-            raise InputError(f"{path} holds the tensor {name!r} of shape {brief(dims)}; it was not opened.")
+    for tensor in constants:
+        sound = min(tensor.dims, default=0) >= 0 and math.prod(tensor.dims) <= 4 * tensor.ByteSize()
+        if not sound:  # of the narrowest types four entries take a byte
+            raise InputError(
+                f"{path} holds the tensor {tensor.name!r} of shape {brief(list(tensor.dims))} without its values; it "
+                "was not opened."
+            )
+    try:
+        refuse_giants(graph, path)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as ONNX: {_first_line(error)}") from error
 
 
 def export_onnx(model: nn.Module, path: str | Path, images: Tensor, *, sparsity: bool = True) -> ExportCheck:
