@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -336,9 +337,9 @@ def quietly(command: list[str]) -> tuple[int, str]:
             return int(stop.code or 0), said.getvalue()
 
 
-def places(config: dict[str, object], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths of all values in nested mappings."""
-    for key, value in config.items():
+def places(config: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all values in nested mappings and lists."""
+    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
         yield (*before, key)
-        if isinstance(value, dict):
+        if isinstance(value, dict | list):
             yield from places(value, (*before, key))

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from fuzz_inputs import ODD, places
 from safetensors.torch import load_file, save_file
 
 from warplca.cli.main import main
@@ -29,6 +30,7 @@ from warplca.data import load_dataset
 from warplca.frontend import WarpLCA
 from warplca.frontend.pretrained import open_primed, save_frontend
 from warplca.models import create_classifier, load_checkpoint, open_predictor, save_checkpoint
+from warplca.models.card import described, model_card, summary
 from warplca.models.export.program import load_program
 
 
@@ -170,6 +172,49 @@ def test_descriptions_are_checked_before_they_are_used(
     changed(folder, *keys, value=value)
     with pytest.raises(InputError, match=message):
         load_checkpoint(folder)
+
+
+CELLS = [
+    {"kind": "clean", "condition": "clean", "accuracy": 0.5, "low": 0.4, "high": 0.6, "images": 9},
+    {"kind": "attack", "condition": "pgd", "threat": "linf 8/255", "accuracy": 0.1, "images": 9},
+    {"kind": "corruption", "condition": "fog", "severity": 3, "accuracy": 0.3, "images": 9},
+    {"kind": "corruption", "condition": "fog", "severity": 5, "accuracy": 0.2, "images": 9},
+]
+
+
+def test_a_description_with_any_odd_value_is_shown_or_refused() -> None:
+    whole = {
+        "num_classes": 2,
+        "pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 1.0},
+        "warplca": {
+            **{
+                "format": 2,
+                "version": "1",
+                "torch": "2",
+                "timm": "1",
+                "parameters": 7,
+                "class_names": ["a", "b"],
+            },
+            **{"source": "x", "training": {"seed": 0}, "results": {"clean": "50 %"}},
+            "model": {"backbone": "r", "frontend": [{"name": "conv", "features": 4}, {"name": "none"}]},
+            "evidence": {"cells": CELLS, "settings": {"seeds": "0"}, "verdict": {"fgsm": "trusted"}},
+        },
+    }
+    shown = refused = 0
+    for place in places(whole):
+        for odd in (*ODD, 10**400, -5, 7.5, [CELLS[0]], CELLS[0], [{**CELLS[2], "severity": None}]):
+            config = inner = json.loads(json.dumps(whole))
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = odd
+            try:
+                told = described(parse_json(json.dumps(config), "x"), Path("x"))
+                assert summary(told)
+                assert "evidence" not in place or model_card(told).encode()
+                shown += 1
+            except InputError:
+                refused += 1
+    assert min(shown, refused) > 300
 
 
 def test_weights_that_are_not_finite_are_refused(folder: Path) -> None:
