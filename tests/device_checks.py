@@ -16,8 +16,8 @@ from stripes import config, stripes
 
 from warplca.attacks import run_attack
 from warplca.cli.main import main
-from warplca.configs import AttackSetting, EvaluationPlan, InputError, RunConfig, load_config
-from warplca.configs.device import choose_device
+from warplca.configs import AttackSetting, EvaluationPlan, InputError, RunConfig, load_config, preset_names
+from warplca.configs.device import choose_device, unwatched
 from warplca.configs.load import to_plain
 from warplca.data import save_npz
 from warplca.eval import evaluate
@@ -159,6 +159,26 @@ RECIPES: dict[str, dict] = {
     "bf16": {"precision": "bf16"},
     "parts": {"accumulation": 2},
 }
+SHIPPED = sorted(
+    set(preset_names("train"))
+    - {
+        "none",
+        "conv",
+        "lca",
+        "warp-lca",
+        "resnet10-slim",
+        "resnet18",
+        "wide-resnet50-2",
+        "wrn-16-4",
+        "wrn-28-10",
+    }
+)
+"""Every recipe in the package that is no arm and no backbone."""
+
+TINY = (
+    "model.backbone_options={channels: [8, 8, 16, 16], stem_width: 8}", "model.num_classes=2", "train.batch_size=16",
+    "train.validation_images=16", "train.augment.workers=0",
+)  # fmt: skip
 CEILINGS = {"none": 450, "conv": 480, "lca": 570, "warp-lca": 960}
 """Operations launched in a step of the tiny network of each arm, optimiser included."""
 
@@ -193,7 +213,22 @@ def watched_step(run: RunConfig, folder: Path) -> tuple[TrainingRun, Watch]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_step_waits_for_nothing_but_the_spectrum_of_changed_atoms(recipe, tmp_path):
-    made, watch = watched_step(run_of(**RECIPES[recipe]), tmp_path)
+    check_step(run_of(**RECIPES[recipe]), tmp_path, recipe)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", SHIPPED)
+def test_so_does_a_step_of_every_recipe_in_the_package(preset, tmp_path):
+    """As it is, with the primed front-end; only the backbone and the batch are tiny."""
+    run = load_config(RunConfig, f"warp-lca+{preset}", "train", [*TINY])
+    if run.train.loss.steps:
+        run = load_config(RunConfig, f"warp-lca+{preset}", "train", [*TINY, "train.loss.steps=2"])
+    check_step(run, tmp_path, preset)
+
+
+def check_step(run: RunConfig, folder: Path, recipe: str) -> None:
+    """Look for waits, low precision in linear algebra, and, in the four arms, too many launches."""
+    made, watch = watched_step(run, folder)
     waits = Counter(name for name, _ in watch.waits)
     learns = any(
         name.endswith("dictionary.weight") for name, p in made.model.named_parameters() if p.requires_grad
@@ -207,6 +242,25 @@ def test_a_step_waits_for_nothing_but_the_spectrum_of_changed_atoms(recipe, tmp_
     assert not watch.low
     if recipe.startswith("arm ") and HERE.type == NAME:
         assert watch.launched <= CEILINGS[recipe.removeprefix("arm ")]
+
+
+def test_cycles_add_few_launches_to_a_forward_pass():
+    """In multiples of the bare network's; guarded cycles judge each image, see docs/performance.md."""
+    image = torch.rand(1, 3, 32, 32).to(HERE)
+
+    def launched(section):
+        model = create_classifier("resnet18", section).to(HERE).eval()
+        with torch.no_grad(), unwatched():
+            model(image)  # what is kept between calls is made
+            with watched() as watch:
+                model(image)
+        assert not watch.waits
+        return watch.launched
+
+    bare = launched(None)
+    for arm, cycles, most in (("lca", 5, 1.6), ("lca", 10, 2.0), ("warp-lca", 5, 3.0), ("warp-lca", 10, 4.6)):
+        found = launched({"name": arm, "weights": "cifar10-64x9s2", "iterations": cycles})
+        assert found <= most * bare, (arm, cycles, found, bare)
 
 
 @pytest.mark.skipif(HERE.type == "cuda", reason="cuDNN takes float16 where the CPU's kernels take minutes")
@@ -239,8 +293,6 @@ def test_evaluation_and_attacks_answer_as_on_the_cpu_and_batches_wait_for_nothin
     ]
     assert frames[0]["accuracy"].tolist() == frames[1]["accuracy"].tolist()
     assert frames[0]["fingerprint"].tolist() == frames[1]["fingerprint"].tolist()
-    from warplca.configs.device import unwatched
-
     model = classifier().to(HERE)
     batches = stripes(24).tensors(device=HERE)[0].split(8)
     with watched() as watch, unwatched():

@@ -11,10 +11,23 @@ import torch
 from warplca.configs.device import _switches, exactly, float32
 
 
-@pytest.mark.timeout(600)
-def test_everything_runs_on_an_accelerator():
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_everything_runs_on_an_accelerator(which):
     checks = Path(__file__).with_name("device_checks.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(checks)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        which,
+        str(checks),
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     if environment["GPUS_OF_CHECKS"] != "all":
         environment["CUDA_VISIBLE_DEVICES"] = environment["GPUS_OF_CHECKS"]

@@ -62,6 +62,59 @@ def test_a_start_worse_than_none_is_a_cold_start(problem):
     assert not torch.allclose(mixed[:1], cold[:1])
 
 
+def by_the_book(operator, image, threshold, lam, plan, state):
+    """The guarded dynamics of one image as their description has them, without regard to speed."""
+
+    def energy(residual, code):
+        return 0.5 * residual.square().sum() + threshold.cost(code, lam).sum()
+
+    safe = 1.0 / operator.bound(preconditioned=plan.preconditioned)
+    before, lowest, factor, judged = state, energy(image, torch.zeros_like(state)), 1.0, True
+    direction, taken_back = None, 0
+    for step_size, momentum in zip(plan.step_size, plan.momentum, strict=True):
+        code = threshold(state, lam)
+        residual = image - operator.synthesise(code, image.shape[2:])
+        now = energy(residual, code)
+        if judged and not now <= (1.0 if direction is None else 1.5) * lowest:
+            taken_back += 1
+            if direction is None:
+                state, code, residual = torch.zeros_like(state), torch.zeros_like(code), image
+            else:
+                state, factor, code = before, 0.25 * factor, None
+        if direction is None:
+            before = state
+        if code is not None:
+            direction = operator.analyse(residual) + code - state
+            direction = operator.precondition(direction) if plan.preconditioned else direction
+        lowest = min(lowest, now) if now == now else lowest
+        judged = bool(factor * step_size > safe)
+        step = torch.maximum(factor * step_size, torch.minimum(step_size, safe))
+        state, before = state + step * direction + momentum * (state - before), state
+    return state, taken_back
+
+
+@pytest.mark.parametrize("threshold", ["hard", "soft", "smooth", "hard-signed"])
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_guarded_steps_are_those_of_their_description(threshold, preconditioned):
+    torch.manual_seed(0)
+    layer = WarpLCA(features=6, kernel_size=5, stride=2, lam=0.2).double().eval()
+    x = layer.standardise(images(5, 3, 17, 14, dtype=torch.float64)).images
+    operator, rule = layer.dictionary.operator(), THRESHOLDS[threshold]
+    full = torch.linspace(0.2, 1.0, 15, dtype=torch.float64)
+    bound = operator.bound(preconditioned=preconditioned)
+    plan = Schedule(30.0 * full / bound, 0.6 * full, guarded=True, preconditioned=preconditioned)
+    start = torch.randn(5, 6, 9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    start[0] *= 0.01
+    start[4] = torch.nan
+    expected = [
+        by_the_book(operator, *pair[:1], rule, 0.2, plan, pair[1])
+        for pair in zip(x.split(1), start.split(1), strict=True)
+    ]
+    assert sum(count for _, count in expected) > 5
+    found = solve(operator, x, rule, 0.2, plan, state=start)
+    torch.testing.assert_close(found, torch.cat([state for state, _ in expected]), rtol=1e-9, atol=1e-9)
+
+
 def test_images_are_judged_one_by_one(problem):
     operator, x, threshold, lam = problem
     plan = schedule(operator, 12, 30.0, 0.5, guarded=True)

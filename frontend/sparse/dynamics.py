@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .metrics import energy_of
 from .operator import ConvOperator
 from .threshold import Threshold
 
@@ -45,7 +46,10 @@ def step(
         momentum: mu, a number or a scalar tensor.
     """
     drive = operator.analyse(images - operator.synthesise(code, (images.shape[2], images.shape[3])))
-    return torch.lerp(state, drive + code, step_size) + momentum * (state - before)
+    following = torch.lerp(state, drive.add_(code), step_size)
+    if isinstance(momentum, Tensor):
+        return following.addcmul_(state - before, momentum)
+    return following.add_(state - before, alpha=momentum) if momentum else following
 
 
 def step_without_gradient(
@@ -78,30 +82,36 @@ SLACK = (
 SHORTER = 0.25  # factor on an image's steps each time one is taken back
 
 
+class Pace(NamedTuple):
+    """How far a guarded step goes, numbers or scalar tensors.
+
+    Attributes:
+        step_size: eta.
+        ahead: 1 + mu.
+        floor: What an image's step is not shortened below: 1 / L, or eta where that is less.
+        safe: 1 / L; where a step no longer than this led is not judged.
+    """
+
+    step_size: Number
+    ahead: Number
+    floor: Number
+    safe: Number
+
+
 class Accepted(NamedTuple):
     """What is known of each image's last accepted state; the state itself is ``before`` of the next step.
 
     Attributes:
-        code: T(u), (N, M, h, w).
-        residual: x - Phi T(u), (N, C, H, W).
-        lowest: Lowest energy of an accepted state so far, (N,).
+        direction: Where the dynamics drive that state, (N, M, h, w).
+        lowest: Lowest energy of an accepted state so far, (N, 1, 1, 1).
         factor: Factor on the step size, (N, 1, 1, 1), 1 or a power of ``SHORTER``.
-        long: Whether the step from that state was longer than 1 / L, so that where it led is to be judged, (N,).
+        calm: Whether the step from that state was no longer than 1 / L, so that where it led is not judged; likewise.
     """
 
-    code: Tensor
-    residual: Tensor
+    direction: Tensor
     lowest: Tensor
     factor: Tensor
-    long: Tensor
-
-
-def cold(images: Tensor, state: Tensor) -> Accepted:
-    """Return what is known of the state zero: the initial state is held against it."""
-    everyone = images.new_ones(images.shape[0])
-    return Accepted(
-        torch.zeros_like(state), images, _half_square(images), everyone[:, None, None, None], everyone > 0.0
-    )
+    calm: Tensor
 
 
 def guarded_step(
@@ -112,13 +122,14 @@ def guarded_step(
     level: Tensor | float,
     state: Tensor,
     before: Tensor,
-    step_size: Number,
-    momentum: Number,
+    pace: Pace,
     accepted: Accepted | None,
     *,
     preconditioned: bool = False,
 ) -> tuple[Tensor, Tensor, Accepted]:
     """Judge the state, then take the step from it or from the last accepted one.
+
+    On a GPU each operation here is a launch in every cycle: none is taken whose result follows from another's.
 
     Args:
         operator: Phi.
@@ -128,8 +139,7 @@ def guarded_step(
         level: The threshold value of this iteration.
         state: u, (N, M, h, w).
         before: The last accepted state.
-        step_size: eta, a number or a scalar tensor.
-        momentum: mu, a number or a scalar tensor.
+        pace: Step size and momentum.
         accepted: What the step before returned; None at the first, where ``state`` must beat the state zero.
         preconditioned: Whether the step goes through the operator's preconditioner.
 
@@ -138,56 +148,39 @@ def guarded_step(
     """
     code = threshold(state, level)
     residual = images - operator.synthesise(code, (images.shape[2], images.shape[3]))
-    energy = _half_square(residual) + threshold.cost(code, lam).flatten(1).sum(1)
+    energy = energy_of(residual, threshold.total_cost(code, lam))[:, None, None, None]
     if accepted is None:
-        accepted, shorter, slack = cold(images, state), 1.0, 1.0
-        before, last = state, torch.zeros_like(state)
+        lowest = energy_of(images)[:, None, None, None]
+        factor = torch.ones_like(energy)
+        sound = energy <= lowest  # NaN is not
+        if _worth_choosing(sound):
+            state, code = torch.where(sound, state, 0.0), torch.where(sound, code, 0.0)
+            residual = torch.where(sound, residual, images)
+        before, direction = state, _direction(operator, residual, code, state, preconditioned)
     else:
-        shorter, slack, last = SHORTER, SLACK, before
-    factor = accepted.factor
-    bad = ~(energy <= slack * accepted.lowest)  # NaN is bad
-    bad &= accepted.long  # after a safe step an energy that rises is the dynamics' own way
-    # Looking is worth it on a CPU only: elsewhere it would wait for the device.
-    if bad.device.type != "cpu" or torch.compiler.is_compiling() or bool(bad.any()):
-        back = bad[:, None, None, None]
-        state, before = torch.where(back, last, state), torch.where(back, last, before)
-        code = torch.where(back, accepted.code, code)
-        residual = torch.where(back, accepted.residual, residual)
-        factor = torch.where(back, shorter * factor, factor)
-    long = (factor * step_size * operator.bound(preconditioned=preconditioned) > 1.0).flatten()
-    # A state that was taken back has no say: its energy is above the lowest, or NaN.
-    lowest = torch.where(energy < accepted.lowest, energy, accepted.lowest)  # NaN is never the lowest
-    accepted = Accepted(code, residual, lowest, factor, long)
-    following = _advance(operator, accepted, state, before, step_size, momentum, preconditioned)
-    return following, state, accepted
+        factor, lowest = accepted.factor, accepted.lowest
+        # After a safe step an energy that rises is the dynamics' own way.
+        sound = (energy <= SLACK * lowest) | accepted.calm
+        direction = _direction(operator, residual, code, state, preconditioned)
+        if _worth_choosing(sound):
+            state = torch.where(sound, state, before)
+            direction = torch.where(sound, direction, accepted.direction)
+            factor = torch.where(sound, factor, SHORTER * factor)
+    # A state that was taken back has no say: its energy is above the lowest, or NaN, which is never the lowest.
+    lowest = torch.fmin(energy, lowest)
+    step = factor * pace.step_size
+    following = torch.lerp(before, state, pace.ahead).addcmul_(direction, step.clamp_min(pace.floor))
+    return following, state, Accepted(direction, lowest, factor, step <= pace.safe)
 
 
-def _advance(
-    operator: ConvOperator,
-    accepted: Accepted,
-    state: Tensor,
-    before: Tensor,
-    step_size: Number,
-    momentum: Number,
-    preconditioned: bool,
+def _worth_choosing(sound: Tensor) -> bool:
+    """Whether to choose image by image: looking is worth it on a CPU only, elsewhere it would wait for the device."""
+    return sound.device.type != "cpu" or torch.compiler.is_compiling() or not bool(sound.all())
+
+
+def _direction(
+    operator: ConvOperator, residual: Tensor, code: Tensor, state: Tensor, preconditioned: bool
 ) -> Tensor:
-    safe = 1.0 / operator.bound(preconditioned=preconditioned)
-    step = torch.where(accepted.factor < 1.0, torch.maximum(accepted.factor * step_size, safe), step_size)
-    if torch.is_grad_enabled():
-        drive = operator.analyse(accepted.residual) + accepted.code
-        if preconditioned:
-            return state + step * operator.precondition(drive - state) + momentum * (state - before)
-        return torch.lerp(state, drive, step) + momentum * (state - before)
-    # As in dynamics.step_without_gradient: few passes over memory, into the memory that the analysis returned.
-    if preconditioned:
-        change = operator.analyse(accepted.residual).add_(accepted.code).sub_(state)
-        following = operator.precondition(change).mul_(step)
-        return following.add_(state * (1.0 + momentum)).sub_(momentum * before)
-    following = operator.analyse(step * accepted.residual)
-    following.addcmul_(state, 1.0 + momentum - step).addcmul_(accepted.code, step)
-    return following.sub_(momentum * before)
-
-
-def _half_square(residual: Tensor) -> Tensor:
-    """1/2 ||r||^2 per image, (N,)."""
-    return 0.5 * residual.square().flatten(1).sum(1)
+    """Phi^T r + a - u, in the memory that the analysis returned; through P where asked."""
+    drive = operator.analyse(residual).add_(code).sub_(state)
+    return operator.precondition(drive) if preconditioned else drive

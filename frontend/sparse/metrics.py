@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from .operator import ConvOperator
 from .threshold import Threshold, is_active
@@ -24,7 +25,13 @@ def energy(
         lam: The threshold value.
     """
     residual = images - operator.synthesise(code, (images.shape[2], images.shape[3]))
-    return 0.5 * residual.square().flatten(1).sum(1) + threshold.cost(code, lam).flatten(1).sum(1)
+    return energy_of(residual, threshold.total_cost(code, lam))
+
+
+def energy_of(residual: Tensor, cost: Tensor | None = None) -> Tensor:
+    """1/2 ||r||^2 of each image, and its code's cost where there is one, (N,)."""
+    norm = vector_norm(residual.flatten(1), dim=1)
+    return 0.5 * norm.square() if cost is None else torch.addcmul(cost, norm, norm, value=0.5)
 
 
 def active_fraction(code: Tensor, lam: Tensor | float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...configs.errors import InputError
-from .dynamics import Number
+from .dynamics import Number, Pace
 from .operator import ConvOperator
 
 
@@ -24,17 +25,20 @@ class Schedule:
         guarded: Whether steps that raise an image's energy by much are taken back; see ``guard``. Steps beyond
             2 (1 + mu) / L need it.
         preconditioned: Whether steps go through the operator's preconditioner; only guarded ones can.
+        plain: Whether it is known, without looking, that there is no momentum.
     """
 
     step_size: Tensor
     momentum: Tensor
     guarded: bool = False
     preconditioned: bool = False
+    plain: bool = False
 
     @classmethod
     def constant(cls, iterations: int, step_size: Tensor, momentum: float) -> Schedule:
         """Use the same step and momentum ``iterations`` times."""
-        return cls(step_size.expand(iterations), step_size.new_full((iterations,), momentum))
+        momenta = step_size.new_full((iterations,), momentum)
+        return cls(step_size.expand(iterations), momenta, plain=not momentum)
 
     def __len__(self) -> int:
         return len(self.step_size)
@@ -44,10 +48,21 @@ class Schedule:
 
         On a GPU, under ``torch.compile`` and where a gradient is asked for they stay scalar tensors.
         """
+        momenta = [0.0] * len(self) if self.plain else self._read(self.momentum)
+        return list(zip(self._read(self.step_size), momenta, strict=True))
+
+    def paces(self, operator: ConvOperator) -> list[Pace]:
+        """Return the same for guarded steps; all is computed for all iterations at once."""
+        safe = 1.0 / operator.bound(preconditioned=self.preconditioned)
+        floor = torch.minimum(self.step_size, safe)
+        columns = (self.step_size, 1.0 + self.momentum, floor, safe.expand_as(floor))
+        return [Pace(*row) for row in zip(*map(self._read, columns), strict=True)]
+
+    def _read(self, values: Tensor) -> Sequence[Number]:
         learning = torch.is_grad_enabled() and (self.step_size.requires_grad or self.momentum.requires_grad)
-        if self.step_size.device.type == "cpu" and not learning and not torch.compiler.is_compiling():
-            return list(zip(self.step_size.tolist(), self.momentum.tolist(), strict=True))
-        return list(zip(self.step_size.unbind(), self.momentum.unbind(), strict=True))
+        if values.device.type == "cpu" and not learning and not torch.compiler.is_compiling():
+            return values.tolist()
+        return values.unbind()
 
 
 def plain_schedule(

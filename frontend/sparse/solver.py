@@ -63,6 +63,7 @@ def solve(
     state = cold_start(operator, images) if state is None else state
     operator = operator.cast_for(images)
     values = schedule.values()
+    paces = schedule.paces(operator) if schedule.guarded else []
     numbers = all(isinstance(value, float) for pair in values for value in pair)
     in_place = numbers and not torch.is_grad_enabled()
     advance: Callable[..., Tensor] = step_without_gradient if in_place else step
@@ -81,7 +82,7 @@ def solve(
                     level,
                     state,
                     before,
-                    *values[i],
+                    paces[i],
                     accepted,
                     preconditioned=schedule.preconditioned,
                 )
@@ -167,6 +168,7 @@ def solve_until(
     used = torch.full((len(images),), len(schedule), device=images.device)
     rows = torch.arange(len(images), device=images.device)
     accepted: Accepted | None = None
+    paces = schedule.paces(operator) if schedule.guarded else []
     for i, (step_size, momentum) in enumerate(schedule.values()):
         level = of_images(lam if thresholds is None else thresholds[i], rows)
         if schedule.guarded:
@@ -178,8 +180,7 @@ def solve_until(
                 level,
                 state,
                 before,
-                step_size,
-                momentum,
+                paces[i],
                 accepted,
                 preconditioned=schedule.preconditioned,
             )

@@ -171,11 +171,15 @@ class WarpLCA(LCA):
             return super().schedule(operator, iterations)
         bound = operator.bound(preconditioned=self.steps.preconditioned)
         learned = self.steps(bound)
-        further = max(iterations - len(learned), 0)
+        further = iterations - len(learned)
+        if further <= 0:
+            return replace(
+                learned, step_size=learned.step_size[:iterations], momentum=learned.momentum[:iterations]
+            )
         tail = self.steps.tail(bound, further) if learned.guarded else super().schedule(operator, further)
         return Schedule(
-            torch.cat([learned.step_size, tail.step_size])[:iterations],
-            torch.cat([learned.momentum, tail.momentum])[:iterations],
+            torch.cat([learned.step_size, tail.step_size]),
+            torch.cat([learned.momentum, tail.momentum]),
             learned.guarded,
             learned.preconditioned,
         )
