@@ -167,7 +167,7 @@ def guarded_step(
             direction = torch.where(sound, direction, accepted.direction)
             factor = torch.where(sound, factor, SHORTER * factor)
     # A state that was taken back has no say: its energy is above the lowest, or NaN, which is never the lowest.
-    lowest = torch.fmin(energy, lowest)
+    lowest = torch.where(energy < lowest, energy, lowest)  # fmin has no ONNX form
     step = factor * pace.step_size
     following = torch.lerp(before, state, pace.ahead).addcmul_(direction, step.clamp_min(pace.floor))
     return following, state, Accepted(direction, lowest, factor, step <= pace.safe)
