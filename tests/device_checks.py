@@ -18,7 +18,6 @@ from warplca.attacks import run_attack
 from warplca.cli.main import main
 from warplca.configs import AttackSetting, EvaluationPlan, InputError, RunConfig, load_config, preset_names
 from warplca.configs.device import choose_device, unwatched
-from warplca.configs.load import to_plain
 from warplca.data import save_npz
 from warplca.eval import evaluate
 from warplca.eval.measure.inference import classify
@@ -209,7 +208,7 @@ def test_a_step_waits_for_nothing_but_the_spectrum_of_changed_atoms(recipe, tmp_
 def test_so_does_a_step_of_every_recipe_in_the_package(preset, tmp_path):
     """As it is, with the primed front-end; only the backbone and the batch are tiny."""
     run = load_config(RunConfig, f"warp-lca+{preset}", "train", [*TINY])
-    if run.train.loss.steps:
+    if hasattr(run.train.loss, "steps"):
         run = load_config(RunConfig, f"warp-lca+{preset}", "train", [*TINY, "train.loss.steps=2"])
     check_step(run, tmp_path, preset)
 
