@@ -179,9 +179,8 @@ def _ranges(graph: Any, known: Known, small: dict[str, np.ndarray]) -> Iterator[
         if node.op_type == "Shape" and node.input[0] in known:
             values[node.output[0]] = _sides(node, known[node.input[0]][0])
         elif node.op_type in SHAPES and all(value is not None and value.size <= FEW for value in inputs):
-            values[node.output[0]] = np.asarray(
-                ReferenceEvaluator(node).run(None, dict(zip(node.input, inputs, strict=True)))[0]
-            )
+            made: Any = ReferenceEvaluator(node).run(None, dict(zip(node.input, inputs, strict=True)))
+            values[node.output[0]] = np.asarray(made[0])
         elif (
             node.op_type == "Range"
             and node.output[0] not in known
