@@ -207,9 +207,10 @@ def test_a_step_waits_for_nothing_but_the_spectrum_of_changed_atoms(recipe, tmp_
 @pytest.mark.parametrize("preset", SHIPPED)
 def test_so_does_a_step_of_every_recipe_in_the_package(preset, tmp_path):
     """As it is, with the primed front-end; only the backbone and the batch are tiny."""
-    run = load_config(RunConfig, f"warp-lca+{preset}", "train", [*TINY])
+    presets = "warp-lca+pgd-linf+early-stop" if preset == "early-stop" else f"warp-lca+{preset}"
+    run = load_config(RunConfig, presets, "train", [*TINY])
     if hasattr(run.train.loss, "steps"):
-        run = load_config(RunConfig, f"warp-lca+{preset}", "train", [*TINY, "train.loss.steps=2"])
+        run = load_config(RunConfig, presets, "train", [*TINY, "train.loss.steps=2"])
     check_step(run, tmp_path, preset)
 
 
