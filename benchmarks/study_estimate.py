@@ -18,6 +18,7 @@ from warplca.eval.measure.planning import plan_cells
 from warplca.models import Classifier
 from warplca.pipeline.comparison import measured_images, training_images
 from warplca.train import train
+from warplca.train.adversarial import AttackSettings
 
 SAMPLE_BATCHES = 20
 SAMPLE_IMAGES = 200
@@ -82,7 +83,7 @@ def _training(run: RunConfig, dataset: ImageDataset) -> tuple[Classifier, float]
     kinds = [frozen > 0, frozen < recipe.epochs]
     # "fast" watches held-out images and needs some; choosing the best epoch costs nothing worth telling.
     fast = recipe.loss_class.may_collapse
-    loss = replace(recipe.loss, name="pgd", steps=1) if fast else recipe.loss
+    loss = AttackSettings(**vars(recipe.loss), steps=1) if fast else recipe.loss
     short = replace(
         recipe,
         epochs=sum(kinds),

@@ -118,7 +118,7 @@ def _from_file(
         raise InputError(f"there is no file {path}; expected an ONNX file or a .pt2 archive.")
     run, told = _program(path, trust) if path.suffix == ".pt2" else _onnx(path)
     if mean is None or std is None:
-        if not told:
+        if "input_size" not in told:  # not written by `warplca export`
             raise InputError(
                 f"{path} does not say how it wants its pixels; give mean and std, such as "
                 "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), or (0, 0, 0) and (1, 1, 1) if it takes [0, 1]."

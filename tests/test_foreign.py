@@ -144,6 +144,15 @@ def test_a_foreign_onnx_file_must_be_told_its_pixels(tmp_path: Path) -> None:
         as_classifier(tmp_path / "other.onnx")
 
 
+def test_so_must_a_foreign_archive(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(small(), (pixels(),)), tmp_path / "net.pt2")
+    with pytest.raises(InputError, match="does not say how it wants its pixels"):
+        as_classifier(tmp_path / "net.pt2", trust=True)
+    model = as_classifier(tmp_path / "net.pt2", mean=(0.0,) * 3, std=(1.0,) * 3, trust=True)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixels()), small()(pixels()), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -17,7 +17,7 @@ from warplca.frontend import standardise
 from warplca.frontend.equaliser import CENTRES, Equaliser, band_weights, cosines, transformed
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
 from warplca.train.optim import WeightAverage
-from warplca.train.perturb import still
+from warplca.train.perturb import frozen_statistics
 
 SIZES = [(32, 32), (13, 22), (7, 5), (3, 1)]
 
@@ -113,7 +113,7 @@ def test_untrained_it_changes_nothing_and_it_learns_in_training_mode_alone():
     equaliser = Equaliser(strength=1.0)
     torch.testing.assert_close(equaliser.eval()(images), images)
     equaliser.train()
-    with still(equaliser):
+    with frozen_statistics(equaliser):
         equaliser(images)
     assert equaliser.usual.sum() == 0.0
     equaliser(images)

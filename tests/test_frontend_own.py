@@ -208,11 +208,12 @@ def test_figures_are_in_the_curves_unless_training_has_the_name(plain, tmp_path)
         train(config, stripes(32, seed=0), tmp_path / "b", progress=False)
 
 
-def test_a_predictor_shows_sparsity_and_no_other_figure():
+def test_a_predictor_names_the_figures_that_a_file_hands_out():
     outputs = [torch.zeros(2, 3), torch.ones(2), torch.full((2,), 0.25)]
-    assert _pair(outputs, {"figures": ["brightness"]})[1] is None
-    assert _pair(outputs, {"figures": ["brightness", "active_fraction"]})[1] is outputs[2]
-    assert _pair(outputs[:1], {"figures": ["active_fraction"]})[1] is None  # exported without sparsity
+    figures = _pair(outputs, {"figures": ["brightness", "active_fraction"]})[1]
+    assert list(figures) == ["brightness", "active_fraction"]
+    assert figures["active_fraction"] is outputs[2]
+    assert _pair(outputs[:1], {"figures": ["active_fraction"]})[1] == {}  # exported without sparsity
 
 
 @pytest.mark.parametrize("name", ["in_channels", "features", "kernel_size", "stride"])

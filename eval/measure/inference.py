@@ -95,7 +95,8 @@ def _refuse_unsound(sound: Tensor) -> None:
 
 
 def _called(model: Model, batch: Tensor) -> Tensor:
-    with nullcontext() if isinstance(model, Identified) else told_of_strangers(batch):
+    stranger = not isinstance(model, Identified)
+    with told_of_strangers(batch) if stranger else nullcontext():
         return model(batch)
 
 
