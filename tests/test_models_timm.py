@@ -100,7 +100,7 @@ def test_timm_loads_a_checkpoint_folder(arm, backbone, tmp_path):
     x = images(3, 3, 48, 40)
     assert torch.equal(again(x), model(x))
     assert tuple(again.pretrained_cfg["label_names"]) == tuple("abcdefg")
-    assert timm.data.resolve_data_config(model=again)["input_size"] == (3, 48, 40)
+    assert tuple(timm.data.resolve_data_config(model=again)["input_size"]) == (3, 48, 40)
     finer = timm.create_model(f"local-dir:{tmp_path / 'c'}", pretrained=True, num_classes=4).eval()
     assert finer(x).shape == (3, 4)
     first = next(iter(model.backbone.parameters()))
@@ -133,7 +133,7 @@ def test_pretrained_backbones_work_behind_a_reconstruction(backbone, tmp_path, m
     original = timm.create_model(backbone, pretrained=False).eval()
     save_file(original.state_dict(), tmp_path / "weights.safetensors")
     create = backbones.timm.create_model
-    local = {"pretrained_cfg_overlay": {"file": str(tmp_path / "weights.safetensors")}}
+    local = {"pretrained_cfg_overlay": {"file": str(tmp_path / "weights.safetensors"), "custom_load": False}}
     layer = section("lca", output="reconstruction")
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -150,7 +150,7 @@ def test_pretrained_backbones_work_behind_a_reconstruction(backbone, tmp_path, m
     save_checkpoint(model, tmp_path / "c")
     assert torch.equal(load_checkpoint(tmp_path / "c")(x), model(x))
     assert torch.equal(timm.create_model(f"local-dir:{tmp_path / 'c'}", pretrained=True).eval()(x), model(x))
-    assert timm.data.resolve_data_config(model=model)["input_size"] == (3, 224, 224)
+    assert tuple(timm.data.resolve_data_config(model=model)["input_size"]) == (3, 224, 224)
 
 
 def test_importing_the_models_registers_them_and_the_package_alone_stays_light():
