@@ -15,6 +15,8 @@ OPTIONAL = {
         ("The study", "results/study.md"),
         ("The study's tables", "results/study-small.md"),
         ("Pilots", "results/pilots.md"),
+        ("Front-ends before published classifiers", "results/plugin.md"),
+        ("The same on photographs", "results/plugin-photographs.md"),
         ("Networks in disguise", "results/verdict.md"),
         ("Scaling", "scaling.md"),
     ),
