@@ -14,7 +14,7 @@ from warplca.configs.device import _switches, exactly, float32
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_everything_runs_on_an_accelerator(which):
-    checks = Path(__file__).with_name("device_checks.py")
+    checks = [str(Path(__file__).with_name(name)) for name in ("device_checks.py", "device_steps.py")]
     command = [
         sys.executable,
         "-m",
@@ -26,7 +26,7 @@ def test_everything_runs_on_an_accelerator(which):
         "no:cacheprovider",
         "-m",
         which,
-        str(checks),
+        *checks,
     ]
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     if environment["GPUS_OF_CHECKS"] != "all":
