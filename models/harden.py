@@ -15,7 +15,7 @@ from ..configs import InputError, from_dict
 from ..configs.errors import unknown_name
 from ..configs.extensions import FRONTENDS
 from ..configs.load import load_config, preset_names
-from ..frontend import LCA, Chain, Encoding, Frontend, build_frontend
+from ..frontend import Chain, Encoding, Frontend, build_frontend
 from ..frontend.pretrained import open_primed, shipped_frontends
 from .classifier import Classifier, Inspection
 
@@ -156,13 +156,12 @@ def plug_in(frontend: PlugIn | Sequence[PlugIn]) -> Frontend:
 
 
 def _set_tile(plugged: Frontend, tile: int) -> None:
-    coding = [
-        stage for stage in (plugged if isinstance(plugged, Chain) else [plugged]) if isinstance(stage, LCA)
-    ]
-    if not coding:
+    stages = plugged if isinstance(plugged, Chain) else [plugged]
+    tiled = [stage for stage in stages if hasattr(stage, "tile")]
+    if not tiled:
         raise InputError(f"tile is {tile}, and no front-end here codes; leave it out.")
-    for stage in coding:
-        stage.tile = tile
+    for stage in tiled:
+        stage.tile = tile  # type: ignore[assignment]
 
 
 def _stages(entry: Any) -> list[Frontend]:
