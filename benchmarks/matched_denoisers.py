@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from common import Arrays, fingerprint, kept, table, write
 from plugin import FIRST, NOISE
-from plugin_rows import GATE, published
+from plugin_rows import GATE, parser, published
 from torch import Tensor, nn
 
 from warplca.data import ImageDataset, corrupt, load_dataset
@@ -194,13 +194,7 @@ def line(name: str, runs: list[Arrays]) -> list[str]:
 
 def main() -> None:
     """Run from the command line."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--data", required=True, help="CIFAR-10, a source as `warplca train` takes it")
-    options.add_argument(
-        "--classifiers", required=True, type=Path, help="checkout with resnet.py and the weights"
-    )
+    options = parser(__doc__)
     options.add_argument(
         "--minutes", type=float, default=3.0, help="of training, each (default: %(default)s)"
     )
@@ -211,7 +205,6 @@ def main() -> None:
     options.add_argument(
         "--work", type=Path, default=Path("runs/matched"), help="finished runs (default: %(default)s)"
     )
-    options.add_argument("--out", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
     arguments = options.parse_args()
     torch.set_num_threads(1)
     training = load_dataset(arguments.data, "train")

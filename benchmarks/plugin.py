@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from common import table, write
-from plugin_rows import ADAPTED, published, rows
+from plugin_rows import ADAPTED, parser, published, rows
 from torch import Tensor, nn
 
 from warplca.configs import EvaluationPlan
@@ -112,13 +112,7 @@ def corrupted(dataset: ImageDataset, folder: Path) -> Path:
 
 def main() -> None:
     """Run from the command line."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--data", required=True, help="CIFAR-10, a source as `warplca train` takes it")
-    options.add_argument(
-        "--classifiers", required=True, type=Path, help="checkout with resnet.py and the weights"
-    )
+    options = parser(__doc__)
     options.add_argument(
         "--network", default="resnet20", help="resnet20, resnet32 or resnet44 (default: %(default)s)"
     )
@@ -136,7 +130,6 @@ def main() -> None:
     options.add_argument(
         "--work", type=Path, default=Path("runs/plugin"), help="stores and images (default: %(default)s)"
     )
-    options.add_argument("--out", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
     arguments = options.parse_args()
     torch.set_num_threads(1)
     whole = load_dataset(arguments.data, "test")

@@ -8,14 +8,13 @@ that it knows when they are clean, one a class: chosen before noise is added.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
 from common import save_figure
 from plugin import FIRST
-from plugin_rows import published
+from plugin_rows import parser, published
 from torch import Tensor, nn
 
 from warplca.data import ImageDataset, corrupt, load_dataset
@@ -68,13 +67,8 @@ def draw(
 
 def main() -> None:
     """Run from the command line."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--data", required=True, help="CIFAR-10, a source as `warplca train` takes it")
-    options.add_argument("--classifiers", required=True, type=Path, help="as for plugin.py")
+    options = parser(__doc__)
     options.add_argument("--images", type=int, default=6, help="columns (default: %(default)s)")
-    options.add_argument("--out", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
     arguments = options.parse_args()
     dataset = load_dataset(arguments.data, "test")
     model = published(arguments.classifiers, "resnet20")

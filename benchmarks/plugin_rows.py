@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,17 @@ GATE = (0.012, 0.018)  # of restoring, and of everything that is compared with i
 CODING = "cifar10-64x9s2-soft"
 RULE = {"output": "reconstruction", "lam": 0.05, "adaptive_lam": 1.5, "gate": list(GATE)}
 LCA_CYCLES = {"equal cycles (3)": 3, "equal multiply-adds (9)": 9, "settled (300)": 300}
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """The options that all studies of published classifiers have."""
+    options = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", required=True, help="CIFAR-10, a source as `warplca train` takes it")
+    options.add_argument(
+        "--classifiers", required=True, type=Path, help="checkout with resnet.py and the weights"
+    )
+    options.add_argument("--out", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
+    return options
 
 
 class Classical(nn.Module):

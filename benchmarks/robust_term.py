@@ -11,15 +11,13 @@ published ResNet-20 on 200 test images from 2,000 on; DIR as in plugin.py.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from common import table, write
-from plugin_rows import published
+from plugin_rows import parser, published
 from torch import Tensor
 
 from warplca.data import ImageDataset, corrupt, load_dataset
@@ -98,15 +96,8 @@ def pair(dataset: ImageDataset, damage: tuple[str, int] | None) -> tuple[Tensor,
 @torch.no_grad()
 def main() -> None:
     """Run from the command line."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--data", required=True, help="CIFAR-10, a source as `warplca train` takes it")
-    options.add_argument(
-        "--classifiers", required=True, type=Path, help="checkout with resnet.py and the weights"
-    )
+    options = parser(__doc__)
     options.add_argument("--images", type=int, default=24, help="training images (default: %(default)s)")
-    options.add_argument("--out", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
     arguments = options.parse_args()
     torch.set_num_threads(1)
     dataset, n = load_dataset(arguments.data, "train"), arguments.images
