@@ -26,6 +26,7 @@ from plugin_rows import ADAPTED, parser, published, rows
 from torch import Tensor, nn
 
 from warplca.configs import EvaluationPlan
+from warplca.configs.device import choose_device
 from warplca.data import CORRUPTION_GROUPS, ImageDataset, load_dataset, write_corruptions
 from warplca.eval import ResultsStore, compare, evaluate
 from warplca.frontend.priming.restoring import noisy
@@ -104,9 +105,9 @@ def _against(tests: pd.DataFrame) -> list[str]:
     ]
 
 
-def corrupted(dataset: ImageDataset, folder: Path) -> Path:
+def corrupted(dataset: ImageDataset, folder: Path, workers: int = 1) -> Path:
     """Write the corrupted images once, for all rows."""
-    write_corruptions(dataset, folder, names=list(CORRUPTION_GROUPS["standard"]))
+    write_corruptions(dataset, folder, names=list(CORRUPTION_GROUPS["standard"]), workers=workers)
     return folder
 
 
@@ -117,6 +118,12 @@ def main() -> None:
         "--network", default="resnet20", help="resnet20, resnet32 or resnet44 (default: %(default)s)"
     )
     options.add_argument("--checkpoint", default=None, help="a classifier of ours instead of a published one")
+    options.add_argument(
+        "--batch-size", type=int, default=32, help="images in one pass (default: %(default)s)"
+    )
+    options.add_argument(
+        "--corrupted", type=Path, help="corrupted versions of these images, instead of making them"
+    )
     options.add_argument("--rows", nargs="*", default=None, help="only these (default: all)")
     options.add_argument("--noise", action="store_true", help="only the three noise corruptions")
     options.add_argument(
@@ -126,33 +133,36 @@ def main() -> None:
         "--images", type=int, default=COUNT, help="test images from 1,000 on (default: %(default)s)"
     )
     options.add_argument("--times", action="store_true", help="measure the time of each row as well")
+    options.add_argument("--device", default=None, help="(default: the accelerator if there is one)")
     options.add_argument("--baseline", default="bare", help="row to compare with (default: %(default)s)")
     options.add_argument(
         "--work", type=Path, default=Path("runs/plugin"), help="stores and images (default: %(default)s)"
     )
     arguments = options.parse_args()
     torch.set_num_threads(1)
+    device = choose_device(arguments.device)
     whole = load_dataset(arguments.data, "test")
-    dataset = whole.subset(list(range(FIRST, FIRST + COUNT)))
-    files = corrupted(dataset, arguments.work / "corrupted")
+    count = arguments.images if arguments.corrupted else max(COUNT, arguments.images)
+    dataset = whole.subset(list(range(FIRST, FIRST + count)))
+    files = arguments.corrupted or corrupted(dataset, arguments.work / "corrupted")
     plan = EvaluationPlan(
         corruptions=NOISE if arguments.noise else CORRUPTION_GROUPS["standard"],
         severities=tuple(arguments.severities),
         corruption_images=arguments.images,
         clean_images=arguments.images,
-        batch_size=32,
+        batch_size=arguments.batch_size,
     )
     if arguments.checkpoint:
         model, network = load_checkpoint(arguments.checkpoint).eval(), "ours"
     else:
         model, network = published(arguments.classifiers, arguments.network), arguments.network
     name = f"plugin-{'noise-' if arguments.noise else ''}{network}-{arguments.images}"
-    pool = mixed(files)
+    model, pool = model.to(device), mixed(files).to(device)
     path = arguments.work / f"{name}.sqlite"
     for row, build in rows(pool).items():
         if arguments.rows is None or row in arguments.rows:
             own = replace(plan, batch_size=128) if row.startswith(ADAPTED) else plan
-            evaluate(build(model), dataset, own, results=path, name=row, corruption_source=files)
+            evaluate(build(model).to(device), dataset, own, results=path, name=row, corruption_source=files)
     with ResultsStore(path, read_only=True) as store:
         times = _times(model, dataset, pool) if arguments.times else {}
         text = measured(store, arguments.baseline, times) + _caption(arguments, network)

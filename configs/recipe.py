@@ -13,6 +13,7 @@ T = TypeVar("T")
 LARGEST_RATE = 100.0
 RANGES = {
     "sgd_momentum": (0.0, 0.9999),
+    "bias_rate": (0.0, 1000.0),
     "weight_decay": (0.0, 1.0),
     "clip_norm": (0.0, 1e6),
     "save_minutes": (0.0, 1e6),
@@ -134,17 +135,22 @@ class TrainConfig:
             file with the state of a network of the same architecture; null starts at random.
         epochs: Passes over the training images, frozen ones included.
         batch_size: Images a step, over all processes together.
-        learning_rate: Peak rate of SGD with Nesterov momentum.
-        sgd_momentum: Momentum of SGD.
+        optimiser: "sgd" (with Nesterov momentum), or "muon" (Jordan et al. 2024): the matrices of the backbone's
+            convolutions move by orthogonalised momenta, everything else by AdamW.
+        learning_rate: Peak rate of the optimiser.
+        sgd_momentum: Momentum of SGD, or of Muon.
+        bias_rate: Factor on the rate of the backbone's biases and norms; with "muon" on that of all that AdamW moves.
         weight_decay: On weights of two or more dimensions except atoms.
         schedule: "one-cycle" (linear up, cosine down) or "cosine" (down only).
         warmup: Share of the steps on the way up; null takes 0.3 for "one-cycle".
         label_smoothing: 0 to below 1; null takes 0.1, and 0 for the loss "mart", which has none.
         clip_norm: Bound on the gradient's norm; 0 switches it off.
         crop_padding: Pixels of reflection padding before the random crop; 0 switches it off.
-        flip: Whether images are mirrored at random.
+        flip: Whether images are mirrored at random; "alternating" mirrors each image in every other epoch instead, one
+            half of them in the first (Jordan 2024).
         validation_images: Held out of the training images, class-balanced and seeded; 0 for none.
-        precision: "no" (float32 in full), "tf32" (NVIDIA's shorter float32), "bf16" or "fp16".
+        precision: "no" (float32 in full), "tf32" (NVIDIA's shorter float32), "bf16", "fp16", or "auto": bf16 where
+            the device computes it faster than float32 (GPUs that have it, CPUs with AVX512-BF16 or AMX), else "no".
         seed: Seed of initial weights, data order and augmentation.
         save_minutes: Time between saved states for resumption.
         keep_states: Saved states kept; older ones are deleted.
@@ -172,17 +178,19 @@ class TrainConfig:
     init: str | None = None
     epochs: int = 10
     batch_size: int = 128
+    optimiser: Literal["sgd", "muon"] = "sgd"
     learning_rate: float = 0.1
     sgd_momentum: float = 0.9
+    bias_rate: float = 1.0
     weight_decay: float = 5e-4
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     warmup: float | None = None
     label_smoothing: float | None = None
     clip_norm: float = 5.0
     crop_padding: int = 4
-    flip: bool = True
+    flip: bool | Literal["alternating"] = True
     validation_images: int = 0
-    precision: Literal["no", "tf32", "bf16", "fp16"] = "no"
+    precision: Literal["no", "tf32", "bf16", "fp16", "auto"] = "no"
     seed: int = 0
     save_minutes: float = 5.0
     keep_states: int = 2

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..configs.errors import InputError
 from .base import Encoding, Frontend, HandsOn, register_frontend
 from .image_statistics import standardise
-from .sparse.functional import left_padding
+from .sparse.functional import left_padding, synthesis_kernel, synthesise
+from .sparse.settings import Output
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,19 @@ class ConvSettings:
         features: Output channels.
         kernel_size: Side of the kernel.
         stride: Pixels between outputs.
+        output: "code" hands on the features; "reconstruction" the image plus what a transposed convolution of the same
+            size makes of them, which is nothing at the start: for backbones that were trained on images.
     """
 
     in_channels: int = 3
     features: int = 64
     kernel_size: int = 9
     stride: int = 2
+    output: Output = "code"
+
+    def __post_init__(self) -> None:
+        if self.output not in ("code", "reconstruction"):
+            raise InputError(f"output is {self.output!r}; give code or reconstruction.")
 
 
 @register_frontend("conv")
@@ -47,13 +56,23 @@ class ConvFrontend(Frontend):
         padding = left_padding(s.kernel_size)
         self.conv = nn.Conv2d(s.in_channels, s.features, s.kernel_size, s.stride, padding, bias=False)
         self.norm = nn.BatchNorm2d(s.features)
+        if s.output == "reconstruction":
+            self.synthesis = nn.Parameter(torch.zeros_like(self.conv.weight))
 
     @property
     def hands_on(self) -> HandsOn:
-        """Features, (N, features, ceil(H/stride), ceil(W/stride))."""
-        return "features"
+        """Features, (N, features, ceil(H/stride), ceil(W/stride)), or images."""
+        return "images" if self._settings.output == "reconstruction" else "features"
 
     def encode(self, images: Tensor) -> Encoding:
-        """Map pixels in [0, 1], (N, C, H, W), to features."""
-        images = F.pad(standardise(images).images, (0, self.overhang, 0, self.overhang))
-        return Encoding(torch.relu(self.norm(self.conv(images))))
+        """Map pixels in [0, 1], (N, C, H, W), to features or to images."""
+        standardised = standardise(images)
+        padded = F.pad(standardised.images, (0, self.overhang, 0, self.overhang))
+        code = torch.relu(self.norm(self.conv(padded)))
+        s = self._settings
+        if s.output == "code":
+            return Encoding(code)
+        kernel = synthesis_kernel(self.synthesis, s.stride)
+        size = (images.shape[2], images.shape[3])
+        change = synthesise(code, kernel, s.kernel_size, s.stride, size)
+        return Encoding(images + change * standardised.std)

@@ -14,6 +14,7 @@ from ..configs import InputError
 from ..configs.errors import unknown_name
 from ..frontend import ConvFrontend, ConvSettings
 from ..frontend.base import HandsOn
+from . import quick_resnet as _quick_resnet  # noqa: F401 - registers it with timm
 from .wide_resnet import WideResNet
 
 default_cfgs = generate_default_cfgs(

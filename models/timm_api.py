@@ -20,6 +20,7 @@ BACKBONES = (
     "resnet50",
     "wide_resnet50_2",
     "wrn_16_4",
+    "quick_resnet",
     "wrn_28_10",
     "resnext50_32x4d",
     "convnext_atto",

@@ -59,7 +59,7 @@ def log(out: Path) -> list[dict]:
 
 
 ROWS = """
-arms: [a, b]
+marks: {{arm: [a, b]}}
 rows:
   - name: write-{{arm}}
     minutes: 1
@@ -76,23 +76,49 @@ def test_a_row_that_fails_or_hangs_lets_the_next_one_run_and_all_is_brought_back
     rows.write_text(ROWS.format(python=sys.executable))
     words = {"out": str(tmp_path / "out")}
     session = Session(tmp_path / "out", 1.0, words)
-    for row in read_rows(str(rows), None):
-        session.run(row)
+    session.complete(read_rows(str(rows), None))
     codes = {entry["row"]: entry["code"] for entry in log(tmp_path / "out")}
     assert codes == {"write-a": 0, "write-b": 0, "fails": 3, "hangs": -15, "missing": None, "last": 0}
     assert {entry["note"] for entry in log(tmp_path / "out")} >= {"out of time"}
     assert session.finished() == {"write-a", "write-b", "last"}
-    session.pack(0.01)
+    session.pack(0.01, ["**/*"])
     assert max(path.stat().st_size for path in (tmp_path / "out" / "pieces").iterdir()) <= 0.01 * 2**20
     assert b"aaa" in joined(tmp_path / "out" / "pieces")
     late = Session(tmp_path / "late", 0.0, words)
-    late.run(read_rows(str(rows), ["last"])[0])
-    assert log(tmp_path / "late")[0]["note"] == "not started: no time left"
+    late.complete(read_rows(str(rows), ["last"]))
+    assert log(tmp_path / "late")[0]["note"].startswith("not started: no time left")
     with pytest.raises(InputError, match=r"--only names 'lost'; the rows are: write-a, write-b, fails"):
         read_rows(str(rows), ["lost"])
-    with pytest.raises(InputError, match="expected a readable YAML file, or one of: arms, dry, first"):
+    with pytest.raises(InputError, match="expected a readable YAML file, or one of: arms, dry, field"):
         read_rows("none", None)
     assert [row.name for row in read_rows("arms", None)][:2] == ["train-none", "train-warp-lca"]
+
+
+TOGETHER = """
+marks: {{seed: ["0", "1"]}}
+rows:
+  - name: read-{{seed}}
+    minutes: 1
+    after: ["write-{{seed}}"]
+    command: ["{python}", -c, "assert open(r'{{out}}/{{seed}}').read() == 'x'"]
+  - name: write-{{seed}}
+    minutes: 1
+    command: ["{python}", -c, "import time; time.sleep(1); open(r'{{out}}/{{seed}}', 'w').write('x')"]
+  - {{name: fails, minutes: 1, command: ["{python}", -c, "raise SystemExit(3)"]}}
+  - {{name: never, minutes: 1, after: [fails], command: ["{python}", -c, "pass"]}}
+"""
+
+
+def test_rows_run_together_each_after_those_that_it_needs(tmp_path):
+    rows, out = tmp_path / "rows.yaml", tmp_path / "out"
+    rows.write_text(TOGETHER.format(python=sys.executable))
+    session = Session(out, 1.0, {"out": str(out)}, at_once=3)
+    session.complete(read_rows(str(rows), None))
+    codes = {entry["row"]: entry["code"] for entry in log(out)}
+    assert codes == {"read-0": 0, "read-1": 0, "write-0": 0, "write-1": 0, "fails": 3, "never": None}
+    session.pack(1.0, ["0", "*.jsonl"])
+    assert {path.name for path in (out / "pieces").iterdir()} == {"piece-000", "pieces.json"}
+    assert b"never" in joined(out / "pieces")
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
-"""Fine-tuning: a backbone that starts from a trained network, behind a front-end that is new to it."""
+"""What a run starts from: a trained network's weights, or for a new one what its first layer learns of the images."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from ..configs.untrusted import plain_file
 from ..models import Classifier, load_checkpoint
 
 logger = logging.getLogger(__name__)
+SEEN = 5000  # training images that a first layer is set from
 LEAST = 0.5  # share of the backbone's weights that must be found
 WRAPPED = re.compile(r"^(module|_orig_mod|model|backbone|network)\.")
 
@@ -54,6 +56,28 @@ def start_from(model: Classifier, source: str) -> str:
             "train.init: %s start at random, as %s has none of their shape", ", ".join(left), source
         )
     return _digest(fitting)
+
+
+@torch.no_grad()
+def start_from_images(model: Classifier, images: Iterable[Tensor]) -> None:
+    """Let a backbone that has ``start_from_images`` set its first layer by what it will see of training images.
+
+    Args:
+        model: The classifier, on its device.
+        images: Batches of training images in [0, 1].
+    """
+    learn = getattr(model.backbone, "start_from_images", None)
+    if learn is None:
+        return
+    seen: list[Tensor] = []
+    training = model.training
+    model.eval()
+    for batch in images:
+        seen.append(model.backbone_input(batch).cpu())
+        if sum(len(part) for part in seen) >= SEEN:
+            break
+    model.train(training)
+    learn(torch.cat(seen))
 
 
 def _weights(source: str) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from typing import cast
 
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
-from tqdm import tqdm
 
 from ..configs import InputError, RunConfig
 from ..configs.atomic import only_one
@@ -20,11 +19,12 @@ from ..configs.device import float32
 from ..configs.load import to_plain
 from ..data import ImageDataset
 from ..models import Classifier, build_classifier, save_checkpoint
+from .display import Display
 from .folder import CHECKPOINT_FOLDER, STATES_FOLDER, is_finished, refuse_foreign_run
-from .initial import start_from
+from .initial import start_from, start_from_images
 from .losses import build_loss
 from .optim import WeightAverage, make_optimiser
-from .processes import Interrupted, Loaded, from_main, make_accelerator, stop_requested
+from .processes import Interrupted, Loaded, chosen_precision, from_main, make_accelerator, stop_requested
 from .record import Meter, RunRecord, means
 from .sampling import StepOrder
 from .source import BatchSource, Share, check_data, probe
@@ -88,9 +88,12 @@ class TrainingRun:
         bar_position: int = 0,
         device: torch.device | str | None = None,
     ) -> None:
-        recipe = config.train
         if config.model.num_classes is None:
             config = replace(config, model=replace(config.model, num_classes=len(dataset.class_names)))
+        config = replace(
+            config, train=replace(config.train, precision=chosen_precision(config.train.precision, device))
+        )
+        recipe = config.train
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
         self.training = config.frontend_training
         torch.manual_seed(recipe.seed)
@@ -130,6 +133,8 @@ class TrainingRun:
             self.model = cast(Classifier, convert_sync_batchnorm(self.model))
         self.model.to(self.accelerator.device)
         probe(self.model, self.source)
+        if self.recipe.init is None:
+            start_from_images(self.model, self.source.plain_batches())
         averages = recipe.average.kind != "none"
         self.average = WeightAverage(self.model, recipe.average, self.total_steps) if averages else None
         if recipe.compile:
@@ -198,14 +203,14 @@ class TrainingRun:
         meter = Meter(self.accelerator, where.sums, step)
         saved = time.monotonic()
         self.model.train()
-        with stop_requested() as stop, self._bar(step) as bar:
+        with stop_requested() as stop, self._display(step) as display:
             for share in self.source.shares(step, self.total_steps):
                 step += 1
                 self._step(step, share, meter)
-                bar.update()
+                display.update(step)
                 ends = step % self.steps_per_epoch == 0
                 if ends or step % self.recipe.log_steps == 0:
-                    self._show(bar, meter.read(), step)
+                    display.show(meter.read(), step)
                 if ends:
                     with memory_explained(self.recipe, step - 1):
                         finished = self._end_epoch(meter, curves, record)
@@ -324,24 +329,13 @@ class TrainingRun:
             source=self.dataset.source,
         )
 
-    def _bar(self, done: int) -> tqdm:
-        return tqdm(
+    def _display(self, done: int) -> Display:
+        return Display(
+            self.config.model.frontend_name,
+            done=done,
             total=self.total_steps,
-            initial=done,
-            desc=f"train {self.config.model.frontend_name}",
-            unit="step",
+            epochs=self.recipe.epochs,
+            device=self.accelerator.device,
+            shown=self.progress,
             position=self.bar_position,
-            disable=not self.progress,
-            dynamic_ncols=True,
         )
-
-    def _show(self, bar: tqdm, sums: dict[str, float], step: int) -> None:
-        shown = means(sums)
-        parts = [
-            f"epoch {(step - 1) // self.steps_per_epoch + 1}/{self.recipe.epochs}",
-            f"loss {shown['train_loss']:.3f}",
-            f"acc {shown['train_accuracy']:.1%}",
-        ]
-        if "active_fraction" in shown:
-            parts.append(f"active {shown['active_fraction']:.1%}")
-        bar.set_postfix_str(", ".join([*parts, f"{shown['images_per_second']:.0f} img/s"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ from ..configs.device import choose_device
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the state is saved
     """The run was asked to stop and has saved its state; the same call continues it."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -58,6 +62,22 @@ Loaded = tuple[dict[str, Any], dict[str, Tensor]] | None
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for the main one, which may be writing to a slow disk; NCCL's own limit is ten minutes."""
+
+
+def chosen_precision(precision: str, device: torch.device | str | None) -> str:
+    """Return the precision of a run, "auto" replaced by what the device computes fastest, which is logged."""
+    if precision != "auto":
+        return precision
+    here = choose_device(device)
+    if here.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = here.type == "cpu" and (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+    chosen = "bf16" if fast else "no"
+    logger.warning("train.precision is auto: %s on %s", chosen, here)
+    return chosen
 
 
 def make_accelerator(

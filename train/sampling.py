@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..configs.device import sent
 
-DROPOUT, ORDER, PLACEMENT, POLICY, NOISE, CUT = 1, 2, 3, 4, 5, 6
+DROPOUT, ORDER, PLACEMENT, POLICY, NOISE, CUT, MIRROR = 1, 2, 3, 4, 5, 6, 7
 """Purposes, so that streams of one step differ."""
 
 
@@ -99,7 +99,7 @@ class Placement:
 
     @classmethod
     def draw(cls, count: int, generator: torch.Generator, *, padding: int, flip: bool) -> Placement:
-        """Draw placements of ``count`` images; mirrored with probability one half."""
+        """Draw placements of ``count`` images; with ``flip`` mirrored with probability one half."""
         shifts = torch.randint(2 * padding + 1, (2, count, 1), generator=generator) if padding else None
         mirrored = torch.rand((count, 1), generator=generator) < 0.5 if flip else None
         return cls(shifts, mirrored)
@@ -110,6 +110,22 @@ class Placement:
             None if self.shifts is None else self.shifts[:, rows],
             None if self.mirrored is None else self.mirrored[rows],
         )
+
+
+def mirrored_in_turn(chosen: Tensor, epoch: int, images: int, seed: int) -> Tensor:
+    """Tell which images are mirrored in an epoch: each one in every other, one half of them in the first.
+
+    Args:
+        chosen: (N,) positions of the images.
+        epoch: Epochs before this one.
+        images: How many training images there are.
+        seed: Seed of the run.
+
+    Returns:
+        (N, 1) booleans.
+    """
+    first = torch.randint(2, (images,), generator=generator(seed, MIRROR))
+    return ((first[chosen] + epoch) % 2 == 1)[:, None]
 
 
 def place(images: Tensor, placement: Placement, *, padding: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,17 @@ from ..data.files import FileImages
 from ..models import Classifier
 from .losses import Batch
 from .policy import PreparedImages
-from .sampling import NOISE, PLACEMENT, Placement, StepOrder, draw_noise, generator, mixed_seed, place
+from .sampling import (
+    NOISE,
+    PLACEMENT,
+    Placement,
+    StepOrder,
+    draw_noise,
+    generator,
+    mirrored_in_turn,
+    mixed_seed,
+    place,
+)
 
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
@@ -87,11 +98,18 @@ class BatchSource:
 
     def _share(self, step: int, augmented: Tensor | None) -> Share:
         chosen, rows = self.order.share(step)
-        chosen = sent(chosen, self.device)
         recipe, count = self.recipe, len(self.order.chosen(step))
         drawn = Placement.draw(
-            count, generator(recipe.seed, PLACEMENT, step), padding=recipe.crop_padding, flip=recipe.flip
+            count,
+            generator(recipe.seed, PLACEMENT, step),
+            padding=recipe.crop_padding,
+            flip=recipe.flip is True,
         )
+        if recipe.flip == "alternating":
+            epoch = step // self.order.steps_per_epoch
+            turns = mirrored_in_turn(self.order.chosen(step), epoch, self.order.images, recipe.seed)
+            drawn = replace(drawn, mirrored=turns)
+        chosen = sent(chosen, self.device)
         images = self._images(chosen, augmented)
         placed = place(images.flatten(1, 2), drawn.take(rows), padding=recipe.crop_padding)
         views = (placed.float() / 255.0).unflatten(1, images.shape[1:3])
