@@ -30,11 +30,11 @@ class AugmentConfig:
         noise: Largest standard deviation of Gaussian noise, in pixels of [0, 1]; each noisy image draws its
             own between 0 and this. 0 switches it off.
         noise_share: Share of the images that get noise; null takes one half where there is any.
-        policy: "none", "augmix" or "randaugment", drawn for each image by itself.
+        policy: "none", "augmix", "prime" or "randaugment", drawn for each image by itself.
         severity: AugMix's severity, or RandAugment's magnitude in thirtieths; null takes 3.
-        width: AugMix's number of chains; null takes 3.
+        width: Chains that AugMix and PRIME mix; null takes 3.
         operations: RandAugment's operations on an image; null takes 2.
-        workers: Processes that read images from disk, cut them out and apply the policy ahead of the training loop;
+        workers: Processes that read images from disk, cut them out and apply RandAugment ahead of the training loop;
             0 does so within the step. Runs that are trained several at once have at most their share of the cores. The
             images are the same.
     """
@@ -45,7 +45,7 @@ class AugmentConfig:
     smallest_area: float = 1.0
     noise: float = 0.0
     noise_share: float | None = None
-    policy: Literal["none", "augmix", "randaugment"] = "none"
+    policy: Literal["none", "augmix", "prime", "randaugment"] = "none"
     severity: int | None = None
     width: int | None = None
     operations: int | None = None
@@ -54,8 +54,8 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         policy = f"augment.policy is {self.policy!r}"
         _only(self, "noise_share", self.noise > 0.0, "augment.noise is 0")
-        _only(self, "severity", self.policy != "none", policy)
-        _only(self, "width", self.policy == "augmix", policy)
+        _only(self, "severity", self.policy in ("augmix", "randaugment"), policy)
+        _only(self, "width", self.policy in ("augmix", "prime"), policy)
         _only(self, "operations", self.policy == "randaugment", policy)
         if not 0.0 < self.smallest_area <= 1.0:
             raise InputError(
