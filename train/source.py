@@ -97,9 +97,10 @@ class BatchSource:
         images = self._images(chosen, augmented)
         placed = place(images.flatten(1, 2), drawn.take(rows), padding=recipe.crop_padding)
         placed = placed.unflatten(1, images.shape[1:3])
-        views = (
-            placed.float() / 255.0 if self._mixture is None else self._mixed(placed[:, 0], step, count, rows)
-        )
+        if self._mixture is None:
+            views = placed.float() / 255.0
+        else:
+            views = self._mixed(self._mixture, placed[:, 0], step, count, rows)
         if recipe.augment.noise:
             views = (views + self._noise(step, count, rows, views)).clamp(0.0, 1.0)
         first, *others = views.unbind(1)
@@ -113,13 +114,12 @@ class BatchSource:
         augmented = sent(augmented, self.device)
         return torch.cat([self.images[chosen][:, None], augmented], dim=1) if self._adds_plain else augmented
 
-    def _mixed(self, images: Tensor, step: int, count: int, rows: slice) -> Tensor:
+    def _mixed(self, mixture: Mixture, images: Tensor, step: int, count: int, rows: slice) -> Tensor:
         """Return (n, views, C, H, W) in [0, 1]: a mixture, or for losses on several views the image and mixtures."""
-        assert self._mixture is not None
         views = self.recipe.loss_class.views
         seed = mixed_seed(self.recipe.seed, POLICY, step)
-        mixed = self._mixture(images, views=views, seed=seed, count=count, rows=rows)
-        return mixed if views == 1 else torch.cat([images[:, None].float() / 255.0, mixed], dim=1)
+        made = mixture(images, views=views, seed=seed, count=count, rows=rows)
+        return made if views == 1 else torch.cat([images[:, None].float() / 255.0, made], dim=1)
 
     def _noise(self, step: int, count: int, rows: slice, views: Tensor) -> Tensor:
         seed = mixed_seed(self.recipe.seed, NOISE, step)
