@@ -131,7 +131,7 @@ def test_recipes_that_need_held_out_images_say_so():
 @pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param(name, marks=pytest.mark.slow if name.endswith(("-l2", "-augment")) else ())
+        pytest.param(name, marks=pytest.mark.slow if name.endswith(("-l2", "-augment", "pgd-awp")) else ())
         for name in RECIPES
         if name not in ("standard", "early-stop")
     ],
