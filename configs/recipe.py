@@ -31,11 +31,11 @@ class AugmentConfig:
         noise: Largest standard deviation of Gaussian noise, in pixels of [0, 1]; each noisy image draws its
             own between 0 and this. 0 switches it off.
         noise_share: Share of the images that get noise; null takes one half where there is any.
-        policy: "none", "augmix" or "randaugment", drawn for each image by itself.
+        policy: "none", "augmix", "prime" or "randaugment", drawn for each image by itself.
         severity: AugMix's severity, or RandAugment's magnitude in thirtieths; null takes 3.
-        width: AugMix's number of chains; null takes 3.
+        width: Chains that AugMix and PRIME mix; null takes 3.
         operations: RandAugment's operations on an image; null takes 2.
-        workers: Processes that read images from disk, cut them out and apply the policy ahead of the training loop;
+        workers: Processes that read images from disk, cut them out and apply RandAugment ahead of the training loop;
             0 does so within the step. Runs that are trained several at once have at most their share of the cores. The
             images are the same.
     """
@@ -46,7 +46,7 @@ class AugmentConfig:
     smallest_area: float = 1.0
     noise: float = 0.0
     noise_share: float | None = None
-    policy: Literal["none", "augmix", "randaugment"] = "none"
+    policy: Literal["none", "augmix", "prime", "randaugment"] = "none"
     severity: int | None = None
     width: int | None = None
     operations: int | None = None
@@ -55,8 +55,8 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         policy = f"augment.policy is {self.policy!r}"
         _only(self, "noise_share", self.noise > 0.0, "augment.noise is 0")
-        _only(self, "severity", self.policy != "none", policy)
-        _only(self, "width", self.policy == "augmix", policy)
+        _only(self, "severity", self.policy in ("augmix", "randaugment"), policy)
+        _only(self, "width", self.policy in ("augmix", "prime"), policy)
         _only(self, "operations", self.policy == "randaugment", policy)
         if not 0.0 < self.smallest_area <= 1.0:
             raise InputError(
@@ -135,11 +135,9 @@ class TrainConfig:
             file with the state of a network of the same architecture; null starts at random.
         epochs: Passes over the training images, frozen ones included.
         batch_size: Images a step, over all processes together.
-        optimiser: "sgd" (with Nesterov momentum), or "muon" (Jordan et al. 2024): the matrices of the backbone's
-            convolutions move by orthogonalised momenta, everything else by AdamW.
-        learning_rate: Peak rate of the optimiser.
-        sgd_momentum: Momentum of SGD, or of Muon.
-        bias_rate: Factor on the rate of the backbone's biases and norms; with "muon" on that of all that AdamW moves.
+        learning_rate: Peak rate of SGD with Nesterov momentum.
+        sgd_momentum: Momentum of SGD.
+        bias_rate: Factor on the rate of the backbone's biases and norms.
         weight_decay: On weights of two or more dimensions except atoms.
         schedule: "one-cycle" (linear up, cosine down) or "cosine" (down only).
         warmup: Share of the steps on the way up; null takes 0.3 for "one-cycle".
@@ -178,7 +176,6 @@ class TrainConfig:
     init: str | None = None
     epochs: int = 10
     batch_size: int = 128
-    optimiser: Literal["sgd", "muon"] = "sgd"
     learning_rate: float = 0.1
     sgd_momentum: float = 0.9
     bias_rate: float = 1.0

@@ -33,6 +33,8 @@ RECIPES: dict[str, dict] = {
     "implicit": {"frontend": "lca", "settings": {"gradient_mode": "implicit"}},
     "bf16": {"precision": "bf16"},
     "parts": {"accumulation": 2},
+    "augmix": {"augment": {"policy": "augmix"}, "loss": {"name": "jsd"}},
+    "prime": {"augment": {"policy": "prime"}, "loss": {"name": "jsd"}},
 }
 SHIPPED = sorted(
     set(preset_names("train"))

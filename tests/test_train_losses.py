@@ -219,7 +219,7 @@ def test_the_divergence_of_trades_is_climbed_on_the_function_it_starts_from():
     ).train()
     images = torch.rand(4, 3, 16, 16)
     attack = InnerAttack(threat=ThreatModel("linf", 0.1), steps=1, step_size=0.05)
-    ascent = TradesLoss(attack=attack)._divergence_ascent(model, images)
+    ascent = TradesLoss(attack=attack).ascent(model, Batch(images, torch.arange(4)))
     with frozen_statistics(model):
         torch.testing.assert_close(ascent(images), torch.zeros(()), atol=1e-5, rtol=0)
 

@@ -14,7 +14,10 @@ from warplca.frontend.sparse.settings import LCATraining, WarpLCATraining
 from warplca.models import build_classifier, create_classifier
 from warplca.train import Interrupted, build_loss, train
 from warplca.train.optim import WeightAverage
+from warplca.train.perturb import cross_entropy_ascent
 from warplca.train.processes import make_accelerator
+from warplca.train.sampling import StepOrder
+from warplca.train.source import BatchSource
 from warplca.train.validate import Validator, best_epoch, overfitted, stop_reason
 
 ARMS = ("none", "conv", "lca", "warp-lca")
@@ -65,6 +68,26 @@ def test_steps_of_attacks_follow_the_radius_whatever_is_combined():
     assert attack("conv+pgd-linf+fast").step_size == pytest.approx(10 / 255)
 
 
+def test_small_l2_balls_are_around_what_an_augmentation_makes():
+    """Kireev et al. 2022: one step of radius 0.1, here on the images of AugMix or PRIME."""
+    torch.manual_seed(0)
+    model = create_classifier("resnet10_slim", num_classes=2)
+    for presets, policy in (("none+augmix-jsd+l2-at", "augmix"), ("none+prime-augment+l2-at", "prime")):
+        recipe = load_config(RunConfig, presets, "train").train
+        assert recipe.augment.policy == policy
+        (share,) = BatchSource(stripes(40), recipe, StepOrder(40, 40, 0), torch.device("cpu")).shares(0, 1)
+        plain = load_config(RunConfig, "none", "train").train
+        (other,) = BatchSource(stripes(40), plain, StepOrder(40, 40, 0), torch.device("cpu")).shares(0, 1)
+        attack = build_loss(recipe).attack
+        assert (str(attack.threat), attack.steps, attack.start) == ("l2 0.1", 1, "ball")
+        images, labels = share.batch.images, share.batch.labels
+        attacked = attack(model, images, cross_entropy_ascent(model, labels))
+        lengths = (attacked - images).flatten(1).norm(dim=1)
+        assert lengths.max() <= 0.1 + 1e-5
+        assert lengths.median() > 0.08  # less where pixels are clipped
+        assert (images - other.batch.images).flatten(1).norm(dim=1).median() > 0.5
+
+
 def test_a_frozen_front_end_is_frozen_for_as_long_as_training_takes():
     for presets in ("warp-lca+frozen+wrn-16-4", "warp-lca+wrn-16-4+frozen"):
         run = load_config(RunConfig, presets, "train")
@@ -108,7 +131,7 @@ def test_recipes_that_need_held_out_images_say_so():
 @pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param(name, marks=pytest.mark.slow if name.endswith("-l2") else ())
+        pytest.param(name, marks=pytest.mark.slow if name.endswith(("-l2", "-augment", "pgd-awp")) else ())
         for name in RECIPES
         if name not in ("standard", "early-stop")
     ],

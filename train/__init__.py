@@ -1,6 +1,6 @@
 """Training: loop, losses, augmentation."""
 
-from .adversarial import AdversarialLoss, MartLoss, TradesLoss
+from .adversarial import AdversarialLoss, AttackedLoss, MartLoss, NuclearLoss, TradesLoss
 from .loop import train
 from .losses import Batch, ConsistencyLoss, LossResult, NoisyLoss, StandardLoss, build_loss, register_loss
 from .perturb import InnerAttack
@@ -8,6 +8,7 @@ from .processes import Interrupted
 
 __all__ = [
     "AdversarialLoss",
+    "AttackedLoss",
     "Batch",
     "ConsistencyLoss",
     "InnerAttack",
@@ -15,6 +16,7 @@ __all__ = [
     "LossResult",
     "MartLoss",
     "NoisyLoss",
+    "NuclearLoss",
     "StandardLoss",
     "TradesLoss",
     "build_loss",

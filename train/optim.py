@@ -9,7 +9,6 @@ from itertools import chain, compress
 from typing import Any
 
 import torch
-from timm.optim import Muon
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
@@ -19,10 +18,8 @@ from ..configs.recipe import AverageConfig
 from ..models import Classifier
 
 
-def make_optimiser(
-    model: Classifier, config: TrainConfig, training: Sequence[Any] = ()
-) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or Muon with AdamW; each front-end at its own rate.
+def make_optimiser(model: Classifier, config: TrainConfig, training: Sequence[Any] = ()) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; each front-end at its own rate.
 
     Biases and norms are not decayed, nor what a front-end names; see ``Frontend.no_weight_decay``.
 
@@ -37,35 +34,21 @@ def make_optimiser(
         f"frontend.stages.{i}." if several else "frontend.": getattr(part, "rate", 1.0)
         for i, part in enumerate(training)
     }
-    muon = config.optimiser == "muon"
-    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {
-        (1.0, True, False): [],
-        (1.0, False, False): [],
-    }
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for name, parameter in model.named_parameters():
         factor = next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)
-        decayed = parameter.ndim > 1 and name not in kept
-        in_backbone = name.startswith("backbone.")
-        filters = muon and in_backbone and parameter.ndim == 4
-        if (muon and not filters) or (in_backbone and parameter.ndim == 1):
+        if parameter.ndim == 1 and name.startswith("backbone."):
             factor *= config.bias_rate
-        groups.setdefault((factor, decayed, filters), []).append(parameter)
-    rate, nesterov = config.learning_rate, config.sgd_momentum > 0
+        decayed = parameter.ndim > 1 and name not in kept
+        groups.setdefault((factor, decayed), []).append(parameter)
+    rate = config.learning_rate
     parameters = [
         {"params": members, "lr": rate * factor, "weight_decay": config.weight_decay if decayed else 0.0}
-        | ({"use_fallback": not filters} if muon else {})
-        for (factor, decayed, filters), members in groups.items()
+        for (factor, decayed), members in groups.items()
         if members
     ]
-    if not muon:
-        return torch.optim.SGD(parameters, lr=rate, momentum=config.sgd_momentum, nesterov=nesterov)
-    return Muon(
-        parameters,
-        lr=rate,
-        momentum=config.sgd_momentum,
-        nesterov=nesterov,
-        ns_coefficients="original",
-        adjust_lr_fn="original",
+    return torch.optim.SGD(
+        parameters, lr=rate, momentum=config.sgd_momentum, nesterov=config.sgd_momentum > 0
     )
 
 

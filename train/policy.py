@@ -1,4 +1,4 @@
-"""Images made one by one: read, cut out at random, AugMix, RandAugment; ahead of training where workers are given."""
+"""Images made one by one: read, cut out at random, RandAugment; ahead of training where workers are given."""
 
 from __future__ import annotations
 
@@ -22,17 +22,13 @@ SHAPES = (3.0 / 4.0, 4.0 / 3.0)  # of random cuts, width to height (Szegedy et a
 
 
 def make_policy(config: AugmentConfig) -> Policy:
-    """Return the augmentation of one uint8 image (C, H, W), from torchvision.
+    """Return RandAugment (Cubuk et al., CVPR workshops 2020) of one uint8 image (C, H, W), from torchvision.
 
-    "augmix" is Hendrycks et al., ICLR 2020, without the operations that overlap with CIFAR-10-C (contrast, colour,
-    brightness, sharpness), as in the paper; "randaugment" is Cubuk et al., CVPR workshops 2020. torchvision's
-    draw once for a whole batch, so they are applied image by image.
+    torchvision's draws once for a whole batch, so it is applied image by image.
     """
-    from torchvision.transforms import v2
+    from torchvision.transforms.v2 import RandAugment
 
-    if config.policy == "augmix":
-        return v2.AugMix(severity=filled(config.severity), mixture_width=filled(config.width), all_ops=False)
-    return v2.RandAugment(num_ops=filled(config.operations), magnitude=filled(config.severity))
+    return RandAugment(num_ops=filled(config.operations), magnitude=filled(config.severity))
 
 
 def cut_out(image: np.ndarray, size: tuple[int, int], smallest_area: float, seed: int) -> np.ndarray:

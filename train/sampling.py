@@ -32,6 +32,33 @@ def generator(*keys: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed_seed(*keys))
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers for this process's part of something that a whole batch draws.
+
+    Attributes:
+        total: How many the whole batch has.
+        mine: Which of them are this process's.
+        seed: Seed of these draws.
+        device: Where the images are.
+    """
+
+    total: int
+    mine: slice
+    seed: int
+    device: torch.device
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return numbers from 0 to below 1, (n, *shape), on the host; the same at each call."""
+        host = torch.Generator().manual_seed(self.seed)
+        return torch.rand((self.total, *shape), generator=host)[self.mine]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return standard Gaussian numbers, (n, *shape), drawn on the device; the same at each call."""
+        there = torch.Generator(self.device).manual_seed(mixed_seed(self.seed, 1))
+        return torch.randn((self.total, *shape), generator=there, device=self.device)[self.mine]
+
+
 class StepOrder:
     """The order of the training images: a new permutation each epoch, from the seed alone.
 

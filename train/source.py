@@ -18,10 +18,12 @@ from ..data import ImageDataset
 from ..data.files import FileImages
 from ..models import Classifier
 from .losses import Batch
+from .mixture import Mixture
 from .policy import PreparedImages
 from .sampling import (
     NOISE,
     PLACEMENT,
+    POLICY,
     Placement,
     StepOrder,
     draw_noise,
@@ -45,7 +47,7 @@ class Share(NamedTuple):
 class BatchSource:
     """CIFAR-size sets live in memory as uint8 and are augmented in one go, without worker processes.
 
-    Images on disk, and those of a random cut or a policy, are made one by one, by ``augment.workers`` processes
+    Images on disk, and those of a random cut or RandAugment, are made one by one, by ``augment.workers`` processes
     ahead of their step.
 
     Args:
@@ -65,8 +67,9 @@ class BatchSource:
             self.images = torch.from_numpy(self.stored.copy()).permute(0, 3, 1, 2).contiguous().to(device)
         self.labels = torch.from_numpy(dataset.labels.copy()).to(device)
         self._seconds = 0.0
+        self._mixture = Mixture.of(recipe.augment)
         self._prepared: PreparedImages | None = None
-        views = 0 if recipe.augment.policy == "none" else recipe.loss_class.views
+        views = recipe.loss_class.views if recipe.augment.policy == "randaugment" else 0
         plain = one_by_one and views != 1
         if views or one_by_one:
             self._prepared = PreparedImages(
@@ -112,7 +115,11 @@ class BatchSource:
         chosen = sent(chosen, self.device)
         images = self._images(chosen, augmented)
         placed = place(images.flatten(1, 2), drawn.take(rows), padding=recipe.crop_padding)
-        views = (placed.float() / 255.0).unflatten(1, images.shape[1:3])
+        placed = placed.unflatten(1, images.shape[1:3])
+        if self._mixture is None:
+            views = placed.float() / 255.0
+        else:
+            views = self._mixed(self._mixture, placed[:, 0], step, count, rows)
         if recipe.augment.noise:
             views = (views + self._noise(step, count, rows, views)).clamp(0.0, 1.0)
         first, *others = views.unbind(1)
@@ -125,6 +132,13 @@ class BatchSource:
             return self.images[chosen][:, None]
         augmented = sent(augmented, self.device)
         return torch.cat([self.images[chosen][:, None], augmented], dim=1) if self._adds_plain else augmented
+
+    def _mixed(self, mixture: Mixture, images: Tensor, step: int, count: int, rows: slice) -> Tensor:
+        """Return (n, views, C, H, W) in [0, 1]: a mixture, or for losses on several views the image and mixtures."""
+        views = self.recipe.loss_class.views
+        seed = mixed_seed(self.recipe.seed, POLICY, step)
+        made = mixture(images, views=views, seed=seed, count=count, rows=rows)
+        return made if views == 1 else torch.cat([images[:, None].float() / 255.0, made], dim=1)
 
     def _noise(self, step: int, count: int, rows: slice, views: Tensor) -> Tensor:
         seed = mixed_seed(self.recipe.seed, NOISE, step)
