@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -139,6 +140,12 @@ def write(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write figures for other programs."""
     write(path, json.dumps(value, indent=1) + "\n")
+
+
+def synchronise() -> None:
+    """Wait for the accelerator, where there is one."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 def save_figure(figure, path: Path) -> None:

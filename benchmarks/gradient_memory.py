@@ -3,9 +3,9 @@
 Usage: python benchmarks/gradient_memory.py [--out FILE.json] [--batch 16] [--keep-freed]
 
 A step is the forward pass of a front-end with a soft threshold, a loss on its code, and the backward pass to the
-dictionary. On a CPU every figure comes from a process of its own: the growth of its resident memory over what it
-had after a warm-up with one image. On a GPU the allocator counts. ``implicit`` also shows the relative residual at
-which its adjoint equation stopped.
+dictionary. Every figure comes from a process of its own. On a CPU it is the growth of its resident memory over what it
+had after a warm-up with one image, on an NVIDIA GPU what the allocator handed out at most beyond what was in use
+before. ``implicit`` also shows the relative residual at which its adjoint equation stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import synchronise
 
+from warplca.configs.device import choose_device
 from warplca.frontend import LCA
 
 CASES: list[dict[str, Any]] = [
@@ -49,7 +51,8 @@ def main() -> None:
     parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case is not None:
-        print(json.dumps(one_step(CASES[arguments.case], arguments.batch, arguments.device)))
+        device = choose_device(arguments.device)
+        print(json.dumps(one_step(CASES[arguments.case], arguments.batch, device)))
         return
     figures = []
     environment = dict(os.environ)
@@ -68,7 +71,7 @@ def main() -> None:
         arguments.out.write_text(json.dumps({"cases": figures, "implicit_ratio": ratio}, indent=2) + "\n")
 
 
-def one_step(case: dict[str, Any], batch: int, device: str) -> dict[str, Any]:
+def one_step(case: dict[str, Any], batch: int, device: torch.device) -> dict[str, Any]:
     """Do one training step and return its peak memory and time."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -77,7 +80,7 @@ def one_step(case: dict[str, Any], batch: int, device: str) -> dict[str, Any]:
         layer.dictionary.weight.copy_(LCA.from_pretrained("cifar10-64x9s2").dictionary.weight)
     images = torch.rand(batch, 3, 32, 32, device=device)
     layer(images[:1]).square().sum().backward()
-    before = _peak(device)
+    before = _in_use(device)
     start = time.perf_counter()
     layer(images).square().sum().backward()
     after = _peak(device)
@@ -87,11 +90,20 @@ def one_step(case: dict[str, Any], batch: int, device: str) -> dict[str, Any]:
     return result
 
 
-def _peak(device: str) -> int:
+def _in_use(device: torch.device) -> int:
+    """Bytes from which :func:`_peak` grows."""
+    if device.type == "cpu":
+        return _peak(device)
+    synchronise()
+    torch.cuda.reset_peak_memory_stats()  # the warm-up's, else
+    return torch.cuda.memory_allocated()
+
+
+def _peak(device: torch.device) -> int:
     """Peak memory in bytes up to now."""
-    if device == "cpu":
+    if device.type == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    torch.cuda.synchronize()
+    synchronise()
     return torch.cuda.max_memory_allocated()
 
 

@@ -2,7 +2,8 @@
 
 Usage: python benchmarks/solver_speed.py [--lca-pytorch FOLDER] [--out FILE.json] [--threads 1] [--device cpu]
 
-The floor is the bare pair of convolutions, Phi^T x and Phi a, in the faster of both memory formats. lca-pytorch
+The floor is the bare pair of convolutions, Phi^T x and Phi a, in the faster of both memory formats. All compute in full
+float32 but where the name says otherwise. lca-pytorch
 (https://github.com/lanl/lca-pytorch) is measured from the checkout given, with the same atoms, images, hard
 threshold and step size. All are timed in turn, round after round, for a number of iterations whose cost no longer
 depends on the setting up; the figures are medians over the rounds of milliseconds per iteration and, for ratios,
@@ -17,12 +18,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
+from common import synchronise
 from torch import Tensor
 
+from warplca.configs.device import choose_device, float32
 from warplca.frontend import THRESHOLDS, Problem, Threshold, solve
 from warplca.frontend.sparse import functional
 from warplca.frontend.sparse.operator import ConvOperator
@@ -51,13 +55,18 @@ def main() -> None:
     if arguments.lca_pytorch is None:
         print("lca-pytorch is skipped: give the folder of a checkout with --lca-pytorch.")
     rows = []
-    for setting in SETTINGS if arguments.device == "cpu" else GPU_SETTINGS:
+    arguments.device = choose_device(arguments.device)
+    for setting in SETTINGS if arguments.device.type == "cpu" else GPU_SETTINGS:
         contenders = build(setting, arguments)
-        rows.append(row(setting, measure(contenders, arguments.rounds, arguments.device)))
+        rows.append(row(setting, measure(contenders, arguments.rounds)))
         print(json.dumps(rows[-1]), file=sys.stderr)
     table(rows)
     if arguments.out:
-        environment = {"threads": arguments.threads, "device": arguments.device, "torch": torch.__version__}
+        environment = {
+            "threads": arguments.threads,
+            "device": str(arguments.device),
+            "torch": torch.__version__,
+        }
         arguments.out.write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n")
 
 
@@ -77,9 +86,15 @@ def build(
     code = THRESHOLDS["hard"](operator.analyse(images), LAM)
     count = arguments.iterations
 
-    def ours(low: ConvOperator, momentum: float = 0.0, threshold: str = "hard") -> Callable[[], object]:
+    def ours(
+        low: ConvOperator,
+        momentum: float = 0.0,
+        threshold: str = "hard",
+        images: Tensor = images,
+        state: Tensor | None = None,
+    ) -> Callable[[], object]:
         schedule = plain_schedule(low, count, momentum=momentum)
-        return lambda: solve(Problem(low, images, THRESHOLDS[threshold], LAM), schedule)
+        return lambda: solve(Problem(low, images, THRESHOLDS[threshold], LAM), schedule, state=state)
 
     contenders: dict[str, tuple[int, Callable[[], object]]] = {
         "floor": (count, floor(images, code, operator, count, torch.contiguous_format)),
@@ -90,6 +105,17 @@ def build(
         "ours, smooth": (count, ours(operator, 0.9, "smooth")),
         "ours, bf16": (count, ours(operator.computing_in(torch.bfloat16), 0.9)),
     }
+    if arguments.device.type == "cuda":
+        last = replace(
+            operator,
+            atoms=operator.atoms.contiguous(memory_format=torch.channels_last),
+            kernel=operator.kernel.contiguous(memory_format=torch.channels_last),
+        )
+        start = torch.zeros_like(code).contiguous(memory_format=torch.channels_last)
+        pictures = images.contiguous(memory_format=torch.channels_last)
+        contenders["ours, channels last"] = (count, ours(last, images=pictures, state=start))
+        for name in ("floor", "floor, channels last", "ours", "ours, momentum"):
+            contenders[f"{name}, TF32"] = (count, with_tf32(contenders[name][1]))
     if arguments.lca_pytorch:
         few = max(count // 8, 2) if stride == 1 else count  # at stride 1 it takes most of a second each
         layer = lca_pytorch(
@@ -97,6 +123,16 @@ def build(
         )
         contenders["lca-pytorch"] = (few, lambda: layer(images))
     return contenders
+
+
+def with_tf32(run: Callable[[], object]) -> Callable[[], object]:
+    """Allow TF32 in a contender."""
+
+    def allowed() -> None:
+        with float32(tf32=True):
+            run()
+
+    return allowed
 
 
 def floor(
@@ -155,17 +191,15 @@ def lca_pytorch(
 
 
 @torch.no_grad()
-def measure(
-    contenders: dict[str, tuple[int, Callable[[], object]]], rounds: int, device: str
-) -> dict[str, list[float]]:
+@float32()
+def measure(contenders: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, list[float]]:
     """Milliseconds per iteration of every contender in every round."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(rounds + 1):
         for name, (count, function) in contenders.items():
             start = time.perf_counter()
             function()
-            if device != "cpu":
-                torch.cuda.synchronize()
+            synchronise()
             if i:  # the first round warms up
                 times[name].append(1e3 * (time.perf_counter() - start) / count)
     return times

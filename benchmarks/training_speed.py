@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -23,8 +24,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import synchronise
 
 from warplca.configs import RunConfig, from_dict
+from warplca.configs.device import float32
 from warplca.data import ImageDataset, load_dataset
 from warplca.models import create_backbone
 from warplca.train.loop import TrainingRun
@@ -88,12 +91,6 @@ def minimal_steps(args: argparse.Namespace, dataset: ImageDataset) -> Step:
 def device_name() -> str:
     """Return the kind of device to compute on."""
     return str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-
-
-def synchronise() -> None:
-    """Wait for the device, where there is one."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
 
 
 def settings(args: argparse.Namespace, frontend: str | None, **recipe: object) -> dict:
@@ -207,7 +204,8 @@ def timm_rate(args: argparse.Namespace, workers: str, folder: Path) -> float:
         "--no-aug", "--smoothing", "0", "--workers", workers, "--log-interval", "1", "--output", str(folder),
         "--channels-last", "--no-prefetcher", "--device", device_name(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    full = {**os.environ, "NVIDIA_TF32_OVERRIDE": "0"}  # as ours computes, where there is a GPU
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=full)
     rates = [float(rate) for rate in re.findall(r"([\d.]+)/s\s+\(", done.stdout + done.stderr)]
     if done.returncode or len(rates) < TIMM_STEPS // 2:
         raise SystemExit(f"timm's train.py did not run: {(done.stderr or done.stdout)[-600:]}")
@@ -231,7 +229,7 @@ def main() -> None:
     parts = {"loops": compare_loops, "arms": compare_arms, "input": input_shares}
     if args.timm:
         parts["timm"] = against_timm
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, float32():
         for name, part in parts.items():
             if args.only in (None, name):
                 print(f"\n{(part.__doc__ or '').splitlines()[0]}")

@@ -127,6 +127,14 @@ def precisely(values: torch.Tensor) -> AbstractContextManager[Any]:
     return stack
 
 
+def on_tensor_cores(values: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Tell whether convolutions of ``values`` in ``dtype`` run on NVIDIA's tensor cores, which want channels last."""
+    import torch
+
+    low = dtype in (torch.float16, torch.bfloat16)
+    return values.device.type == "cuda" and (low or (dtype == torch.float32 and bool(_told)))
+
+
 _watching = True
 
 

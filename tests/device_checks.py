@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from pretended_device import NAME, device, watched
 from stripes import config, stripes
+from torch.export.passes import move_to_device_pass
 
 from warplca.attacks import run_attack
 from warplca.cli.main import main
@@ -168,16 +169,26 @@ def test_evaluation_and_attacks_answer_as_on_the_cpu_and_batches_wait_for_nothin
     assert result.adversarial.device.type == "cpu"
 
 
-def test_a_trained_model_is_on_the_device_and_is_exported_from_it(tmp_path):
+def test_a_trained_model_is_on_the_device_and_is_exported_to_the_cpu(tmp_path):
     model = train(config(epochs=1), stripes(48), tmp_path / "run", device=HERE, progress=False)
     assert next(model.parameters()).device == HERE
+    images = stripes(40).tensors()[0]
+    export_program(model, tmp_path / "m.pt2", images)  # checked against the model, on its device
+    assert {value.device for value in (*model.parameters(), *model.buffers())} == {HERE}
+    program = torch.export.load(tmp_path / "m.pt2")
+    held = (*program.state_dict.values(), *program.constants.values())
+    assert {value.device.type for value in held} == {"cpu"}
+    asked = {str(node.kwargs["device"]) for node in program.graph.nodes if "device" in node.kwargs}
+    assert asked <= {"cpu"}
+    (batch,) = program.range_constraints.values()
+    assert batch.upper > 2**31  # some kernels of CUDA take 65,535 images at most
     if HERE.type == "cuda":  # torch.export knows no pretended device
-        export_program(model, tmp_path / "m.pt2", stripes(40).tensors()[0])
+        there = move_to_device_pass(program, str(HERE)).module()
+        assert torch.allclose(there(images.to(HERE))[0], model(images.to(HERE)), atol=1e-3)
     save_checkpoint(model, tmp_path / "c", class_names=("a", "b"), image_size=(16, 16))
-    images = stripes(4).tensors()[0]
     with torch.no_grad():
-        expected = load_checkpoint(tmp_path / "c")(images)
-        assert torch.allclose(model(images.to(HERE)).cpu(), expected, atol=1e-4)
+        expected = load_checkpoint(tmp_path / "c")(images[:4])
+        assert torch.allclose(model(images[:4].to(HERE)).cpu(), expected, atol=1e-4)
 
 
 def test_the_command_line_computes_on_the_device(tmp_path, monkeypatch, capsys):

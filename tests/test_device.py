@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from warplca.configs.device import _switches, exactly, float32
+from warplca.configs.device import _switches, exactly, float32, on_tensor_cores
 
 
 @pytest.mark.timeout(1200)
@@ -52,3 +53,14 @@ def test_float32_is_full_unless_a_block_allows_tf32():
     assert values() == before
     with exactly(torch.zeros(1)):  # on the CPU there is nothing to switch
         assert values() == before
+
+
+def test_tensor_cores_compute_what_is_short_or_allowed_to_be():
+    there, here = SimpleNamespace(device=torch.device("cuda")), torch.zeros(1)
+    for dtype, short in ((torch.bfloat16, True), (torch.float16, True), (torch.float64, False)):
+        assert on_tensor_cores(there, dtype) == short
+        assert not on_tensor_cores(here, dtype)
+    for tf32 in (True, False):
+        with float32(tf32=tf32):
+            assert on_tensor_cores(there, torch.float32) == tf32
+    assert not on_tensor_cores(there, torch.float32)

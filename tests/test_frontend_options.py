@@ -7,7 +7,7 @@ import torch
 
 from warplca.configs import InputError
 from warplca.data import load_dataset
-from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, Problem, solve
+from warplca.frontend import LCA, THRESHOLDS, ConvDictionary, Problem, WarpLCA, solve
 from warplca.frontend.sparse.dynamics import step, step_without_gradient
 from warplca.frontend.sparse.implicit import solve_adjoint
 from warplca.frontend.sparse.schedule import accelerated_schedule, plain_schedule
@@ -241,3 +241,24 @@ def test_the_training_step_is_one_graph_with_the_same_gradient():
     torch.compiler.reset()
     torch.compile(network, fullgraph=True, backend="aot_eager")(pictures()).square().sum().backward()
     torch.testing.assert_close(network.dictionary.weight.grad, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0.7}, {"primed": "cifar10-64x9s2"}])
+def test_channels_last_changes_the_order_in_memory_alone(monkeypatch, options):
+    """What tensor cores are given; here on the CPU, where only the order can differ."""
+    images = torch.rand(2, 3, 20, 27, dtype=torch.float64)
+    name = options.pop("primed", None)
+    found = []
+    for last in (False, True):
+        monkeypatch.setattr("warplca.frontend.sparse.operator.on_tensor_cores", lambda *_, last=last: last)
+        network = layer(**options) if name is None else WarpLCA.from_pretrained(name, adaptive_lam=0.5)
+        network = network.double().requires_grad_(True)
+        leaf = images.clone().requires_grad_()
+        encoding = network.encode(leaf)
+        assert encoding.state.is_contiguous(memory_format=torch.channels_last) == last
+        assert encoding.code.is_contiguous(memory_format=torch.channels_last) == last
+        encoding.code.square().sum().backward()
+        settled, _ = network.solve(images, tolerance=1e-3)
+        found.append([encoding.code, leaf.grad, network.dictionary.weight.grad, settled])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)

@@ -1,8 +1,11 @@
 """Figures of one device: float32's rounding, a profile of training steps, throughput, the cost of a cycle.
 
     python benchmarks/gpu/measure.py rounding profile throughput cycle launches --device cuda --out runs/gpu/measured
+    python benchmarks/gpu/measure.py throughput cycle --precision tf32 --compile --out runs/gpu/tf32
+    python benchmarks/gpu/measure.py throughput --set model.frontend.convolution_dtype=bfloat16 --out runs/gpu/bfloat16
 
-Each part writes a JSON file as soon as it has its figures.
+Each part writes a JSON file as soon as it has its figures. ``--precision`` is that of training: "no" computes network
+and front-end in full float32, as `train.precision=no` does, "tf32" both in TF32, "bf16" both under autocast.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from torch import Tensor
 
 from warplca.configs import RunConfig, from_dict
 from warplca.configs.device import choose_device, float32
+from warplca.configs.load import apply_overrides
 from warplca.data import load_dataset
 from warplca.frontend import WarpLCA
 from warplca.frontend.sparse.solver import solve
@@ -30,26 +35,20 @@ from warplca.train.loop import TrainingRun
 from warplca.train.record import Meter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import write_json
+from common import synchronise, write_json
 
 FRONTEND = "cifar10-64x9s2"
 ARMS = ("none", "conv", "warp-lca")
 STEPS = 10
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def seconds(work: Callable[[], object], device: torch.device, rounds: int) -> float:
+def seconds(work: Callable[[], object], rounds: int) -> float:
     """Median seconds of a call, the first two left out."""
     times = []
     for _ in range(rounds + 2):
         started = time.perf_counter()
         work()
-        synchronise(device)
+        synchronise()
         times.append(time.perf_counter() - started)
     return statistics.median(times[2:])
 
@@ -83,26 +82,33 @@ def rounding(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 
 def training_run(
-    args: argparse.Namespace, arm: str, device: torch.device, folder: Path
+    args: argparse.Namespace, arm: str, device: torch.device, folder: Path, *, compiled: bool = False
 ) -> Callable[[], None]:
-    """Return a call that does a training step of an arm, its front-end frozen."""
+    """Return a call that does ten training steps of an arm, its front-end frozen."""
     section: dict[str, Any] = {"name": arm}
     train: dict[str, Any] = {"epochs": 10_000, "batch_size": args.batch_size, "precision": args.precision}
+    train["compile"] = compiled
     if arm == "warp-lca":
         section |= {"weights": FRONTEND}
         train |= {"frontend": {"frozen_epochs": None}}
     values = {"model": {"backbone": args.backbone, "frontend": section}, "train": train}
-    config = from_dict(RunConfig, values, where="benchmark")
+    own = [entry for entry in args.set if arm == "warp-lca" or not entry.startswith("model.frontend.")]
+    config = from_dict(RunConfig, apply_overrides(values, own), where="--set")
+    if config.train.precision != args.precision:
+        raise SystemExit(
+            "train.precision is given by --precision, which cycles heed too; leave it out of --set."
+        )
     run = TrainingRun(config, load_dataset("cifar10-subset", "train"), folder, progress=False, device=device)
     meter = Meter(run.accelerator, {}, 0)
     run.model.train()
     shares = enumerate(run.source.shares(0, run.total_steps), start=1)
 
-    def step() -> None:
-        number, share = next(shares)
-        run._step(number, share, meter)
+    def steps() -> None:
+        for _ in range(STEPS):
+            number, share = next(shares)
+            run._step(number, share, meter)
 
-    return step
+    return steps
 
 
 def profile(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -110,13 +116,11 @@ def profile(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for arm in ARMS:
-            step = training_run(args, arm, device, Path(folder) / arm)
-            for _ in range(3):
-                step()
+            steps = training_run(args, arm, device, Path(folder) / arm)
+            steps()
             with torch.profiler.profile() as profiler:
-                for _ in range(STEPS):
-                    step()
-                synchronise(device)
+                steps()
+                synchronise()
             kind = "self_device_time_total" if device.type != "cpu" else "self_cpu_time_total"
             events = sorted(profiler.key_averages(), key=lambda event: getattr(event, kind), reverse=True)
             figures[arm] = {
@@ -128,26 +132,41 @@ def profile(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 
 def throughput(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Images a second in training, arm by arm in turn, and of the bare network."""
+    """Images a second in training, arm by arm in turn, and of the bare network alike eager or compiled."""
+    ways = [(arm, way) for way in ("", ", compiled")[: 1 + args.compile] for arm in ARMS]
     with tempfile.TemporaryDirectory() as folder:
-        steps = {arm: training_run(args, arm, device, Path(folder) / arm) for arm in ARMS}
-        times: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        runs = {
+            arm + way: training_run(args, arm, device, Path(folder) / (arm + way), compiled=bool(way))
+            for arm, way in ways
+        }
+        times: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(args.rounds):
-            for arm, step in steps.items():
-                times[arm].append(seconds(step, device, STEPS))
-    medians = {arm: statistics.median(values) for arm, values in times.items()}
+            for name, steps in runs.items():
+                times[name].append(seconds(steps, 1) / STEPS)
+    medians = {name: statistics.median(values) for name, values in times.items()}
     return {
-        arm: {"images a second": args.batch_size / value, "of the bare network": medians["none"] / value}
-        for arm, value in medians.items()
+        arm + way: {
+            "images a second": args.batch_size / medians[arm + way],
+            "of the bare network": medians["none" + way] / medians[arm + way],
+        }
+        for arm, way in ways
     }
 
 
 @torch.no_grad()
 def cycle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """One cycle of the primed layer against its bare convolutions, eager and compiled."""
+    short = torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16" else nullcontext()
+    with short:
+        return cycle_figures(args, device)
+
+
+def cycle_figures(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Milliseconds, and ratios."""
     layer = WarpLCA.from_pretrained(FRONTEND).to(device)
     x = layer.standardise(some_images(args.batch_size, device)).images
-    problem, state = layer.problem(x, layer.lam), layer.initial_state(x)
+    problem = layer.problem(x, layer.lam).prepared()
+    state = problem.operator.arranged(layer.initial_state(problem.images))
     operator, code = problem.operator, problem.code(state)
 
     def bare() -> None:
@@ -157,10 +176,10 @@ def cycle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     def cycles(run: Callable[..., Tensor], count: int) -> Callable[[], object]:
         return lambda: run(problem, layer.schedule(problem, count), state=state)
 
-    figures = {"bare convolutions": 1e3 * seconds(bare, device, args.rounds * STEPS)}
+    figures = {"bare convolutions": 1e3 * seconds(bare, args.rounds * STEPS)}
     ways = {"eager": solve, "compiled": torch.compile(solve)} if args.compile else {"eager": solve}
     for name, run in ways.items():
-        few, many = (seconds(cycles(run, count), device, args.rounds * STEPS) for count in (2, 12))
+        few, many = (seconds(cycles(run, count), args.rounds * STEPS) for count in (2, 12))
         figures[name] = 1e3 * (many - few) / 10
         figures[f"{name}, over the bare convolutions"] = figures[name] / figures["bare convolutions"]
     return figures
@@ -177,7 +196,7 @@ def launches(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
             model(images)
             with torch.profiler.profile() as profiler:
                 model(images)
-                synchronise(device)
+                synchronise()
         launched = sum(e.count for e in profiler.key_averages() if "LaunchKernel" in e.key)
         figures[f"{cycles} cycles" if cycles else "bare"] = launched
     return figures
@@ -197,18 +216,29 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--images", type=int, default=500, help="for rounding (default: %(default)s)")
     parser.add_argument(
-        "--precision", default="no", help="of training: no, tf32 or bf16 (default: %(default)s)"
+        "--precision", default="no", choices=("no", "tf32", "bf16"), help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of runs; model.frontend.* is WARP-LCA's alone",
     )
     parser.add_argument("--rounds", type=int, default=3, help="of timings (default: %(default)s)")
-    parser.add_argument("--compile", action="store_true", help="time compiled cycles too")
+    parser.add_argument("--compile", action="store_true", help="time compiled steps and cycles too")
     parser.add_argument("--out", type=Path, required=True, help="folder of the figures")
     args = parser.parse_args()
     device = choose_device(args.device)
     for name in args.parts:
-        figures = PARTS[name](args, device)
+        with float32(tf32=args.precision == "tf32"):
+            figures = PARTS[name](args, device)
         print(name, figures, flush=True)
         about = {"device": str(device), "torch": torch.__version__, "batch size": args.batch_size}
-        write_json(args.out / f"{name}.json", {**about, "precision": args.precision, "figures": figures})
+        write_json(
+            args.out / f"{name}.json",
+            {**about, "precision": args.precision, "set": args.set, "figures": figures},
+        )
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ class LCA(Primable, Frontend):
     def problem(self, images: Tensor, lam: Tensor | float) -> Problem:
         """Return what is minimised for standardised images and a threshold value."""
         operator = self.dictionary.operator().computing_in(self.convolution_dtype)
-        return Problem(operator, images, self.threshold, lam)
+        return Problem(operator, operator.arranged(images), self.threshold, lam)
 
     def _training_lam(self, standardised: Standardised) -> Tensor | float:
         """``image_lam``, spread in training mode."""
@@ -265,7 +265,7 @@ class LCA(Primable, Frontend):
         problem = self.problem(standardised.images, lam)
         operator = problem.operator
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient_mode == "unroll"):
-            initial = self.initial_state(standardised.images, lam)
+            initial = self.initial_state(problem.images, lam)
             schedule = self.schedule(problem, cycles)
             state = solve(problem, schedule, state=initial, checkpoint_every=self.checkpoint_every)
             check_overflow(operator, state)
@@ -307,11 +307,10 @@ class LCA(Primable, Frontend):
         self, images: Tensor, state: Tensor | None, cycles: int, trace: bool, tolerance: float | None
     ) -> tuple[Tensor, SolveStatistics]:
         scaled = self.standardise(images)
-        standardised, lam = scaled.images, self.image_lam(scaled)
-        state = self.initial_state(standardised, lam) if state is None else state
+        problem = self.problem(scaled.images, self.image_lam(scaled))
+        state = self.initial_state(problem.images, problem.lam) if state is None else state
         if state is not None:
-            self.dictionary.check_state(state, standardised)
-        problem = self.problem(standardised, lam)
+            self.dictionary.check_state(state, problem.images)
         schedule = self.schedule(problem, cycles)
         energies: list[Tensor] | None = [] if trace else None
         if tolerance is None:

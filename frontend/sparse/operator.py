@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 import torch.nn.grad
 from torch import Tensor
 
-from ...configs.device import precisely
+from ...configs.device import on_tensor_cores, precisely
 from ...configs.errors import InputError
 from . import functional
 from .spectrum import Preconditioner
@@ -91,9 +92,24 @@ class ConvOperator:
         return replace(self, convolution_dtype=dtype, cast=None)
 
     def cast_for(self, values: Tensor) -> ConvOperator:
-        """Return the same maps with atoms cast once, in the present gradient mode, for many convolutions of values."""
+        """Return the same maps with atoms cast once, in the present gradient mode, for many convolutions of values.
+
+        They are arranged as :meth:`arranged` arranges values.
+        """
         dtype = self.dtype_for(values)
-        return self if dtype == self.atoms.dtype else replace(self, cast=self._weights(dtype))
+        last = on_tensor_cores(values, dtype)
+        if dtype == self.atoms.dtype and not last:
+            return self
+        atoms, kernel, matrix = self._weights(dtype)
+        if last:
+            atoms, kernel = (w.contiguous(memory_format=torch.channels_last) for w in (atoms, kernel))
+        return replace(self, cast=(atoms, kernel, matrix))
+
+    def arranged(self, values: Tensor) -> Tensor:
+        """Return the same values in the order in memory that their convolutions want: channels last on tensor cores."""
+        if not on_tensor_cores(values, self.dtype_for(values)):
+            return values
+        return values.contiguous(memory_format=torch.channels_last)
 
     def dtype_for(self, values: Tensor) -> torch.dtype:
         """What the convolutions of ``values`` compute in."""

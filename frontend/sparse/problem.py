@@ -66,7 +66,7 @@ class Problem:
         return self.images.new_zeros(self.images.shape[0], atoms, height, width)
 
     def prepared(self) -> Problem:
-        """Return the same with the atoms cast once to what the convolutions compute in, for many iterations."""
+        """Return the same with the atoms prepared once for the convolutions of many iterations."""
         return replace(self, operator=self.operator.cast_for(self.images))
 
     def of(self, rows: Tensor) -> Problem:
@@ -76,5 +76,5 @@ class Problem:
 
 def energy_of(residual: Tensor, cost: Tensor | None = None) -> Tensor:
     """1/2 ||r||^2 of each image, and its code's cost where there is one, (N,)."""
-    norm = vector_norm(residual.flatten(1), dim=1)
+    norm = vector_norm(residual, dim=(1, 2, 3))
     return 0.5 * norm.square() if cost is None else torch.addcmul(cost, norm, norm, value=0.5)

@@ -51,7 +51,7 @@ def solve(
         raise InputError(
             f"checkpoint_every is {checkpoint_every}; give 1 or more, and leave it out where a trace is recorded."
         )
-    state = problem.cold_start() if state is None else state
+    state = problem.operator.arranged(problem.cold_start() if state is None else state)
     cycle = _Cycle(problem.prepared(), schedule)
 
     def cycles(
@@ -147,7 +147,7 @@ def solve_until(
     """
     if not tolerance > 0.0:
         raise InputError(f"tolerance is {tolerance}; give a number above 0, or leave it out.")
-    state = problem.cold_start() if state is None else state
+    state = problem.operator.arranged(problem.cold_start() if state is None else state)
     cycle, falling = _Cycle(problem.prepared(), schedule), schedule.falling
     final, before = state.clone(), state
     used = torch.full((len(state),), len(schedule), device=state.device)

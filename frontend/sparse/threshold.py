@@ -68,12 +68,12 @@ class Threshold:
 
         Few operations, since cycles ask for it: a term that is zero is left out, and true steps leave true zeros.
         """
-        flat, level = code.flatten(1), lam.flatten() if isinstance(lam, Tensor) else lam
-        size = self.alpha * level * vector_norm(flat, 1, dim=1) if self.alpha else None
+        units, level = tuple(range(1, code.ndim)), lam.flatten() if isinstance(lam, Tensor) else lam
+        size = self.alpha * level * vector_norm(code, 1, dim=units) if self.alpha else None
         if self.alpha == 1.0:
             return size  # pyright: ignore[reportReturnType]
         active = (
-            vector_norm(flat, 0, dim=1) if math.isinf(self.gamma) else is_active(code, lam).flatten(1).sum(1)
+            vector_norm(code, 0, dim=units) if math.isinf(self.gamma) else is_active(code, lam).sum(units)
         )
         count = (0.5 * (1.0 - self.alpha) ** 2 * level**2) * active
         return count if size is None else count + size

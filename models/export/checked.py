@@ -1,5 +1,8 @@
 """Export of classifiers, checked against PyTorch on real images before a file is kept.
 
+What is written is a copy on the CPU: a file does not depend on where its model was, and holds no limits of one device's
+kernels. Its answers are compared with those of the model itself, where that is.
+
 Threshold flips explain why a few images' logits differ between backends by more than rounding.
 A code unit whose state lies within rounding of the threshold may pass it in one backend and not in the other; a hard
 threshold then changes the code by lambda at once, and later cycles carry the difference on. Whether that is what
@@ -27,6 +30,7 @@ from torch import Tensor, nn
 from ... import __version__
 from ...configs import InputError
 from ...configs.atomic import file_written_whole
+from ...configs.device import float32
 from ...configs.errors import brief, check_class_names
 from ...configs.load import to_plain
 from ...configs.untrusted import file_with, parse_json
@@ -99,7 +103,7 @@ class Backend(Protocol):
     double: bool
 
     def write(self, model: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
-        """Write a module for images of this shape, at any batch size."""
+        """Write a module on the CPU for images of this shape, at any batch size."""
         ...
 
     def open(self, path: Path) -> Run:
@@ -120,7 +124,7 @@ class ExportCheck:
         flips: How many of those (of the first 20) are shown to be threshold flips.
         double_difference: Largest difference of a logit in float64; None where the backend has no float64.
         size: Bytes of the file.
-        latency: Median milliseconds for one image, as many threads as PyTorch has here.
+        latency: Median milliseconds for one image on the CPU, as many threads as PyTorch has here.
         eager_latency: The same for PyTorch, in runs that alternate with those.
     """
 
@@ -168,7 +172,7 @@ def export_checked(
 
     Args:
         backend: The format.
-        model: Maps pixels in [0, 1] to logits; used in evaluation mode.
+        model: Maps pixels in [0, 1] to logits, on any device; used in evaluation mode.
         path: File to write; an older export there is replaced if the check passes.
         images: Real images (N, C, H, W) to compare on; their height and width become the file's.
         sparsity: Whether a classifier with a sparse code gives ``active_fraction`` (N,) beside ``logits``.
@@ -176,9 +180,9 @@ def export_checked(
     Raises:
         InputError: If optional packages or tools are missing or the check fails (no file is written then).
     """
-    model = model.eval()
-    images = beside(model, images)
-    deployed = Deployed(model, sparsity=sparsity)
+    model, images = model.eval(), images.cpu()
+    copied = on_cpu(model)
+    deployed = Deployed(copied, sparsity=sparsity)
     with file_written_whole(Path(path), ours=is_export) as target, TemporaryDirectory() as folder:
         draft = Path(folder) / "model.pt2"  # a name that every writer accepts
         backend.write(deployed, images, draft, metadata(model, images))
@@ -187,15 +191,15 @@ def export_checked(
         found = in_batches(run, images)
         difference = np.abs(expected - found).max(axis=1)
         outliers = np.flatnonzero(~(difference <= TOLERANCE))
-        latency, eager_latency = interleaved_latency(run, model, images[:1])
+        latency, eager_latency = interleaved_latency(run, copied, images[:1])
         check = ExportCheck(
             images=len(images),
             max_difference=float(difference.max()),
             within_tolerance=1.0 - len(outliers) / len(images),
             same_prediction=float((expected.argmax(1) == found.argmax(1)).mean()),
             outliers=len(outliers),
-            flips=_count_flips(backend, model, images[outliers[:MOST_TRACED]], Path(folder)),
-            double_difference=_double_difference(backend, model, images[:20], Path(folder)),
+            flips=_count_flips(backend, model, copied, images[outliers[:MOST_TRACED]], Path(folder)),
+            double_difference=_double_difference(backend, copied, images[:20], Path(folder)),
             size=draft.stat().st_size,
             latency=latency,
             eager_latency=eager_latency,
@@ -277,14 +281,21 @@ def read_told(text: str | bytes, path: Path) -> dict[str, Any]:
 
 @torch.no_grad()
 def eager(model: nn.Module, images: Tensor) -> NDArray[np.floating]:
-    """Return PyTorch's own logits."""
-    return torch.cat([model(batch) for batch in images.split(BATCH)]).cpu().numpy()
+    """Return PyTorch's own logits, computed where the model is, in full precision."""
+    with float32():
+        return torch.cat([model(beside(model, batch)).cpu() for batch in images.split(BATCH)]).numpy()
 
 
 def beside(model: nn.Module, images: Tensor) -> Tensor:
     """Return images on the device of a model."""
     weight = next(chain(model.parameters(), model.buffers()), images)
     return images.to(weight.device)
+
+
+def on_cpu(model: nn.Module) -> nn.Module:
+    """Return a model that is on the CPU as it is, another as a copy there."""
+    tensors = chain(model.parameters(), model.buffers())
+    return model if all(tensor.device.type == "cpu" for tensor in tensors) else copy.deepcopy(model).cpu()
 
 
 def in_batches(run: Run, images: Tensor) -> NDArray[np.floating]:
@@ -294,14 +305,10 @@ def in_batches(run: Run, images: Tensor) -> NDArray[np.floating]:
 
 @torch.no_grad()
 def interleaved_latency(run: Run, model: nn.Module, image: Tensor, runs: int = 30) -> tuple[float, float]:
-    """Return the median milliseconds of a file and of PyTorch, in alternating runs."""
+    """Return the median milliseconds of a file and of a model, in alternating runs."""
     times: tuple[list[float], list[float]] = ([], [])
-
-    def waited(image: Tensor) -> Tensor:
-        return model(image).cpu()  # a file's answer is on the CPU too
-
     for repeat in range(runs + 3):
-        for kept, call in zip(times, (run, waited), strict=True):
+        for kept, call in zip(times, (run, model), strict=True):
             start = time.perf_counter()
             call(image)
             if repeat >= 3:  # the first runs warm caches up
@@ -309,15 +316,14 @@ def interleaved_latency(run: Run, model: nn.Module, image: Tensor, runs: int = 3
     return float(np.median(times[0])), float(np.median(times[1]))
 
 
-def _count_flips(backend: Backend, model: nn.Module, images: Tensor, folder: Path) -> int:
-    if not len(images) or not isinstance(model, Classifier):
+def _count_flips(backend: Backend, model: nn.Module, copied: nn.Module, images: Tensor, folder: Path) -> int:
+    if not (len(images) and isinstance(model, Classifier) and isinstance(copied, Classifier)):
         return 0
-    trace = ThresholdTrace(model.frontend).eval()
-    with torch.no_grad():
-        expected = trace(images)
+    with torch.no_grad(), float32():
+        expected = ThresholdTrace(model.frontend).eval()(beside(model, images))
     if expected is None:
         return 0
-    backend.write(trace, images, folder / "trace.pt2", {})
+    backend.write(ThresholdTrace(copied.frontend).eval(), images, folder / "trace.pt2", {})
     found = backend.open(folder / "trace.pt2")(images)[0]
     return int(are_flips(expected.cpu().numpy(), found).sum())
 

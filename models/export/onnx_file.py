@@ -27,13 +27,13 @@ from .checked import (
     Deployed,
     ExportCheck,
     Run,
-    beside,
     eager,
     export_checked,
     in_batches,
     is_export,
     metadata,
     metadata_text,
+    on_cpu,
 )
 
 OPSET = 23
@@ -79,7 +79,7 @@ class OnnxBackend:
         session = _session(path)
 
         def run(images: Tensor) -> list[np.ndarray]:
-            return [np.asarray(output) for output in session.run(None, {"images": images.cpu().numpy()})]
+            return [np.asarray(output) for output in session.run(None, {"images": images.numpy()})]
 
         return run
 
@@ -184,7 +184,7 @@ def export_quantised(
     """Write an ONNX file with the backbone's convolutions in int8, if accuracy falls by at most 2 points.
 
     Args:
-        model: Maps pixels in [0, 1] to logits; used in evaluation mode.
+        model: Maps pixels in [0, 1] to logits, on any device; used in evaluation mode.
         path: File to write; an older export there is replaced if the check passes.
         images: Real images (N, C, H, W) to measure on.
         labels: Their classes, (N,).
@@ -197,12 +197,11 @@ def export_quantised(
     """
     quantization = _needed("onnxruntime.quantization")
     _needed("onnxscript")
-    model = model.eval()
-    images = beside(model, images)
+    model, images = model.eval(), images.cpu()
     backend = OnnxBackend()
     with file_written_whole(Path(path), ours=is_export) as target, TemporaryDirectory() as folder, _quiet():
         plain, draft = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        backend.write(Deployed(model, sparsity=sparsity), images, plain, metadata(model, images))
+        backend.write(Deployed(on_cpu(model), sparsity=sparsity), images, plain, metadata(model, images))
         quantization.quantize_static(
             str(plain),
             str(draft),

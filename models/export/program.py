@@ -52,7 +52,7 @@ class ProgramBackend:
 
 
 class CompiledBackend:
-    """AOTInductor archives: the same program compiled to machine code for this kind of processor."""
+    """AOTInductor archives: the same program compiled to machine code for this kind of processor, not for a GPU."""
 
     name = "AOTInductor"
     double = True
@@ -196,6 +196,6 @@ def _runner(call: Any) -> Run:
         with torch.no_grad():
             outputs = call(images)
         outputs = outputs if isinstance(outputs, list | tuple) else (outputs,)
-        return [output.cpu().numpy() for output in outputs]
+        return [output.numpy() for output in outputs]
 
     return run
