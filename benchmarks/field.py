@@ -4,7 +4,7 @@
 
 Each run is a folder of `warplca train`; one called NAME-SEED is the model NAME, others keep their names. The test images
 are those of plugin.py, from 1,000 on; their corrupted versions are in DIR, and written there first if need be. With
---harden the same networks are measured behind chains too, under NAME + CHAIN. A run that is missing is passed over.
+--harden the same networks are measured behind chains too, as NAME + CHAIN. A run that is missing is passed over.
 """
 
 from __future__ import annotations

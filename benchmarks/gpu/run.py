@@ -168,6 +168,9 @@ class Session:
 
     def _collect(self) -> None:
         """Log the rows that have ended, and end those that are out of time."""
+        if time.monotonic() >= self.end:  # all of them at once, before the first one is waited for
+            for process in self.running:
+                process.terminate()
         for process, (row, started) in list(self.running.items()):
             seconds, note = time.monotonic() - started, ""
             if process.poll() is None:
