@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..configs.errors import InputError
 from .base import Encoding, Frontend, HandsOn, register_frontend
 from .image_statistics import standardise
 from .sparse.functional import left_padding, synthesis_kernel, synthesise
@@ -34,10 +33,6 @@ class ConvSettings:
     kernel_size: int = 9
     stride: int = 2
     output: Output = "code"
-
-    def __post_init__(self) -> None:
-        if self.output not in ("code", "reconstruction"):
-            raise InputError(f"output is {self.output!r}; give code or reconstruction.")
 
 
 @register_frontend("conv")

@@ -175,5 +175,9 @@ def quick_resnet_wide(pretrained: bool = False, **kwargs: Any) -> QuickResNet:
 
 def _quick_resnet(name: str, pretrained: bool, options: dict[str, Any]) -> QuickResNet:
     return build_model_with_cfg(
-        QuickResNet, name, pretrained, feature_cfg={"out_indices": (0, 1, 2)}, **options
+        QuickResNet,
+        name,
+        pretrained,
+        feature_cfg={"out_indices": (0, 1, 2), "flatten_sequential": True},
+        **options,
     )
