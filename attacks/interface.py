@@ -59,6 +59,16 @@ class AttackResult:
         return 1.0 - float(self.success.double().mean())
 
 
+PLAIN_GRADIENTS = "plain gradients"
+
+RANDOM_SEARCH = "random search"
+
+BLACK_BOX = "black-box attacks"
+
+TRANSFER = "transfer"
+
+ADAPTIVE_ATTACKS = "adaptive attacks"
+
 RANDOM_PROBES = 16
 """Images that are looked at for randomness."""
 
@@ -75,6 +85,20 @@ class Attack(ABC):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+
+    @property
+    def kind(self) -> str:
+        """``PLAIN_GRADIENTS``, ``RANDOM_SEARCH``, ``BLACK_BOX``, ``TRANSFER`` or ``ADAPTIVE_ATTACKS``.
+
+        Suites compare every other kind with plain gradients, which follow the model's own gradient: what they miss
+        and another kind finds is a sign of gradient masking. An attack that does not say so counts as adaptive.
+        """
+        return ADAPTIVE_ATTACKS
+
+    @property
+    def needs_repeatable_model(self) -> bool:
+        """Whether a model that is random between equal calls misleads the attack."""
+        return False
 
     @property
     def uses_gradients(self) -> bool:

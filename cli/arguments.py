@@ -113,6 +113,11 @@ def _measured(parser: argparse.ArgumentParser) -> None:
         help="put a front-end before the classifier, which stays as it is: a chain or primed front-end by name, or a "
         "folder; without a name the chain for its image size",
     )
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="let NVIDIA GPUs round float32 to TF32 in convolutions: faster, other rounding, and the results say so",
+    )
     _device(parser)
 
 
@@ -131,11 +136,6 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
         help=f"{', '.join(PLANS)}, or a YAML file (default: quick; with --harden plug-in, which takes about a minute)",
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
-    parser.add_argument(
-        "--tf32",
-        action="store_true",
-        help="let NVIDIA GPUs round float32 to TF32 in convolutions: faster, other rounding, and the results say so",
-    )
     _budget(parser, "start no further attack after so long: the best bound so far; the same command goes on")
     parser.add_argument(
         "--corrupted",

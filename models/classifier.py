@@ -18,7 +18,7 @@ from ..configs.device import may_look
 from ..configs.extensions import FRONTENDS
 from ..configs.load import to_plain
 from ..frontend import Encoding, Frontend, build_frontend, standardise
-from .backbones import create_backbone
+from .backbones import Stem, create_backbone
 from .bounded import no_larger_than
 from .checkpoint import WEIGHTS, HubAPI, checkpoint_folder, load_weights, read_card
 from .timm_api import TimmAPI, data_config
@@ -243,14 +243,16 @@ def _assembled(config: ModelConfig, frontend: Frontend, *, load_weights: bool) -
         config.backbone,
         in_channels=frontend.out_channels,
         num_classes=config.classes,
-        stem=config.stem,
-        stem_stride=config.stem_stride,
+        stem=Stem(
+            kind=config.stem,
+            stride=config.stem_stride,
+            features=config.stem_features,
+            kernel=config.stem_kernel,
+        ),
         sees=frontend.hands_on,
         pretrained=config.pretrained,
         load_weights=load_weights,
         options=config.backbone_options,
-        stem_features=config.stem_features,
-        stem_kernel=config.stem_kernel,
     )
     if not config.pretrained or frontend.hands_on == "features":
         return Classifier(frontend, backbone, config)

@@ -9,8 +9,8 @@ import timm
 import torch
 
 from .. import __version__
-from ..attacks import run_attack
-from ..attacks.suite.catalogue import PLAIN_KIND, kind_of
+from ..attacks import as_suite, run_attack
+from ..attacks.interface import PLAIN_GRADIENTS
 from ..configs import ComparisonConfig, EvaluationPlan
 from ..configs.extensions import FRONTENDS
 from ..data import CORRUPTION_GROUPS, ImageDataset, corrupt
@@ -64,8 +64,10 @@ def _disturbed(
     if plan.attacks:
         arm, model = list(models.items())[-1]
         setting = plan.attacks[-1]
+        suite = as_suite(setting.attack)
+        kinds = {attack.kind for attack in suite.attacks.values()}
         # A suite, or an attack that may not apply to this arm, is shown by a plain one.
-        attack = setting.attack if kind_of(setting.attack) == PLAIN_KIND else "pgd-10"
+        attack = setting.attack if not suite.checked and kinds == {PLAIN_GRADIENTS} else "pgd-10"
         images, labels = one.tensors(device=_device(model))
         result = run_attack(model, images, labels, attack, setting.threat, seed=plan.seed)
         adversarial = _picture(result.adversarial[0])

@@ -66,6 +66,21 @@ class Condition:
         return " ".join(str(part) for part in (self.name, self.severity or self.threat) if part)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Under which name a network's results are kept.
+
+    Attributes:
+        name: The model's name, or the method's where several networks were trained.
+        seed: Training seed that tells several networks of one name apart.
+        replace: Delete what the store has of another network under this name and seed; else that is an error.
+    """
+
+    name: str
+    seed: int = 0
+    replace: bool = False
+
+
 def choose_images(labels: NDArray[np.integer], count: int | None, seed: int) -> NDArray[np.intp]:
     """First ``count`` of a seeded class-balanced permutation of the images.
 
@@ -126,6 +141,8 @@ COMPLETE, BOUND, NOT_APPLICABLE, NOT_RUN = "complete", "bound so far", "not appl
 
 UNMEASURED = (NOT_APPLICABLE, NOT_RUN)
 """States of a cell whose predictions are those of the clean images: it has no accuracy of its own."""
+
+TF32_NOTE = "Convolutions in TF32."
 
 CONFIDENCE_UNITS = 65535
 
