@@ -297,7 +297,7 @@ def prepare(model: Model, images: Tensor, labels: Tensor, batch_size: int) -> tu
     checks.check_mode(model)
     device = _device_of(model, images)
     x = images.detach().to(device).contiguous()
-    with checks.told_of_strangers(x[:batch_size]):
+    with checks.foreign_errors_named(x[:batch_size]):
         logits = forward(model, x, batch_size)
     checks.check_finite(logits)
     checks.check_labels(labels, len(x), logits.shape[1])

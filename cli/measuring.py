@@ -113,9 +113,9 @@ def _run_name(checkpoint: str) -> str:
 
 
 def _seed(model: Classifier, given: int | None) -> int:
-    """The training seed that tells networks of one name apart: as given, or as the checkpoint says."""
-    told = model.about.get("training", {}).get("seed", 0)
-    return given if given is not None else told if isinstance(told, int) else 0
+    """The training seed that distinguishes networks of one name: as given, or as the checkpoint says."""
+    trained = model.about.get("training", {}).get("seed", 0)
+    return given if given is not None else trained if isinstance(trained, int) else 0
 
 
 def certify(args: Namespace) -> int:

@@ -12,7 +12,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from ..configs import InputError
-from ..configs.errors import unknown_name
+from ..configs.errors import in_one_line, unknown_name
 from ..frontend import ConvFrontend, ConvSettings
 from ..frontend.base import HandsOn
 from . import quick_resnet as _quick_resnet  # noqa: F401 - registers it with timm
@@ -119,14 +119,14 @@ def _timm_model(
     except InputError:
         raise
     except Exception as error:  # timm's models raise whatever an option or a failed download leads them to
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = in_one_line(error, 300)
         if load and not isinstance(error, TypeError):
             raise InputError(
-                f"the pretrained weights of {name!r} cannot be had ({reason[:300]}); check the network, or leave "
+                f"the pretrained weights of {name!r} cannot be had ({reason}); check the network, or leave "
                 "model.pretrained out."
             ) from error
         raise InputError(
-            f"the backbone {name!r} does not take these options ({reason[:300]}); "
+            f"the backbone {name!r} does not take these options ({reason}); "
             "choose a timm model that takes in_chans, and options that it knows."
         ) from error
 

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from .. import __version__
 from ..configs import InputError
 from ..configs.atomic import folder_written_whole, recover
+from ..configs.errors import first_line
 from ..configs.integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
 from ..configs.load import to_plain
 from ..configs.untrusted import folder_with, plain_file, read_json
@@ -115,10 +116,10 @@ def unwrapped(model: object) -> TimmAPI:
     return model
 
 
-def write_files(model: nn.Module, folder: Path, **told: Any) -> None:
+def write_files(model: nn.Module, folder: Path, **facts: Any) -> None:
     """Write a checkpoint's files into a folder; keyword arguments are those of :func:`save_checkpoint`."""
     model = unwrapped(model)
-    config = describe(model, {**model.about, **{key: v for key, v in told.items() if v is not None}})
+    config = describe(model, {**model.about, **{key: v for key, v in facts.items() if v is not None}})
     state = {
         name.replace("_orig_mod.", ""): tensor.detach().cpu().contiguous()  # of parts that are compiled
         for name, tensor in model.state_dict().items()
@@ -234,10 +235,9 @@ def _from_hub(repository: str, options: Mapping[str, Any]) -> str:
     try:
         return snapshot_download(repository, allow_patterns=list(FILES), library_name="warplca", **options)
     except (OSError, ValueError, HfHubHTTPError) as error:  # what the Hub's client raises
-        told = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{repository} cannot be had from the Hub ({told}); check its name, the network and your access, or give a "
-            "folder."
+            f"{repository} cannot be had from the Hub ({first_line(error)}); check its name, the network and your "
+            "access, or give a folder."
         ) from error
 
 

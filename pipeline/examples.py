@@ -106,15 +106,15 @@ def cycles_fact(config: ComparisonConfig) -> str:
 
 def primed_fact(config: ComparisonConfig) -> str:
     """Say which arms start from weights that were learned on other images than theirs."""
-    told = []
+    parts = []
     for arm in config.arms:
         for section in config.run(arm, config.seeds[0]).model.frontend:
             name = getattr(section, "weights", None) if FRONTENDS.of(section).origin else None
             if name:
                 facts = open_primed(name).facts
                 images, data = facts.get("images", "some"), facts.get("data", "another set")
-                told.append(f"{arm}: {name}, primed on {images} unlabelled images of {data}")
-    return "; ".join(told) + " (the other arms never saw these)" if told else "none"
+                parts.append(f"{arm}: {name}, primed on {images} unlabelled images of {data}")
+    return "; ".join(parts) + " (the other arms never saw these)" if parts else "none"
 
 
 def environment_facts(

@@ -192,8 +192,8 @@ def prime_frontend(
             job = PrimingJob(folder, identity, progress, stop_after)
             primed, facts = _stage_by_stage(config, images, job)
         card = frontend_card(config, seen, facts)
-    told = {"data": dataset.name, "images": len(dataset), **facts, "job": identity}
-    save_frontend(primed, out, card=card, facts=told)
+    known = {"data": dataset.name, "images": len(dataset), **facts, "job": identity}
+    save_frontend(primed, out, card=card, facts=known)
     shutil.rmtree(folder, ignore_errors=True)
     return facts
 

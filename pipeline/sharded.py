@@ -40,8 +40,8 @@ from ..eval.measure.planning import corruption_names
 def processes() -> PartialState:
     """Return the processes that were started together; one alone outside of a launcher.
 
-    They talk by gloo, whatever they compute on: all that they tell each other is when they are done, for which one may
-    have to wait for days.
+    They communicate by gloo, whatever they compute on: they only signal that they are done, for which one may have to
+    wait for days.
     """
     return PartialState(cpu=True, timeout=timedelta(days=30))
 

@@ -80,7 +80,7 @@ class RunState:
         optimiser: With its momenta.
         average: The averaged model, if one is kept.
         best: Weights of the best epoch so far, if they are kept.
-        scaler: Of float16 training, if there is one.
+        scaler: The gradient scaler of float16 training, if there is one.
     """
 
     model: nn.Module
@@ -146,7 +146,7 @@ def save_state(
 
 
 def read_state(folder: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Read the newest good state of a run: what the header tells, and the tensors; None if there is none yet.
+    """Read the newest good state of a run: its header and its tensors; None if there is none yet.
 
     A newest state that is truncated or damaged is passed over for the one before, with a warning.
 
@@ -198,9 +198,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()[HEADER])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    told = {key: value for key, value in about.items() if key != "checksum"}
-    # Format 1, which did not say so, left the header out.
-    if about["checksum"] != _checksum(tensors, told if "format" in told else None):
+    header = {key: value for key, value in about.items() if key != "checksum"}
+    if about["checksum"] != _checksum(tensors, header):
         raise ValueError("the checksum does not fit")
     return about, tensors
 
@@ -209,9 +208,9 @@ def _newest_first(folder: Path) -> Iterator[Path]:
     return iter(sorted(folder.glob("step-*.safetensors"), reverse=True))
 
 
-def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None) -> int:
+def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> int:
     """Over the header, too: steps, curves and configuration decide what a run goes on with."""
-    value = 0 if about is None else zlib.crc32(json.dumps(about, sort_keys=True).encode())
+    value = zlib.crc32(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         value = zlib.crc32(tensors[name].numpy().tobytes(), value)
     return value

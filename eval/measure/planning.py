@@ -155,7 +155,7 @@ def _generator(name: str) -> str:
 
 
 def _file_source(name: str, manifest: Manifest | None) -> str:
-    """Files with a manifest were made by a generator and are told apart by their checksum."""
+    """Files with a manifest were made by a generator and are distinguished by their checksum."""
     return "official files" if manifest is None else f"files {manifest.files[name]['sha256'][:8]}"
 
 

@@ -279,9 +279,9 @@ class SmoothedRun:
     @property
     def condition_name(self) -> str:
         """What makes it this smoothed classifier and this much of a proof, e.g. "sigma 0.25, 10000 samples"."""
-        told = ["told"] * self.smoothed.tell + ["clipped"] * self.smoothed.clip
+        noise = ["told"] * self.smoothed.tell + ["clipped"] * self.smoothed.clip
         samples = "/".join(str(look) for look in self.sampling.looks)
-        return ", ".join([f"sigma {self.smoothed.sigma:g}", f"{samples} samples", *told])
+        return ", ".join([f"sigma {self.smoothed.sigma:g}", f"{samples} samples", *noise])
 
     @property
     def _indices(self) -> list[int]:

@@ -72,7 +72,7 @@ class Entry:
 
     Attributes:
         name: The model's name, or the method's where several networks were trained.
-        seed: Training seed that tells several networks of one name apart.
+        seed: Training seed that distinguishes several networks of one name.
         replace: Delete what the store has of another network under this name and seed; else that is an error.
     """
 
@@ -179,7 +179,7 @@ class CellResult:
 
     Attributes:
         model: Name of the model (of the method, where several networks were trained).
-        model_seed: Training seed that tells networks of one method apart.
+        model_seed: Training seed that distinguishes networks of one method.
         fingerprint: Fingerprint of the network, see `eval.fingerprint`.
         condition: What was done to the images.
         image_set: Which images.

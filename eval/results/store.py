@@ -241,10 +241,10 @@ class ResultsStore:
         for column, field in (("accuracy", "mean"), ("low", "low"), ("high", "high")):
             values = np.array([getattr(interval, field) for interval in intervals], dtype=np.float64)
             frame[column] = np.where(measured, values, np.nan)
-        told = list(zip(frame["kind"], frame["details"], strict=True))
-        frame["verdict"] = [verdict_text(details) if kind == "attack" else "" for kind, details in told]
+        cells = list(zip(frame["kind"], frame["details"], strict=True))
+        frame["verdict"] = [verdict_text(details) if kind == "attack" else "" for kind, details in cells]
         frame["attribution"] = [
-            attribution_text(details) if kind == "attack" else "" for kind, details in told
+            attribution_text(details) if kind == "attack" else "" for kind, details in cells
         ]
         frame = frame[[*_FRAME_COLUMNS, *arrays]]
         if predictions:
