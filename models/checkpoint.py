@@ -24,7 +24,15 @@ from .. import __version__
 from ..configs import InputError
 from ..configs.atomic import folder_written_whole, recover
 from ..configs.errors import first_line
-from ..configs.integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
+from ..configs.integrity import (
+    MANIFEST,
+    named_folder,
+    names_in,
+    refuse_pickle,
+    refuse_pickles,
+    verify_manifest,
+    write_manifest,
+)
 from ..configs.load import to_plain
 from ..configs.untrusted import folder_with, plain_file, read_json
 from .card import FORMAT, described, model_card
@@ -35,16 +43,13 @@ SHIPPED = Path(__file__).parent / "pretrained"
 
 def shipped_checkpoints() -> list[str]:
     """Names of the classifiers inside the package, which ``load_checkpoint`` takes in place of a folder."""
-    return sorted(folder.name for folder in SHIPPED.glob("*") if (folder / "config.json").is_file())
+    return names_in(SHIPPED)
 
 
 def checkpoint_folder(source: str | Path) -> Path:
     """Return the folder that is meant: one of the user's, or else a shipped classifier of that name."""
-    folder = Path(source)
-    recover(folder)
-    if not folder.exists() and str(source) in shipped_checkpoints():
-        return SHIPPED / str(source)
-    return folder
+    recover(Path(source))
+    return named_folder(source, SHIPPED)
 
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"

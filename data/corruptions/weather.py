@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ...configs.errors import InputError
+from ...configs.integrity import sha256
 from .blur import clipped_zoom, smear
 
 Streams = Sequence[np.random.RandomState]
@@ -88,7 +88,7 @@ def frost_texture(name: str, stride: int, height: int, width: int) -> np.ndarray
         InputError: the file is missing or altered.
     """
     path = FROST_FOLDER / name
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
+    found = sha256(path) if path.exists() else "no file"
     if found != FROST_SHA256[name]:
         raise InputError(f"the frost texture {path} is missing or altered ({found[:16]}); reinstall warplca.")
     texture = Image.open(path).convert("RGB")

@@ -18,10 +18,12 @@ from ...attacks.checks import NotApplicable
 from ...configs.errors import InputError, at_least
 from ...configs.execution import Deadline
 from ...data import ImageDataset
-from ..results.certificates import CERTIFICATE, SMOOTHED_ATTACK, Bracket, StoredImages, read_back
+from ..results.certificates import Bracket, StoredImages, read_back
 from ..results.records import (
     BOUND,
+    CERTIFICATE,
     COMPLETE,
+    SMOOTHED_ATTACK,
     TF32_NOTE,
     CellResult,
     Condition,

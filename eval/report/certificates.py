@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..compare.wording import Comparison
-from ..results.certificates import CERTIFICATE, SMOOTHED, Bracket, brackets, meaning_sentence
+from ..results.certificates import Bracket, brackets, meaning_sentence
+from ..results.records import CERTIFICATE, SMOOTHED
 from .charts import network_interval
 from .figures import Line, ModelStyle, Panel, line_panel
 from .tables import TextTable

@@ -40,6 +40,10 @@ class ImageSet:
         object.__setattr__(self, "key", digest.hexdigest()[:32])
 
 
+SMOOTHED = CERTIFICATE, SMOOTHED_ATTACK = "certificate", "smoothed attack"
+"""Kinds of cells that concern a smoothed classifier; attacks on its base are of the kind "attack"."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """One condition under which a set of images is classified.
@@ -63,7 +67,13 @@ class Condition:
     @property
     def label(self) -> str:
         """Short readable name, e.g. ``"shot_noise 3"`` or ``"pgd-10 linf 8/255"``."""
-        return " ".join(str(part) for part in (self.name, self.severity or self.threat) if part)
+        return cell_label(self.kind, self.name, self.severity, self.threat)
+
+
+def cell_label(kind: str, condition: str, severity: int, threat: str) -> str:
+    """Short readable name of a cell, e.g. ``"shot_noise 3"`` or ``"certificate, sigma 0.25, 10000 samples l2 0.5"``."""
+    smoothed = f"{kind}, " if kind in SMOOTHED else ""
+    return smoothed + " ".join(str(part) for part in (condition, severity or threat) if part)
 
 
 @dataclass(frozen=True)
@@ -303,7 +313,7 @@ TEXT = frozenset(
     }
     | {"created", "details"}
 )
-KINDS = frozenset({"clean", "corruption", "attack", "certificate", "smoothed attack"})
+KINDS = frozenset({"clean", "corruption", "attack", *SMOOTHED})
 WHOLE = frozenset({"model_seed", "severity", "seed", "images", "correct", "queries", "gradients"})
 
 
