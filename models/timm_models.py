@@ -26,7 +26,7 @@ from .classifier import Classifier, build_classifier, with_channels
 from .timm_api import BACKBONES, GENERIC, architecture, data_config
 
 OWN_FIELDS = {field.name for field in fields(ModelConfig)} - {"pretrained", "backbone_options"} | set(
-    ModelConfig.MOVED
+    ModelConfig.ELSEWHERE
 )
 
 

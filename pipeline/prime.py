@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -62,8 +62,6 @@ class PrimeConfig:
         images: Use only the first so many training images; 0 for all.
         start: Name or folder of a primed front-end of the same geometry to start from; empty for random weights.
     """
-
-    MOVED: ClassVar[dict[str, str]] = {"layer": "frontend"}
 
     frontend: Any = field(default_factory=WarpLCASettings)
     plan: PrimingPlan = field(default_factory=PrimingPlan)
