@@ -75,10 +75,9 @@ def main() -> None:
                 results=arguments.results,
                 name=entry,
                 execution=Execution(progress=False),
-                corruptions=CorruptionSource(folder=arguments.corrupted),
             )
             measure(test, clean)
-            found = measure(some, cells)
+            found = measure(some, cells, corruptions=CorruptionSource(folder=arguments.corrupted))
             print(entry.name, seed, found.groupby("kind")["accuracy"].mean().to_dict(), flush=True)
 
 
