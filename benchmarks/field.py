@@ -2,8 +2,8 @@
 
     python benchmarks/field.py runs/none-0 runs/none-1 --data cifar10.npz --corrupted DIR --results field.sqlite
 
-Each run is a folder of `warplca train`; one called NAME-SEED is the model NAME, others keep their names. The test images
-are those of plugin.py, from 1,000 on; their corrupted versions are in DIR, and written there first if need be. With
+Each run is a folder of `warplca train`; one called NAME-SEED is the model NAME, others keep their names. The test
+images are those of plugin.py, from 1,000 on; their corrupted versions are in DIR, written there first if need be. With
 --harden the same networks are measured behind chains too, as NAME + CHAIN. A run that is missing is passed over.
 """
 

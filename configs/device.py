@@ -128,11 +128,11 @@ def precisely(values: torch.Tensor) -> AbstractContextManager[Any]:
 
 
 def on_tensor_cores(values: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Tell whether convolutions of ``values`` in ``dtype`` run on NVIDIA's tensor cores, which want channels last."""
+    """Return whether convolutions of ``values`` in ``dtype`` run on NVIDIA's tensor cores, which want channels last."""
     import torch
 
     low = dtype in (torch.float16, torch.bfloat16)
-    return values.device.type == "cuda" and (low or (dtype == torch.float32 and bool(_told)))
+    return values.device.type == "cuda" and (low or (dtype == torch.float32 and bool(_tf32)))
 
 
 _watching = True

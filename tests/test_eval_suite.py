@@ -273,13 +273,14 @@ import json, os, random, signal, sqlite3, sys, time
 import torch
 from warplca.eval import ResultsStore, evaluate
 sys.path.insert(0, sys.argv[2])
+from stripes import QUIET
 from test_eval_suite import SUITE, Small, noise
 
 torch.set_num_threads(1)
 folder, data = sys.argv[1], noise()
 
 def run(path):
-    evaluate(Small().eval(), data, SUITE, results=path, progress=False)
+    evaluate(Small().eval(), data, SUITE, results=path, execution=QUIET)
 
 def left(path):
     with sqlite3.connect(path) as connection:
