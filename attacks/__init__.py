@@ -5,16 +5,15 @@ from .gradient_free import Transfer
 from .interface import Attack, AttackResult
 from .registry import ATTACKS, as_attack, run_attack
 from .smooth_adv import SmoothAdv, SmoothedAttack
-from .suite.catalogue import IMAGE_COUNTS, SUITES, suite_attacks, suite_in
+from .suite.catalogue import SUITES, Suite, as_suite, suite_attacks
 from .suite.masking import MaskingCheck, Verdict, masking_verdict
 from .suite.outcomes import AttackTally, MemoryStore, Outcome, OutcomeStore, SuiteResult
-from .suite.run import run_suite
+from .suite.run import SuiteSession, run_suite
 from .threat import PRESETS, ThreatModel, as_threat
 
 __all__ = [
     "ATTACKS",
     "GRADIENT_MODES",
-    "IMAGE_COUNTS",
     "PRESETS",
     "SUITES",
     "Attack",
@@ -27,11 +26,14 @@ __all__ = [
     "OutcomeStore",
     "SmoothAdv",
     "SmoothedAttack",
+    "Suite",
     "SuiteResult",
+    "SuiteSession",
     "ThreatModel",
     "Transfer",
     "Verdict",
     "as_attack",
+    "as_suite",
     "as_threat",
     "find_iterative_layers",
     "iterative_settings",
@@ -39,5 +41,4 @@ __all__ = [
     "run_attack",
     "run_suite",
     "suite_attacks",
-    "suite_in",
 ]

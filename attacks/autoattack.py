@@ -18,7 +18,7 @@ from torch.nn import functional
 from ..configs.errors import InputError, unknown_name
 from .access import CountingModel
 from .checks import NotApplicable
-from .interface import RANDOM_NOTE, Attack, forward
+from .interface import BLACK_BOX, PLAIN_GRADIENTS, RANDOM_NOTE, Attack, forward
 from .threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -111,6 +111,16 @@ class AutoAttack(Attack):
                 f"square_queries={self.square_queries}, target_classes={self.target_classes}; "
                 "expected at least 1 each."
             )
+
+    @property
+    def kind(self) -> str:
+        """Black box for Square alone; a version, most of whose parts follow the gradient, counts as plain gradients."""
+        return BLACK_BOX if self.part == "square" else PLAIN_GRADIENTS
+
+    @property
+    def needs_repeatable_model(self) -> bool:
+        """True of the parts that follow gradients: the rand version averages them over calls."""
+        return self.part not in (None, "square")
 
     @property
     def uses_gradients(self) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..configs.errors import InputError
+from ..configs.errors import InputError, first_line
 from .access import Model
 
 MIN_FOR_CHANCE = 20
@@ -30,22 +30,21 @@ def differentiable() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise NotApplicable(f"the model cannot be differentiated along this path: {reason}") from error
 
 
 @contextmanager
-def told_of_strangers(images: Tensor) -> Iterator[None]:
-    """Tell in a sentence what a stranger's model raises on images (N, C, H, W), for it is no fault of ours."""
+def foreign_errors_named(images: Tensor) -> Iterator[None]:
+    """Turn what a foreign model raises on images (N, C, H, W) into an `InputError` that says what to do."""
     try:
         yield
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        told = (str(error).splitlines() or [""])[0]
         raise InputError(
-            f"the model raised {type(error).__name__} ({told}) on images {tuple(images.shape)} of {images.dtype} on "
-            f"{images.device}: expected a callable that maps such images to logits. Wrap it: "
+            f"the model raised {type(error).__name__} ({first_line(error)}) on images {tuple(images.shape)} of "
+            f"{images.dtype} on {images.device}: expected a callable that maps such images to logits. Wrap it: "
             "warplca.models.as_classifier(model) minds its type; a function of yours may mind its size and device."
         ) from error
 

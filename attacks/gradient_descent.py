@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..configs.errors import InputError
 from .access import CountingModel, as_foolbox
-from .interface import BatchwiseAttack
+from .interface import PLAIN_GRADIENTS, BatchwiseAttack
 from .threat import ThreatModel, direction, project, random_direction
 
 if TYPE_CHECKING:
@@ -93,6 +93,11 @@ RESTART_STRIDE = 7919
 class FGSM(BatchwiseAttack):
     """Fast gradient method: one full step along the sign (linf) or the direction (l2, l1) of the gradient."""
 
+    @property
+    def kind(self) -> str:
+        """Plain gradients."""
+        return PLAIN_GRADIENTS
+
     def run_batch(
         self, model: CountingModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, seed: int
     ) -> Tensor:
@@ -122,6 +127,11 @@ class PGD(BatchwiseAttack):
     restarts: int = 1
     relative_step: float | None = None
     random_start: bool = True
+
+    @property
+    def kind(self) -> str:
+        """Plain gradients."""
+        return PLAIN_GRADIENTS
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:

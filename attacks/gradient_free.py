@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..configs.errors import InputError
 from .access import CountingModel, as_foolbox
-from .interface import BatchwiseAttack
+from .interface import RANDOM_SEARCH, TRANSFER, BatchwiseAttack
 from .threat import ThreatModel, scale_into_ball
 
 
@@ -28,6 +28,11 @@ class AdditiveNoise(BatchwiseAttack):
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise InputError(f"AdditiveNoise has repeats={self.repeats}; expected at least 1.")
+
+    @property
+    def kind(self) -> str:
+        """Random search."""
+        return RANDOM_SEARCH
 
     @property
     def uses_gradients(self) -> bool:
@@ -80,6 +85,11 @@ class Transfer(BatchwiseAttack):
             )
         if any(part.training for part in self.source.modules()):
             raise InputError(f"the surrogate {self.name!r} is in training mode; call its eval() first.")
+
+    @property
+    def kind(self) -> str:
+        """Transfer."""
+        return TRANSFER
 
     @property
     def uses_gradients(self) -> bool:

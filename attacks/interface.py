@@ -59,6 +59,16 @@ class AttackResult:
         return 1.0 - float(self.success.double().mean())
 
 
+PLAIN_GRADIENTS = "plain gradients"
+
+RANDOM_SEARCH = "random search"
+
+BLACK_BOX = "black-box attacks"
+
+TRANSFER = "transfer"
+
+ADAPTIVE_ATTACKS = "adaptive attacks"
+
 RANDOM_PROBES = 16
 """Images that are looked at for randomness."""
 
@@ -75,6 +85,20 @@ class Attack(ABC):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+
+    @property
+    def kind(self) -> str:
+        """``PLAIN_GRADIENTS``, ``RANDOM_SEARCH``, ``BLACK_BOX``, ``TRANSFER`` or ``ADAPTIVE_ATTACKS``.
+
+        Suites compare every other kind with plain gradients, which follow the model's own gradient: what they miss
+        and another kind finds is a sign of gradient masking. An attack that does not say so counts as adaptive.
+        """
+        return ADAPTIVE_ATTACKS
+
+    @property
+    def needs_repeatable_model(self) -> bool:
+        """Whether a model that is random between equal calls misleads the attack."""
+        return False
 
     @property
     def uses_gradients(self) -> bool:
@@ -273,7 +297,7 @@ def prepare(model: Model, images: Tensor, labels: Tensor, batch_size: int) -> tu
     checks.check_mode(model)
     device = _device_of(model, images)
     x = images.detach().to(device).contiguous()
-    with checks.told_of_strangers(x[:batch_size]):
+    with checks.foreign_errors_named(x[:batch_size]):
         logits = forward(model, x, batch_size)
     checks.check_finite(logits)
     checks.check_labels(labels, len(x), logits.shape[1])

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..configs.errors import InputError
 from .access import CountingModel, Model
 from .gradient_descent import STEP_SHRINKAGE, step_uphill
-from .interface import Attack, forward
+from .interface import PLAIN_GRADIENTS, Attack, forward
 from .threat import ThreatModel, project, random_direction
 
 ANY = -1
@@ -171,6 +171,11 @@ class MarginAttack(Attack):
 
     steps: int = 25
     targets: int = 3
+
+    @property
+    def kind(self) -> str:
+        """Plain gradients."""
+        return PLAIN_GRADIENTS
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.targets < 0:

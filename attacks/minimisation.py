@@ -18,7 +18,7 @@ from torch import Tensor
 from ..configs.errors import InputError
 from .access import CountingModel, as_foolbox
 from .checks import NotApplicable
-from .interface import BatchwiseAttack
+from .interface import BLACK_BOX, PLAIN_GRADIENTS, BatchwiseAttack
 from .threat import ThreatModel, scale_into_ball
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class Minimisation(BatchwiseAttack):
             value = getattr(self, field.name)
             if isinstance(value, int) and value < 1:
                 raise InputError(f"{type(self).__name__} has {field.name}={value}; expected at least 1.")
+
+    @property
+    def kind(self) -> str:
+        """Plain gradients, or black box where it sees only the predicted class."""
+        return PLAIN_GRADIENTS if self.uses_gradients else BLACK_BOX
 
     @abstractmethod
     def _method(self, norm: str) -> MinimizationAttack:

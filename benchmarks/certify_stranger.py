@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from warplca.attacks import SmoothAdv
 from warplca.data import load_dataset
-from warplca.eval import certify
+from warplca.eval import CertificationPlan, Execution, certify
 from warplca.eval.results.certificates import bracket_lines
 from warplca.frontend import WarpLCA
 from warplca.models import harden
@@ -78,15 +78,16 @@ def main() -> None:
         frame = certify(
             arm(arguments.weights, name.removesuffix(TOLD)),
             data,
-            arguments.sigma,
-            samples=arguments.samples,
-            images=arguments.images,
+            CertificationPlan(
+                sigma=arguments.sigma,
+                samples=arguments.samples,
+                images=arguments.images,
+                attack=None if arguments.no_attack else SmoothAdv(steps=10, copies=8, samples=300),
+                tell=name.endswith(TOLD),
+            ),
             results=arguments.results,
             name=f"ResNet-20, {name}",
-            attack=None if arguments.no_attack else SmoothAdv(steps=10, copies=8, samples=300),
-            tell=name.endswith(TOLD),
-            budget=arguments.budget,
-            progress=False,
+            execution=Execution(progress=False, budget=arguments.budget),
             say=print,
         )
         print(name)

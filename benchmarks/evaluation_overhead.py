@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from warplca.configs.plan import EvaluationPlan
 from warplca.data import ImageDataset, load_dataset, open_cifar_c, write_corruptions
-from warplca.eval import evaluate
+from warplca.eval import CorruptionSource, Execution, evaluate
 
 CORRUPTIONS = ("brightness", "contrast", "gaussian_noise")
 SEVERITIES = (1, 3, 5)
@@ -78,7 +78,14 @@ def _time_evaluate(model: nn.Module, dataset: ImageDataset, plan: EvaluationPlan
     with tempfile.TemporaryDirectory() as place:
         store = Path(place) / "results.sqlite"
         start = _clocks()
-        evaluate(model, dataset, plan, results=store, corruption_source=folder, progress=False)
+        evaluate(
+            model,
+            dataset,
+            plan,
+            results=store,
+            corruptions=CorruptionSource(folder=folder),
+            execution=Execution(progress=False),
+        )
         return _since(start)
 
 

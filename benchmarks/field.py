@@ -2,8 +2,8 @@
 
     python benchmarks/field.py runs/none-0 runs/none-1 --data cifar10.npz --corrupted DIR --results field.sqlite
 
-Each run is a folder of `warplca train`; one called NAME-SEED is the model NAME, others keep their names. Test images
-are those of plugin.py, from 1,000 on; their corrupted versions are in DIR, and written there first if need be. With
+Each run is a folder of `warplca train`; one called NAME-SEED is the model NAME, others keep their names. The test
+images are those of plugin.py, from 1,000 on; their corrupted versions are in DIR, written there first if need be. With
 --harden the same networks are measured behind chains too, as NAME + CHAIN. A run that is missing is passed over.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from torch import nn
 from warplca.configs import EvaluationPlan
 from warplca.configs.device import choose_device
 from warplca.data import CORRUPTION_GROUPS, load_dataset
-from warplca.eval import evaluate
+from warplca.eval import CorruptionSource, Entry, Execution, evaluate
 from warplca.models import harden, load_checkpoint
 
 
@@ -67,11 +68,17 @@ def main() -> None:
         model: nn.Module = load_checkpoint(run / "checkpoint").to(device)
         for chain in [None, *arguments.harden]:
             behind = model if chain is None else harden(model, chain).to(device)
-            store = {"results": arguments.results, "model_seed": seed, "progress": False}
-            store |= {"name": name if chain is None else f"{name} + {chain}"}
-            evaluate(behind, test, clean, **store)
-            found = evaluate(behind, some, cells, corruption_source=arguments.corrupted, **store)
-            print(store["name"], seed, found.groupby("kind")["accuracy"].mean().to_dict(), flush=True)
+            entry = Entry(name if chain is None else f"{name} + {chain}", seed)
+            measure = partial(
+                evaluate,
+                behind,
+                results=arguments.results,
+                name=entry,
+                execution=Execution(progress=False),
+            )
+            measure(test, clean)
+            found = measure(some, cells, corruptions=CorruptionSource(folder=arguments.corrupted))
+            print(entry.name, seed, found.groupby("kind")["accuracy"].mean().to_dict(), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from common import table, write, write_json
 from disguises import DISGUISES, HONEST
 from torch import Tensor, nn
 
-from warplca.attacks import SuiteResult, run_suite
+from warplca.attacks import SuiteResult, SuiteSession, run_suite
 from warplca.attacks.suite.masking import allowance
 from warplca.data import load_dataset
 from warplca.models import load_checkpoint
@@ -73,7 +73,9 @@ def measured(
 ) -> tuple[Row, SuiteResult]:
     """One network judged, and its row."""
     started = time.process_time()
-    result = run_suite(model, images, labels, key["threat"], key["suite"], progress=False)
+    result = run_suite(
+        model, images, labels, key["threat"], key["suite"], session=SuiteSession(progress=False)
+    )
     seconds = time.process_time() - started
     with torch.no_grad():
         stands = model((plain or result).adversarial).argmax(dim=1) == labels

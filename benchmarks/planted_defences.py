@@ -23,9 +23,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warplca.attacks import Attack, SuiteResult, ThreatModel, as_attack, run_attack, run_suite, suite_attacks
+from warplca.attacks import (
+    Attack,
+    Suite,
+    SuiteResult,
+    SuiteSession,
+    ThreatModel,
+    as_attack,
+    run_attack,
+    run_suite,
+    suite_attacks,
+)
 from warplca.attacks.autoattack import AutoAttack
-from warplca.attacks.suite.catalogue import PLAIN_KIND, kind_of
+from warplca.attacks.interface import PLAIN_GRADIENTS
 from warplca.configs.atomic import file_written_whole
 from warplca.data import ImageDataset, load_dataset
 from warplca.frontend import WarpLCA
@@ -164,7 +174,9 @@ def find_radius(case: str, model: nn.Module, images: Tensor, labels: Tensor) -> 
     place, tried = START.get(case, 3), set()
     while place not in tried and 0 <= place < len(RADII):
         threat = ThreatModel("linf", RADII[place] / 255)
-        left = run_suite(model, x, y, threat, short, probe_images=1, progress=False).robust_accuracy
+        left = run_suite(
+            model, x, y, threat, Suite(short, probe_images=1), session=SuiteSession(progress=False)
+        ).robust_accuracy
         tried.add(place)
         if 0.25 <= left <= 0.6:
             return threat
@@ -180,7 +192,9 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
     given = ThreatModel("linf", options.radius / 255) if options.radius else None
     threat = given or find_radius(case, model, images, labels)
     alone = None if case == "resnet18" else run_attack(model, images, labels, "autoattack", threat)
-    result = run_suite(model, images, labels, threat, attacks_of(case), probe_images=options.probe_images)
+    result = run_suite(
+        model, images, labels, threat, Suite(attacks_of(case), probe_images=options.probe_images)
+    )
     return {
         "clean accuracy": clean,
         "images": len(images),
@@ -205,7 +219,7 @@ def _right_images(model: nn.Module, test: ImageDataset, count: int) -> tuple[Ten
 
 
 def _left_by_plain_gradients(result: SuiteResult) -> float:
-    broken = sum(tally.broken for tally in result.tallies if kind_of(tally.name) == PLAIN_KIND)
+    broken = sum(tally.broken for tally in result.tallies if tally.kind == PLAIN_GRADIENTS)
     return 1 - broken / len(result.success)
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from warplca.configs import EvaluationPlan
 from warplca.configs.device import choose_device
 from warplca.data import CORRUPTION_GROUPS, ImageDataset, load_dataset, write_corruptions
-from warplca.eval import ResultsStore, compare, evaluate
+from warplca.eval import CorruptionSource, ResultsStore, compare, evaluate
 from warplca.frontend.priming.restoring import noisy
 from warplca.models import load_checkpoint
 
@@ -162,7 +162,14 @@ def main() -> None:
     for row, build in rows(pool).items():
         if arguments.rows is None or row in arguments.rows:
             own = replace(plan, batch_size=128) if row.startswith(ADAPTED) else plan
-            evaluate(build(model).to(device), dataset, own, results=path, name=row, corruption_source=files)
+            evaluate(
+                build(model).to(device),
+                dataset,
+                own,
+                results=path,
+                name=row,
+                corruptions=CorruptionSource(folder=files),
+            )
     with ResultsStore(path, read_only=True) as store:
         times = _times(model, dataset, pool) if arguments.times else {}
         text = measured(store, arguments.baseline, times) + _caption(arguments, network)

@@ -13,7 +13,7 @@ import pandas as pd
 from warplca.configs import ComparisonConfig, EvaluationPlan, RunConfig
 from warplca.configs.recipe import SelectConfig
 from warplca.data import ImageDataset
-from warplca.eval import evaluate
+from warplca.eval import Execution, evaluate
 from warplca.eval.measure.planning import plan_cells
 from warplca.models import Classifier
 from warplca.pipeline.comparison import measured_images, training_images
@@ -107,7 +107,7 @@ def _images(plan: EvaluationPlan, test: ImageDataset) -> int:
 
 def _measured(model: Classifier, test: ImageDataset, plan: EvaluationPlan) -> float:
     started = time.perf_counter()
-    evaluate(model, test, plan, progress=False)
+    evaluate(model, test, plan, execution=Execution(progress=False))
     return time.perf_counter() - started
 
 

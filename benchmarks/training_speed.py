@@ -29,7 +29,7 @@ from common import synchronise
 from warplca.configs import RunConfig, from_dict
 from warplca.configs.device import float32
 from warplca.data import ImageDataset, load_dataset
-from warplca.models import create_backbone
+from warplca.models import Stem, create_backbone
 from warplca.train.loop import TrainingRun
 from warplca.train.record import Meter
 
@@ -64,7 +64,7 @@ def loop_steps(config: dict, dataset: ImageDataset, folder: Path) -> tuple[Step,
 def minimal_steps(args: argparse.Namespace, dataset: ImageDataset) -> Step:
     """Return one step of a loop written by hand: the same network, optimiser, crops and flips, and nothing else."""
     device = torch.device(device_name())
-    model = create_backbone(args.backbone, in_channels=3, num_classes=10, stem_stride=2).to(device)
+    model = create_backbone(args.backbone, in_channels=3, num_classes=10, stem=Stem(stride=2)).to(device)
     model = model.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     images = torch.from_numpy(dataset.images.copy()).permute(0, 3, 1, 2).contiguous().to(device)

@@ -30,8 +30,8 @@ def _imports(parser: argparse.ArgumentParser) -> None:
 
 
 def _trust(parser: argparse.ArgumentParser) -> None:
-    told = "open a .pt2 archive, which can run any code: only one that you trust"
-    parser.add_argument("--trust", action="store_true", help=told)
+    text = "open a .pt2 archive, which can run any code: only one that you trust"
+    parser.add_argument("--trust", action="store_true", help=text)
 
 
 def _device(
@@ -99,7 +99,7 @@ def _measured(parser: argparse.ArgumentParser) -> None:
         "--model-seed",
         type=int,
         default=None,
-        help="training seed that tells networks of one name apart (default: the checkpoint's)",
+        help="training seed that distinguishes networks of one name (default: the checkpoint's)",
     )
     parser.add_argument(
         "--replace", action="store_true", help="delete results of another network under this name and seed"
@@ -112,6 +112,11 @@ def _measured(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="put a front-end before the classifier, which stays as it is: a chain or primed front-end by name, or a "
         "folder; without a name the chain for its image size",
+    )
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="let NVIDIA GPUs round float32 to TF32 in convolutions: faster, other rounding, and the results say so",
     )
     _device(parser)
 
@@ -131,11 +136,6 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
         help=f"{', '.join(PLANS)}, or a YAML file (default: quick; with --harden plug-in, which takes about a minute)",
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
-    parser.add_argument(
-        "--tf32",
-        action="store_true",
-        help="let NVIDIA GPUs round float32 to TF32 in convolutions: faster, other rounding, and the results say so",
-    )
     _budget(parser, "start no further attack after so long: the best bound so far; the same command goes on")
     parser.add_argument(
         "--corrupted",
@@ -213,7 +213,9 @@ def _certify(commands: argparse._SubParsersAction) -> None:
         "--no-attack", action="store_true", help="leave out the attack on the smoothed classifier"
     )
     parser.add_argument(
-        "--tell", action="store_true", help="tell a front-end with adaptive lambda the strength of the noise"
+        "--tell",
+        action="store_true",
+        help="give a front-end with adaptive lambda the true sigma in place of its estimate",
     )
     parser.add_argument("--clip", action="store_true", help="clip noisy copies to [0, 1]")
 
@@ -291,8 +293,8 @@ def _denoise(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     _device(parser)
-    told = "primed front-end, a name or a folder (default: cifar10-64x9s2-restore)"
-    parser.add_argument("--frontend", default=None, help=told)
+    text = "primed front-end, a name or a folder (default: cifar10-64x9s2-restore)"
+    parser.add_argument("--frontend", default=None, help=text)
     parser.add_argument(
         "--iterations",
         type=int,
@@ -303,14 +305,14 @@ def _denoise(commands: argparse._SubParsersAction) -> None:
 
 
 def _info(commands: argparse._SubParsersAction) -> None:
-    text = "tell what a checkpoint is, how robust it is, and by what evidence"
+    text = "describe a checkpoint: what it is, how robust it is, and by what evidence"
     parser = commands.add_parser("info", help=text, description=text)
     _imports(parser)
     parser.add_argument("checkpoint", help=CHECKPOINT_HELP)
 
 
 def _predict(commands: argparse._SubParsersAction) -> None:
-    text = "classify image files with a checkpoint in any format; tell how sparse codes are and what gates decided"
+    text = "classify image files with a checkpoint in any format, and show how sparse codes are and what gates decided"
     parser = commands.add_parser("predict", help=text, description=text)
     _imports(parser)
     parser.add_argument(

@@ -185,10 +185,10 @@ def predict(args: Namespace) -> int:
         logits, figures = predictor.answer(predictor.read(path))
         probabilities = torch.from_numpy(logits[0]).softmax(0)
         best = probabilities.topk(min(args.top, len(probabilities)))
-        told = ", ".join(
+        classes = ", ".join(
             f"{predictor.name(int(index))} {float(value):.1%}" for value, index in zip(*best, strict=True)
         )
-        tell("; ".join([f"{path}: {told}", *_figures({name: float(x[0]) for name, x in figures.items()})]))
+        tell("; ".join([f"{path}: {classes}", *_figures({name: float(x[0]) for name, x in figures.items()})]))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from ..data import ImageDataset
+    from ..eval import Entry
     from ..eval.measure.inference import Model
     from ..models import Classifier
 
 
 def evaluate(args: Namespace) -> int:
     """Measure a checkpoint, or it without and with a front-end before it."""
+    from ..eval import CorruptionSource, Execution
     from ..eval.compare.aggregate import is_complete, mean_corruption_error
     from ..eval.results.suites import attack_sentences, note_sentences
     from ..pipeline.plugin import advice, evaluate_plug_in
@@ -30,21 +33,31 @@ def evaluate(args: Namespace) -> int:
 
     plan = _plan(args.plan or ("quick" if args.harden is None else "plug-in"), args.overrides)
     device = choose_device(args.device)
-    model, dataset, name, seed = _measured(args)
-    options = {
-        "results": args.results,
-        "name": name,
-        "model_seed": seed,
-        "replace": args.replace,
-        "device": device,
-    }
-    options |= {"tf32": args.tf32, "workers": args.workers, "budget": args.budget}
-    options["corruption_source"] = args.corrupted
+    model, dataset, entry = _measured(args)
+    execution = Execution(device=device, tf32=args.tf32, budget=args.budget)
+    corruptions = CorruptionSource(folder=args.corrupted, workers=args.workers)
     found = None
     if args.harden is None:
-        frame = evaluate_sharded(model, dataset, plan, **options)
+        frame = evaluate_sharded(
+            model,
+            dataset,
+            plan,
+            results=args.results,
+            name=entry,
+            execution=execution,
+            corruptions=corruptions,
+        )
     else:
-        frame, found = evaluate_plug_in(model, dataset, plan, args.harden or None, **options)
+        frame, found = evaluate_plug_in(
+            model,
+            dataset,
+            plan,
+            args.harden or None,
+            results=args.results,
+            name=entry,
+            execution=execution,
+            corruptions=corruptions,
+        )
     if not processes().is_main_process:
         return 0
     _tell_rows(frame, several=found is not None)
@@ -57,7 +70,7 @@ def evaluate(args: Namespace) -> int:
             f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
         )
     tell(f"computed on: {described(device, tf32=args.tf32)}")
-    tell(f"results:     {args.results}, under the name {name!r}")
+    tell(f"results:     {args.results}, under the name {entry.name!r}")
     return 0
 
 
@@ -67,9 +80,10 @@ def _tell_rows(frame: DataFrame, *, several: bool) -> None:
     tell(shown.to_string(index=False, float_format="%.3f", na_rep="-"))
 
 
-def _measured(args: Namespace) -> tuple[Model, ImageDataset, str, int]:
-    """The classifier, the images, its name in the results and its training seed."""
+def _measured(args: Namespace) -> tuple[Model, ImageDataset, Entry]:
+    """The classifier, the images, and its entry in the results."""
     from ..data import load_dataset
+    from ..eval import Entry
     from ..models import Classifier
     from ..pipeline.own_data import data_for
     from ..pipeline.plugin import open_classifier
@@ -79,10 +93,11 @@ def _measured(args: Namespace) -> tuple[Model, ImageDataset, str, int]:
     name = args.name or _run_name(args.checkpoint)
     if isinstance(model, Classifier):
         say = tell if processes().is_main_process else _silent
-        return model, data_for(model, args.data, "test", say=say), name, _seed(model, args.model_seed)
+        entry = Entry(name, _seed(model, args.model_seed), args.replace)
+        return model, data_for(model, args.data, "test", say=say), entry
     if args.data is None:
         raise InputError(f"{args.checkpoint} does not say which images it is for; give --data.")
-    return model, load_dataset(args.data, "test"), name, args.model_seed or 0
+    return model, load_dataset(args.data, "test"), Entry(name, args.model_seed or 0, args.replace)
 
 
 def _silent(line: str) -> None:
@@ -98,39 +113,41 @@ def _run_name(checkpoint: str) -> str:
 
 
 def _seed(model: Classifier, given: int | None) -> int:
-    """The training seed that tells networks of one name apart: as given, or as the checkpoint says."""
-    told = model.about.get("training", {}).get("seed", 0)
-    return given if given is not None else told if isinstance(told, int) else 0
+    """The training seed that distinguishes networks of one name: as given, or as the checkpoint says."""
+    trained = model.about.get("training", {}).get("seed", 0)
+    return given if given is not None else trained if isinstance(trained, int) else 0
 
 
 def certify(args: Namespace) -> int:
     """Certify the smoothed classifier of a checkpoint."""
     from ..attacks import SmoothAdv
+    from ..eval import CertificationPlan, Execution
     from ..eval.results.certificates import bracket_lines
     from ..models import harden
     from ..pipeline.sharded import certify_sharded, processes
 
-    model, dataset, name, seed = _measured(args)
+    model, dataset, entry = _measured(args)
     if args.harden is not None:
         model = harden(model, args.harden or None, image_size=max(dataset.images[0].shape[:2]))
-        name += "" if args.name else f" + {args.harden or 'front-end'}"
-    frame = certify_sharded(
-        model,
-        dataset,
-        args.sigma,
+        if not args.name:
+            entry = replace(entry, name=f"{entry.name} + {args.harden or 'front-end'}")
+    plan = CertificationPlan(
+        sigma=args.sigma,
         samples=args.samples,
         images=args.images,
-        results=args.results,
-        name=name,
-        model_seed=seed,
-        replace=args.replace,
-        device=choose_device(args.device),
         seed=args.seed,
         attack=None if args.no_attack else SmoothAdv(),
         clip=args.clip,
         tell=args.tell,
-        budget=args.budget,
         batch_size=args.batch_size,
+    )
+    frame = certify_sharded(
+        model,
+        dataset,
+        plan,
+        results=args.results,
+        name=entry,
+        execution=Execution(device=choose_device(args.device), tf32=args.tf32, budget=args.budget),
         say=tell if processes().is_main_process else _silent,
     )
     if not processes().is_main_process:

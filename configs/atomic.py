@@ -187,7 +187,7 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def _lock(handle: int | None, *, of_process: bool = False) -> bool:
-    """Lock an open file or folder for as long as it is open; tell whether that was possible.
+    """Lock an open file or folder for as long as it is open; return whether that was possible.
 
     A lock of this process is not shared with the workers that it forks, which may outlive it for a moment.
     """

@@ -64,29 +64,29 @@ def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.pin_memory().to(device, non_blocking=True)
 
 
-_told: bool | None = None  # what the innermost block asked for; None outside of any
+_tf32: bool | None = None  # whether the innermost block allows TF32; None outside of any
 
 
 @contextmanager
 def float32(*, tf32: bool | None = None) -> Iterator[None]:
     """Compute convolutions and matrix products of float32 in full in the block, or in TensorFloat-32.
 
-    NVIDIA's TF32 keeps 10 of 23 bits; cuDNN takes it unless told otherwise.
+    NVIDIA's TF32 keeps 10 of 23 bits; cuDNN takes it by default.
 
     Args:
         tf32: Whether TF32 is allowed; None means as the block around says, not allowed outside of any.
     """
-    global _told
-    told_before = _told
+    global _tf32
+    outer = _tf32
     switches, exact, fast = _switches()
     before = [getattr(*switch) for switch in switches]
     try:
-        _told = bool(told_before) if tf32 is None else tf32
+        _tf32 = bool(outer) if tf32 is None else tf32
         for switch in switches:
-            setattr(*switch, fast if _told else exact)
+            setattr(*switch, fast if _tf32 else exact)
         yield
     finally:
-        _told = told_before
+        _tf32 = outer
         for switch, value in zip(switches, before, strict=True):
             setattr(*switch, value)
 
@@ -109,7 +109,7 @@ def exactly(values: torch.Tensor) -> AbstractContextManager[Any]:
     """
     import torch
 
-    if values.device.type != "cuda" or _told is not None or torch.compiler.is_compiling():
+    if values.device.type != "cuda" or _tf32 is not None or torch.compiler.is_compiling():
         return nullcontext()
     return float32()
 
@@ -128,11 +128,11 @@ def precisely(values: torch.Tensor) -> AbstractContextManager[Any]:
 
 
 def on_tensor_cores(values: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Tell whether convolutions of ``values`` in ``dtype`` run on NVIDIA's tensor cores, which want channels last."""
+    """Return whether convolutions of ``values`` in ``dtype`` run on NVIDIA's tensor cores, which want channels last."""
     import torch
 
     low = dtype in (torch.float16, torch.bfloat16)
-    return values.device.type == "cuda" and (low or (dtype == torch.float32 and bool(_told)))
+    return values.device.type == "cuda" and (low or (dtype == torch.float32 and bool(_tf32)))
 
 
 _watching = True

@@ -35,6 +35,16 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str = 
     return InputError(f"unknown {kind} {name!r}{place}{hint} Known: {shown}.")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its class where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def in_one_line(error: BaseException, longest: int = LONGEST) -> str:
+    """Return an exception's whole message in one line, cut where it is long, or the name of its class."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
 def brief(value: object) -> str:
     """Return a value as it would be typed, shortened where it is long."""
     text = repr(value)

@@ -1,4 +1,4 @@
-"""What makes a checkpoint folder safe to open: a manifest of sha256 digests, and no pickles.
+"""Which checkpoint folder is meant, and what makes it safe to open: a manifest of sha256 digests, and no pickles.
 
 The manifest has the form of coreutils, so ``sha256sum -c SHA256SUMS`` checks it too. It shows that files are whole and
 belong together; it is no signature: whoever can change the weights can change the manifest.
@@ -85,6 +85,17 @@ def _verify_line(folder: Path, line: str) -> str:
             "changed; copy the checkpoint folder again from where it came from."
         )
     return name
+
+
+def names_in(shipped: Path) -> list[str]:
+    """Return the names of what is shipped in a folder of the package: the folders in it that describe themselves."""
+    return sorted(path.parent.name for path in shipped.glob("*/config.json"))
+
+
+def named_folder(source: str | Path, shipped: Path) -> Path:
+    """Return the folder that is meant: one of the user's if it is there, or else a shipped one of that name."""
+    here = Path(source)
+    return here if here.exists() or str(source) not in names_in(shipped) else shipped / str(source)
 
 
 def sha256(path: Path) -> str:

@@ -116,7 +116,7 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
     A field whose metadata name a registry takes sections by name; see :func:`read_sections`.
 
     Args:
-        cls: The dataclass. Its ``MOVED``, if it has one, maps keys of earlier versions to what stands for them.
+        cls: The dataclass. Its ``ELSEWHERE``, if it has one, maps keys that belong to another section to where they go.
         values: A mapping of field names to plain values.
         where: What to call the source in messages.
         prefix: Dotted path of ``cls`` inside the whole.
@@ -128,8 +128,8 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
-        if key in getattr(cls, "MOVED", ()):
-            raise InputError(f"{where}: {prefix}{key} is now {cls.MOVED[key]}.")  # type: ignore[attr-defined]
+        if key in getattr(cls, "ELSEWHERE", ()):
+            raise InputError(f"{where}: there is no {prefix}{key}; write {cls.ELSEWHERE[key]}.")  # type: ignore[attr-defined]
         if key not in fields:
             raise unknown_name("key", f"{prefix}{key}", [prefix + name for name in fields], where=where)
     for field in fields.values():

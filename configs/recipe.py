@@ -40,7 +40,7 @@ class AugmentConfig:
             images are the same.
     """
 
-    MOVED: ClassVar[dict[str, str]] = {"lam_spread": "train.frontend.lam_spread"}
+    ELSEWHERE: ClassVar[dict[str, str]] = {"lam_spread": "train.frontend.lam_spread"}
     FILLED: ClassVar[dict[str, Any]] = {"noise_share": 0.5, "severity": 3, "width": 3, "operations": 2}
 
     smallest_area: float = 1.0
@@ -165,11 +165,9 @@ class TrainConfig:
             ``frozen_epochs`` and ``rate``.
     """
 
-    MOVED: ClassVar[dict[str, str]] = {
+    ELSEWHERE: ClassVar[dict[str, str]] = {
         "frozen_epochs": "train.frontend.frozen_epochs",
-        "frontend_rate": "train.frontend.rate",
         "distillation": "train.frontend.distillation",
-        "anneal": "train.frontend with lam_factor, first_iterations and anneal_share",
     }
     FILLED: ClassVar[dict[str, Any]] = {"warmup": 0.3, "label_smoothing": 0.1}
 

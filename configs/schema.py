@@ -53,11 +53,7 @@ class ModelConfig:
         hardened: How many of the first front-ends ``harden`` put before a classifier that was finished; 0 for none.
     """
 
-    MOVED: ClassVar[dict[str, str]] = {
-        **{key: f"model.frontend.{key}" for key in _IN_FRONTEND},
-        "frontend_weights": "model.frontend.weights",
-        "equalise": "a front-end of its own: model.frontend: [..., {name: equaliser, strength: 1.0}]",
-    }
+    ELSEWHERE: ClassVar[dict[str, str]] = {key: f"model.frontend.{key}" for key in _IN_FRONTEND}
 
     backbone: str = "resnet10_slim"
     frontend: tuple[Any, ...] = field(default=(), metadata={"registry": FRONTENDS})

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .errors import InputError
+from .errors import InputError, in_one_line
 
 TEXT_BYTES = 2**24  # of a JSON file; a model card's evidence has some hundred kilobytes
 YAML_BYTES = 2**18
@@ -111,8 +111,7 @@ def parse_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        told = " ".join(str(error).split())[:300]
-        raise InputError(f"{where} is not valid YAML: {told}") from error
+        raise InputError(f"{where} is not valid YAML: {in_one_line(error, 300)}") from error
     finally:
         if loader is not None:
             loader.dispose()
@@ -167,7 +166,7 @@ MANIFEST = "SHA256SUMS"
 
 
 def folder_with(key: str, names: Collection[str]) -> Callable[[Path], bool]:
-    """Return what tells whether a folder is ours: no files but those, and a manifest or a config.json with this key."""
+    """Return the test of whether a folder is ours: only these files, and a manifest or a config.json with this key."""
 
     def ours(folder: Path) -> bool:
         if not folder.is_dir() or folder.is_symlink():
@@ -187,7 +186,7 @@ def folder_with(key: str, names: Collection[str]) -> Callable[[Path], bool]:
 
 
 def file_with(mark: bytes) -> Callable[[Path], bool]:
-    """Return what tells whether a file is ours: it holds these bytes."""
+    """Return the test of whether a file is ours: it holds these bytes."""
 
     def ours(path: Path) -> bool:
         if not path.is_file() or not path.stat().st_size:

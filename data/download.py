@@ -17,8 +17,6 @@ from tqdm import tqdm
 from ..configs.atomic import only_one
 from ..configs.errors import InputError
 
-OFFICIAL_IMAGES = 10_000
-
 OFFICIAL_MD5 = {
     "gaussian_noise": "ecaf8b9a2399ffeda7680934c33405fd",
     "shot_noise": "3a7239bb118894f013d9bf1984be7f11",

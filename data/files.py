@@ -91,7 +91,7 @@ class FileImages:
             return list(threads.map(read_image, [self.files[position] for position in positions]))
 
     def identity(self) -> bytes:
-        """Return what tells this choice of images from another: names of files and folders, and their lengths."""
+        """Return what identifies this choice of images: names of files and folders, and their lengths."""
         names = ("/".join(Path(file).parts[-2:]) for file in self.files)
         return repr(
             [(name, os.path.getsize(file)) for name, file in zip(names, self.files, strict=True)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..configs.errors import InputError
+from ..configs.errors import InputError, in_one_line
 from ..configs.untrusted import plain_file
 
 MOST_PIXELS = 120_000_000
@@ -108,8 +108,9 @@ def read_picture(path: str | Path, *, formats: Sequence[str] | None = None) -> P
             f"{path} cannot be read as an image: it is not {known}; replace or remove it."
         ) from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} cannot be read as an image ({told}); replace or remove it.") from error
+        raise InputError(
+            f"{path} cannot be read as an image ({in_one_line(error)}); replace or remove it."
+        ) from error
 
 
 def fitted(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..configs.atomic import file_written_whole
 from ..configs.errors import InputError
+from ..configs.integrity import sha256
 from .dataset import ImageDataset
 
 SUBSET_NAME = "cifar10-subset"
@@ -68,7 +69,7 @@ def write_subset(path: Path, train: ImageDataset, test: ImageDataset) -> str:
         arrays[f"{split}_indices"] = dataset.indices.astype(np.uint16)
     with file_written_whole(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
 
 
 def _tile(images: np.ndarray) -> np.ndarray:

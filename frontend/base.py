@@ -245,7 +245,7 @@ class Frontend(nn.Module, ABC):
     def margins(self, images: Tensor) -> Tensor | None:
         """Return by how much each hard decision is taken, (N, decisions in order, units); None without hard decisions.
 
-        The sign is the decision. Where two backends differ by more than rounding, the first difference of signs tells
+        The sign is the decision. Where two backends differ by more than rounding, the first difference of signs shows
         whether a decision that was nearly even is why.
         """
         return None
@@ -276,8 +276,8 @@ def register_frontend(name: str) -> Callable[[F], F]:
         for known, other in FRONTENDS.registered().items():
             if known != name and other.Settings is settings:
                 raise InputError(
-                    f"front-end {name!r} has the Settings of {known!r}; derive a dataclass of its own, which tells "
-                    "them apart in checkpoints."
+                    f"front-end {name!r} has the Settings of {known!r}; derive a dataclass of its own, by which "
+                    "checkpoints distinguish them."
                 )
         FRONTENDS.add(name, cls)
         return cls

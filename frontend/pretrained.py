@@ -19,7 +19,7 @@ from torch import Tensor
 from ..configs.atomic import file_written_whole, folder_written_whole
 from ..configs.errors import InputError, unknown_name
 from ..configs.extensions import FRONTENDS
-from ..configs.integrity import refuse_pickles, verify_manifest, write_manifest
+from ..configs.integrity import named_folder, names_in, refuse_pickles, verify_manifest, write_manifest
 from ..configs.load import from_dict, to_plain
 from ..configs.untrusted import MANIFEST, folder_with, plain_file, read_json
 from .base import Frontend
@@ -34,8 +34,7 @@ LEARNED_SETTINGS = ("lam_raw", "adaptive_raw")
 
 def shipped_frontends(kind: str | None = None) -> list[str]:
     """Names of the primed front-ends inside the package; of one kind, e.g. "warp-lca", or of all."""
-    names = sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "config.json").is_file())
-    return [name for name in names if kind is None or open_primed(name).kind == kind]
+    return [name for name in names_in(SHIPPED) if kind is None or open_primed(SHIPPED / name).kind == kind]
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,11 @@ def open_primed(source: str | Path) -> Primed:
 
 
 def _folder(source: str | Path) -> Path:
-    for folder in (SHIPPED / str(source), Path(source)):
-        if (folder / "config.json").is_file():
-            return folder
+    folder = named_folder(source, SHIPPED)
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.exists():
+        raise InputError(f"{folder} holds no config.json; give a folder that `warplca prime` wrote.")
     raise unknown_name("primed front-end", str(source), shipped_frontends())
 
 

@@ -39,7 +39,7 @@ def in_tiles(
     height, width = images.shape[2:]
     rows, columns = spans(height, tile, stride), spans(width, tile, stride)
     places = [(down, right) for down in rows for right in columns]
-    total, weights, told = torch.zeros_like(images), images.new_zeros(height, width), []
+    total, weights, found = torch.zeros_like(images), images.new_zeros(height, width), []
     for down, right in tqdm(
         places, desc="tiles", disable=not progress or len(places) == 1, dynamic_ncols=True
     ):
@@ -47,8 +47,8 @@ def in_tiles(
         weight = (ramp(down, height)[:, None] * ramp(right, width)).to(images)
         total[:, :, down, right] += weight * restored.to(images.device)
         weights[down, right] += weight
-        told.append(known)
-    return total / weights, told
+        found.append(known)
+    return total / weights, found
 
 
 def spans(length: int, tile: int, stride: int) -> list[slice]:

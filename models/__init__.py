@@ -1,7 +1,7 @@
 """Classifiers: a front-end before a timm backbone; checkpoints and export."""
 
 from . import timm_models as _timm_models  # noqa: F401 - registers the models with timm
-from .backbones import create_backbone
+from .backbones import Stem, create_backbone
 from .checkpoint import read_card, save_checkpoint, shipped_checkpoints
 from .classifier import Classifier, Inspection, build_classifier, create_classifier, load_checkpoint
 from .export.checked import ExportCheck
@@ -21,6 +21,7 @@ __all__ = [
     "Predictor",
     "QuantisedCheck",
     "SmoothedClassifier",
+    "Stem",
     "as_classifier",
     "build_classifier",
     "create_backbone",

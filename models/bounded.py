@@ -11,6 +11,7 @@ from torch.nn.modules.module import register_module_buffer_registration_hook as 
 from torch.nn.modules.module import register_module_parameter_registration_hook as on_parameter
 
 from ..configs import InputError
+from ..configs.errors import first_line
 
 SLACK = (
     2**26
@@ -46,9 +47,9 @@ def no_larger_than(weights: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        told = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{weights.parent}/config.json describes a network that cannot be built ({told}); copy the folder again."
+            f"{weights.parent}/config.json describes a network that cannot be built ({first_line(error)}); "
+            "copy the folder again."
         ) from error
     finally:
         for hook in hooks:

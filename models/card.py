@@ -108,8 +108,8 @@ def described(config: Any, path: Path) -> dict[str, Any]:
         isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and 0 < n < 2**14 for n in size)
     ):
         raise InputError(f"{path}: input_size is {brief(size)}; expected channels, height and width.")
-    told = config["pretrained_cfg"]
-    if told.get("crop_mode", "center") != "center" or told.get("crop_pct", 1.0) != 1.0:
+    timm = config["pretrained_cfg"]
+    if timm.get("crop_mode", "center") != "center" or timm.get("crop_pct", 1.0) != 1.0:
         raise InputError(
             f"{path} prepares images in a way that this version of warplca does not know; use a later one."
         )
@@ -185,16 +185,16 @@ def _table_of_parts(model: Mapping[str, Any]) -> str:
 
 def _gates(model: Mapping[str, Any]) -> Iterator[str]:
     """What opens each gate, and where that estimate fails; nothing without gates."""
-    known, told = FRONTENDS.items(), []
+    known, lines = FRONTENDS.items(), []
     for section in _frontends(model):
         damage = known[section["name"]].damage if section["name"] in known else ""
         gate = check_gate(section.get("gate") or None) if damage else None
         if gate:
-            told.append(
+            lines.append(
                 f"- {section['name']} begins to open at {gate[0]:g} and is open at {gate[1]:g}: {damage}"
             )
-    if told:
-        yield "\n".join(["## Gates: what opens them, and where that fails", "", *told])
+    if lines:
+        yield "\n".join(["## Gates: what opens them, and where that fails", "", *lines])
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

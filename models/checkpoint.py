@@ -23,7 +23,16 @@ from torch.optim.swa_utils import AveragedModel
 from .. import __version__
 from ..configs import InputError
 from ..configs.atomic import folder_written_whole, recover
-from ..configs.integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
+from ..configs.errors import first_line
+from ..configs.integrity import (
+    MANIFEST,
+    named_folder,
+    names_in,
+    refuse_pickle,
+    refuse_pickles,
+    verify_manifest,
+    write_manifest,
+)
 from ..configs.load import to_plain
 from ..configs.untrusted import folder_with, plain_file, read_json
 from .card import FORMAT, described, model_card
@@ -34,16 +43,13 @@ SHIPPED = Path(__file__).parent / "pretrained"
 
 def shipped_checkpoints() -> list[str]:
     """Names of the classifiers inside the package, which ``load_checkpoint`` takes in place of a folder."""
-    return sorted(folder.name for folder in SHIPPED.glob("*") if (folder / "config.json").is_file())
+    return names_in(SHIPPED)
 
 
 def checkpoint_folder(source: str | Path) -> Path:
     """Return the folder that is meant: one of the user's, or else a shipped classifier of that name."""
-    folder = Path(source)
-    recover(folder)
-    if not folder.exists() and str(source) in shipped_checkpoints():
-        return SHIPPED / str(source)
-    return folder
+    recover(Path(source))
+    return named_folder(source, SHIPPED)
 
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -115,10 +121,10 @@ def unwrapped(model: object) -> TimmAPI:
     return model
 
 
-def write_files(model: nn.Module, folder: Path, **told: Any) -> None:
+def write_files(model: nn.Module, folder: Path, **facts: Any) -> None:
     """Write a checkpoint's files into a folder; keyword arguments are those of :func:`save_checkpoint`."""
     model = unwrapped(model)
-    config = describe(model, {**model.about, **{key: v for key, v in told.items() if v is not None}})
+    config = describe(model, {**model.about, **{key: v for key, v in facts.items() if v is not None}})
     state = {
         name.replace("_orig_mod.", ""): tensor.detach().cpu().contiguous()  # of parts that are compiled
         for name, tensor in model.state_dict().items()
@@ -234,10 +240,9 @@ def _from_hub(repository: str, options: Mapping[str, Any]) -> str:
     try:
         return snapshot_download(repository, allow_patterns=list(FILES), library_name="warplca", **options)
     except (OSError, ValueError, HfHubHTTPError) as error:  # what the Hub's client raises
-        told = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{repository} cannot be had from the Hub ({told}); check its name, the network and your access, or give a "
-            "folder."
+            f"{repository} cannot be had from the Hub ({first_line(error)}); check its name, the network and your "
+            "access, or give a folder."
         ) from error
 
 

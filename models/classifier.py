@@ -18,7 +18,7 @@ from ..configs.device import may_look
 from ..configs.extensions import FRONTENDS
 from ..configs.load import to_plain
 from ..frontend import Encoding, Frontend, build_frontend, standardise
-from .backbones import create_backbone
+from .backbones import Stem, create_backbone
 from .bounded import no_larger_than
 from .checkpoint import WEIGHTS, HubAPI, checkpoint_folder, load_weights, read_card
 from .timm_api import TimmAPI, data_config
@@ -142,13 +142,13 @@ class Classifier(TimmAPI, HubAPI):
         wanted = self.in_chans
         given = images.shape[1] if isinstance(images, Tensor) and images.ndim == 4 else 0
         if given not in (wanted, 3 if wanted == 1 else wanted) or not images.is_floating_point():
-            told = (
+            received = (
                 f"{images.dtype} {tuple(images.shape)}"
                 if isinstance(images, Tensor)
                 else type(images).__name__
             )
             raise InputError(
-                f"the images are {told}; expected floating-point pixels in [0, 1] of shape (N, {wanted}, H, W)."
+                f"the images are {received}; expected floating-point pixels in [0, 1] of shape (N, {wanted}, H, W)."
             )
         if not self.training:
             check_range(images, refuse=self.refuses_range)
@@ -243,14 +243,16 @@ def _assembled(config: ModelConfig, frontend: Frontend, *, load_weights: bool) -
         config.backbone,
         in_channels=frontend.out_channels,
         num_classes=config.classes,
-        stem=config.stem,
-        stem_stride=config.stem_stride,
+        stem=Stem(
+            kind=config.stem,
+            stride=config.stem_stride,
+            features=config.stem_features,
+            kernel=config.stem_kernel,
+        ),
         sees=frontend.hands_on,
         pretrained=config.pretrained,
         load_weights=load_weights,
         options=config.backbone_options,
-        stem_features=config.stem_features,
-        stem_kernel=config.stem_kernel,
     )
     if not config.pretrained or frontend.hands_on == "features":
         return Classifier(frontend, backbone, config)
@@ -309,10 +311,10 @@ def check_range(images: Tensor, *, refuse: bool = True) -> None:
         return
     low, high = torch.stack(images.detach().aminmax()).tolist()  # one wait for the device, not two
     if not (low >= -0.01 and high <= 1.01):
-        told = (
+        message = (
             f"pixels range from {low:g} to {high:g}; expected [0, 1]: divide 0-255 pixels by 255, and do not "
             "normalise them (the model does)."
         )
         if refuse:
-            raise InputError(told)
-        warnings.warn(told, stacklevel=2)
+            raise InputError(message)
+        warnings.warn(message, stacklevel=2)

@@ -86,16 +86,15 @@ def as_classifier(
             f"as_classifier was given {type(model).__name__}; expected an nn.Module, an exported program or the path "
             "of an ONNX file. A function of pixels in [0, 1] is used as it is."
         )
-    told = _told(model)
     if mean is None or std is None:
-        mean, std = told or ((0.0,), (1.0,))
+        mean, std = _normalisation(model) or ((0.0,), (1.0,))
     plain = all(m == 0 for m in mean) and all(s == 1 for s in std)
     if plain and dtype_of(model) in (None, torch.float32) and not _keeps_mode(model):
         return model.eval()
     return PixelClassifier(model, mean, std).eval()
 
 
-def _told(model: nn.Module) -> tuple[Sequence[float], Sequence[float]] | None:
+def _normalisation(model: nn.Module) -> tuple[Sequence[float], Sequence[float]] | None:
     """Mean and deviation in timm's ``pretrained_cfg``, looked for behind compilation and data parallelism too."""
     inner: Any = getattr(model, "_orig_mod", getattr(model, "module", model))
     config = getattr(inner, "pretrained_cfg", None) or {}
@@ -113,12 +112,12 @@ def _keeps_mode(model: nn.Module) -> bool:
 def _from_file(
     path: Path, mean: Sequence[float] | None, std: Sequence[float] | None, trust: bool
 ) -> Callable[[Tensor], Tensor]:
-    """A function that asks a file of ours, or a stranger's whose normalisation is given."""
+    """A function that runs an exported file of ours, or another one whose normalisation is given."""
     if not path.is_file():
         raise InputError(f"there is no file {path}; expected an ONNX file or a .pt2 archive.")
-    run, told = _program(path, trust) if path.suffix == ".pt2" else _onnx(path)
+    run, known = _program(path, trust) if path.suffix == ".pt2" else _onnx(path)
     if mean is None or std is None:
-        if "input_size" not in told:  # not written by `warplca export`
+        if "input_size" not in known:  # not written by `warplca export`
             raise InputError(
                 f"{path} does not say how it wants its pixels; give mean and std, such as "
                 "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), or (0, 0, 0) and (1, 1, 1) if it takes [0, 1]."
@@ -130,28 +129,28 @@ def _from_file(
         return run(((images.detach().cpu() - centre) / scale).float()).to(images)
 
     classify.__name__ = path.stem
-    classify.hardened = told.get("hardened", False)  # type: ignore[attr-defined]
+    classify.hardened = known.get("hardened", False)  # type: ignore[attr-defined]
     return classify
 
 
 def _onnx(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
-    from .export.checked import read_told
+    from .export.checked import read_metadata
     from .export.onnx_file import KEY, session_of
 
     session = session_of(path)
     name = session.get_inputs()[0].name
-    told = read_told(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"), path)
-    return lambda pixels: torch.from_numpy(session.run(None, {name: pixels.numpy()})[0]), told
+    known = read_metadata(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"), path)
+    return lambda pixels: torch.from_numpy(session.run(None, {name: pixels.numpy()})[0]), known
 
 
 def _program(path: Path, trust: bool) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
     from .export.program import load_program
 
-    call, told = load_program(path, trust=trust)
+    call, known = load_program(path, trust=trust)
 
     @torch.no_grad()
     def run(pixels: Tensor) -> Tensor:
         outputs = call(pixels)  # logits, and what the front-end knows
         return outputs[0] if isinstance(outputs, list | tuple) else outputs
 
-    return run, told
+    return run, known

@@ -60,7 +60,7 @@ class Hardened(nn.Module):
 
     @property
     def opaque(self) -> bool:
-        """Whether its weights are out of sight, as those of a file or a function: only answers tell it from another."""
+        """Whether its weights are out of reach, as those of a file or a function: only its answers identify it."""
         return not isinstance(self.model, nn.Module)
 
     def forward(self, images: Tensor) -> Tensor:

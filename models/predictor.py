@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..configs import InputError
+from ..configs.errors import first_line
 from ..data.pictures import fitted, read_picture
 
 Answer = tuple[NDArray[np.floating], Mapping[str, NDArray[np.floating]]]
@@ -92,18 +93,17 @@ def _from_folder(path: Path, device: torch.device) -> Predictor:
 
 
 def _from_onnx(path: Path) -> Predictor:
-    from .export.checked import read_told
+    from .export.checked import read_metadata
     from .export.onnx_file import KEY, session_of
 
     session = session_of(path)
-    told = read_told(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"), path)
+    known = read_metadata(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"), path)
 
     def answer(images: Tensor) -> Answer:
         try:
-            return _pair(session.run(None, {inputs[0].name: images.numpy()}), told)
+            return _pair(session.run(None, {inputs[0].name: images.numpy()}), known)
         except Exception as error:  # onnxruntime's errors have no base class of their own
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{path} cannot be run on an image: {first}") from error
+            raise InputError(f"{path} cannot be run on an image: {first_line(error)}") from error
 
     inputs = session.get_inputs()
     if len(inputs) != 1:
@@ -111,29 +111,29 @@ def _from_onnx(path: Path) -> Predictor:
     size = list(inputs[0].shape)[1:]
     if len(size) != 3 or not all(isinstance(side, int) for side in size):
         raise InputError(f"{path} takes no images of a fixed size (channels, height, width): {size}.")
-    return Predictor(answer, (size[0], size[1], size[2]), told.get("class_names", ()))
+    return Predictor(answer, (size[0], size[1], size[2]), known.get("class_names", ()))
 
 
 def _from_program(path: Path, trust: bool) -> Predictor:
     from .export.program import load_program
 
-    call, told = load_program(path, trust=trust)
-    if "input_size" not in told:
+    call, known = load_program(path, trust=trust)
+    if "input_size" not in known:
         raise InputError(f"{path} was not written by `warplca export`: it does not say what images it takes.")
 
     @torch.no_grad()
     def answer(images: Tensor) -> Answer:
         outputs = call(images)
         return _pair(
-            [o.cpu().numpy() for o in (outputs if isinstance(outputs, list | tuple) else (outputs,))], told
+            [o.cpu().numpy() for o in (outputs if isinstance(outputs, list | tuple) else (outputs,))], known
         )
 
-    channels, height, width = told["input_size"]
-    return Predictor(answer, (channels, height, width), told.get("class_names", ()))
+    channels, height, width = known["input_size"]
+    return Predictor(answer, (channels, height, width), known.get("class_names", ()))
 
 
-def _pair(outputs: Sequence[Any], told: Mapping[str, Any]) -> Answer:
-    figures = dict(zip(told.get("figures", ()), outputs[1:], strict=False))  # a file may hold logits alone
+def _pair(outputs: Sequence[Any], known: Mapping[str, Any]) -> Answer:
+    figures = dict(zip(known.get("figures", ()), outputs[1:], strict=False))  # a file may hold logits alone
     logits = np.asarray(outputs[0])
     if logits.ndim != 2 or not logits.size or logits.dtype.kind != "f" or not np.isfinite(logits).all():
         raise InputError(

@@ -26,7 +26,7 @@ from .classifier import Classifier, build_classifier, with_channels
 from .timm_api import BACKBONES, GENERIC, architecture, data_config
 
 OWN_FIELDS = {field.name for field in fields(ModelConfig)} - {"pretrained", "backbone_options"} | set(
-    ModelConfig.MOVED
+    ModelConfig.ELSEWHERE
 )
 
 
@@ -63,7 +63,7 @@ def _classifier(
 
 
 def _features(model: Classifier, out_indices: Any, **options: Any) -> nn.Module:
-    """Turn a classifier into timm's list of feature maps, all levels unless told otherwise."""
+    """Turn a classifier into timm's list of feature maps, all levels by default."""
     if not hasattr(model.backbone, "forward_intermediates"):
         raise InputError(f"the backbone {model.config.backbone!r} gives no feature maps (features_only).")
     levels = tuple(range(len(model.feature_info))) if out_indices is None else out_indices

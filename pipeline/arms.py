@@ -28,7 +28,7 @@ from ..configs import EvaluationPlan, InputError, RunConfig
 from ..configs.device import choose_device
 from ..configs.extensions import import_file, imported_files
 from ..data import ImageDataset
-from ..eval import ResultsStore, evaluate
+from ..eval import CorruptionSource, Entry, Execution, ResultsStore, evaluate
 from ..models import load_checkpoint
 from ..train import Interrupted, train
 from ..train.folder import is_finished
@@ -100,13 +100,13 @@ class Measurement:
             dataset,
             self.plan,
             results=self.results,
-            name=self.name,
-            model_seed=self.seed,
-            device=share.device,
-            progress=progress and share.place == 0,
-            # On a CPU the network needs the cores itself.
-            workers=0 if share.device.type == "cpu" else share.cores - 1,
-            corruption_cache=self.corrupted,
+            name=Entry(self.name, self.seed),
+            execution=Execution(device=share.device, progress=progress and share.place == 0),
+            corruptions=CorruptionSource(
+                # On a CPU the network needs the cores itself.
+                workers=0 if share.device.type == "cpu" else share.cores - 1,
+                cache=self.corrupted,
+            ),
             surrogates={name: load_checkpoint(run / "checkpoint") for name, run in self.others.items()},
         )
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..attacks import suite_in
+from ..attacks import as_suite
 from ..configs import ComparisonConfig, InputError
 from ..configs.device import choose_device
 from ..data import ImageDataset, load_dataset
-from ..eval import Comparison, ResultsStore, compare, evaluate
+from ..eval import Comparison, Execution, ResultsStore, compare, evaluate
 from ..models import Classifier, save_checkpoint
 from ..train import train
 from .arms import Measurement, Run, default_workers, measure_at_once, train_at_once
@@ -73,7 +73,7 @@ def run_comparison(
     models = _train_arms(config, training, out, device, say, progress)
     say(f"measuring {', '.join(f'{arm}-{seed}' for arm, seed in models)}")
     corrupted = out / "corrupted"
-    transfers = any(suite_in(setting.attack) for setting in config.plan.attacks)
+    transfers = any(as_suite(setting.attack).checked for setting in config.plan.attacks)
     measurements = [
         Measurement(
             arm,
@@ -180,7 +180,7 @@ def _choose(
                     config.selection,
                     results=store,
                     name=arm,
-                    progress=progress,
+                    execution=Execution(progress=progress),
                 )
                 for arm in config.arms
             }
@@ -197,7 +197,7 @@ def _write_report(
     chosen: str,
     seconds: float,
 ) -> Path:
-    from ..eval.report.page import write_report
+    from ..eval.report.page import RunRecord, write_report
 
     seed = config.seeds[0]
     first = {arm: models[arm, seed] for arm in config.arms}
@@ -208,10 +208,12 @@ def _write_report(
         store,
         baseline=config.baseline,
         title="WARP-LCA against its baselines",
-        facts=environment_facts(config, test, chosen, seconds),
-        atoms=collect_atoms(first),
-        examples=collect_examples(first, test, config.plan),
-        curves=curves,
+        run=RunRecord(
+            facts=environment_facts(config, test, chosen, seconds),
+            atoms=collect_atoms(first),
+            examples=collect_examples(first, test, config.plan),
+            curves=curves,
+        ),
     )
     return path
 

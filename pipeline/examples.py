@@ -9,8 +9,8 @@ import timm
 import torch
 
 from .. import __version__
-from ..attacks import run_attack
-from ..attacks.suite.catalogue import PLAIN_KIND, kind_of
+from ..attacks import as_suite, run_attack
+from ..attacks.interface import PLAIN_GRADIENTS
 from ..configs import ComparisonConfig, EvaluationPlan
 from ..configs.extensions import FRONTENDS
 from ..data import CORRUPTION_GROUPS, ImageDataset, corrupt
@@ -64,8 +64,10 @@ def _disturbed(
     if plan.attacks:
         arm, model = list(models.items())[-1]
         setting = plan.attacks[-1]
+        suite = as_suite(setting.attack)
+        kinds = {attack.kind for attack in suite.attacks.values()}
         # A suite, or an attack that may not apply to this arm, is shown by a plain one.
-        attack = setting.attack if kind_of(setting.attack) == PLAIN_KIND else "pgd-10"
+        attack = setting.attack if not suite.checked and kinds == {PLAIN_GRADIENTS} else "pgd-10"
         images, labels = one.tensors(device=_device(model))
         result = run_attack(model, images, labels, attack, setting.threat, seed=plan.seed)
         adversarial = _picture(result.adversarial[0])
@@ -104,15 +106,15 @@ def cycles_fact(config: ComparisonConfig) -> str:
 
 def primed_fact(config: ComparisonConfig) -> str:
     """Say which arms start from weights that were learned on other images than theirs."""
-    told = []
+    parts = []
     for arm in config.arms:
         for section in config.run(arm, config.seeds[0]).model.frontend:
             name = getattr(section, "weights", None) if FRONTENDS.of(section).origin else None
             if name:
                 facts = open_primed(name).facts
                 images, data = facts.get("images", "some"), facts.get("data", "another set")
-                told.append(f"{arm}: {name}, primed on {images} unlabelled images of {data}")
-    return "; ".join(told) + " (the other arms never saw these)" if told else "none"
+                parts.append(f"{arm}: {name}, primed on {images} unlabelled images of {data}")
+    return "; ".join(parts) + " (the other arms never saw these)" if parts else "none"
 
 
 def environment_facts(

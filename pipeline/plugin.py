@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pandas as pd
 from safetensors import SafetensorError
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from ..configs import EvaluationPlan, InputError
 from ..configs.errors import unknown_name
 from ..data import ImageDataset
-from ..eval import Comparison, ResultsStore, compare
+from ..eval import Comparison, CorruptionSource, Entry, Execution, ResultsStore, compare
 from ..eval.compare.wording import NO_DIFFERENCE, difference_text, headline_tests, judgement
 from ..eval.measure.inference import Model
 from ..models import Classifier, as_classifier, create_classifier, harden, load_checkpoint, save_checkpoint
@@ -105,9 +106,10 @@ def evaluate_plug_in(
     plan: EvaluationPlan | str,
     frontend: str | None,
     *,
-    name: str,
+    name: Entry,
     results: str | Path,
-    **options: Any,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
+    corruptions: CorruptionSource = CorruptionSource(),  # noqa: B008 - frozen
 ) -> tuple[pd.DataFrame, Comparison]:
     """Measure a classifier without and with a front-end before it.
 
@@ -116,23 +118,26 @@ def evaluate_plug_in(
         dataset: The test images.
         plan: What to measure.
         frontend: As for :func:`~warplca.models.harden`.
-        name: Its name in the results; the other row is called ``NAME + FRONT-END``.
+        name: Its entry in the results; the other row is called ``NAME + FRONT-END``.
         results: Results store.
-        **options: As for ``evaluate_sharded``.
+        execution: As for ``evaluate_sharded``.
+        corruptions: As for ``evaluate_sharded``.
 
     Returns:
         The rows of both, as ``evaluate`` gives them, and the comparison; see :func:`advice`.
     """
     hardened = harden(model, frontend, image_size=max(dataset.images[0].shape[:2]))
-    both = f"{name} + {frontend or 'front-end'}"
+    both = replace(name, name=f"{name.name} + {frontend or 'front-end'}")
     frames = [
-        evaluate_sharded(network, dataset, plan, results=results, name=label, **options)
-        for network, label in ((model, name), (hardened, both))
+        evaluate_sharded(
+            network, dataset, plan, results=results, name=entry, execution=execution, corruptions=corruptions
+        )
+        for network, entry in ((model, name), (hardened, both))
     ]
     with ResultsStore(results, read_only=True) as store:
         rows = store.to_frame(predictions=True)
-    rows = rows[rows["model"].isin([name, both]) & (rows["dataset"] == dataset.name)]
-    return pd.concat(frames, ignore_index=True), compare(rows, baseline=name)
+    rows = rows[rows["model"].isin([name.name, both.name]) & (rows["dataset"] == dataset.name)]
+    return pd.concat(frames, ignore_index=True), compare(rows, baseline=name.name)
 
 
 def advice(comparison: Comparison) -> str:

@@ -1,6 +1,6 @@
 """Prime a front-end on a data set and save it with its card; a stopped job continues at the same step.
 
-The state of a stage is layer and optimiser in safetensors, the rest as JSON in its header.
+A stage is saved as a training run is, see ``train.state``.
 """
 
 from __future__ import annotations
@@ -9,17 +9,15 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..configs import InputError
@@ -28,83 +26,29 @@ from ..configs.device import choose_device
 from ..configs.extensions import FRONTENDS
 from ..configs.load import read_sections, to_plain
 from ..data import load_dataset
-from ..frontend import EqualiserSettings, PrimingPlan, WarpLCA, WarpLCASettings, measure, save_frontend
+from ..frontend import Equaliser, Frontend, PrimingPlan, WarpLCA, WarpLCASettings, measure, save_frontend
 from ..frontend.pretrained import open_primed
 from ..frontend.priming import make_stages, progress_bar, split
 from ..frontend.priming.stages import Stage
 from ..train.processes import Interrupted, stop_requested
+from ..train.state import Progress, RunState, read_state, refuse_another, save_state
 from .spectrum import learn_spectrum, spectrum_card
 
 JOB = "job.json"
 
-
-def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
-    """Write whose states a folder holds, before the first of them.
-
-    Raises:
-        InputError: If it belongs to another job.
-    """
-    file = folder / JOB
-    if not file.exists():
-        with file_written_whole(file) as target:
-            target.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-        return
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read; delete the folder {folder} to start anew.") from error
-    _refuse_another(folder, kept, identity)
-
-
-def _refuse_another(folder: Path, kept: dict[str, Any], identity: dict[str, Any]) -> None:
-    if kept != identity:
-        changed = [key for key in identity if kept.get(key) != identity[key]]
-        raise InputError(
-            f"{folder} holds a priming job with another configuration (different: {', '.join(changed)}); choose "
-            "another output folder, or delete that one."
-        )
-
-
-def save_stage(file: Path, stage: Stage, step: int, identity: dict[str, Any]) -> None:
-    """Write all that continuing needs, whole or not at all; random numbers follow from the step."""
-    tensors = {f"layer.{name}": value for name, value in stage.layer.state_dict().items()}
-    for index, state in stage.optimiser.state_dict()["state"].items():
-        tensors |= {
-            f"optimiser.{index}.{name}": value for name, value in state.items() if isinstance(value, Tensor)
-        }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with file_written_whole(file) as target:
-        save_file(tensors, target, {"warplca": json.dumps({"step": step, "job": identity})})
-
-
-def load_stage(file: Path, stage: Stage, identity: dict[str, Any]) -> int:
-    """Load a saved state into a stage's layer and optimiser and return the number of steps done.
-
-    Raises:
-        InputError: If the file cannot be read or belongs to another job.
-    """
-    try:
-        with safe_open(file, framework="pt") as opened:
-            about = json.loads(opened.metadata()["warplca"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"the saved state {file} cannot be read; delete the folder {file.parent} to start anew."
-        ) from error
-    _refuse_another(file.parent, about["job"], identity)
-    stage.layer.load_state_dict(
-        {name.removeprefix("layer."): value for name, value in tensors.items() if name.startswith("layer.")}
-    )
-    saved = stage.optimiser.state_dict()
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            saved["state"].setdefault(int(index), {})[key] = tensor
-    stage.optimiser.load_state_dict(saved)
-    return about["step"]
-
-
 SAVE_SECONDS = 60.0
+
+
+class Primed(NamedTuple):
+    """A primed front-end, what was measured of it, and its README.md."""
+
+    frontend: Frontend
+    facts: dict[str, float]
+    card: str
+
+
+Primer: TypeAlias = "Callable[[PrimeConfig, Tensor, str, PrimingJob], Primed]"
+"""Primes a front-end on images, which the text describes, saving on the way."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +63,6 @@ class PrimeConfig:
         start: Name or folder of a primed front-end of the same geometry to start from; empty for random weights.
     """
 
-    MOVED: ClassVar[dict[str, str]] = {"layer": "frontend"}
-
     frontend: Any = field(default_factory=WarpLCASettings)
     plan: PrimingPlan = field(default_factory=PrimingPlan)
     images: int = 0
@@ -131,12 +73,18 @@ class PrimeConfig:
         if isinstance(section, Mapping) and "name" not in section:
             section = {"name": "warp-lca", **section}
         (settings,) = read_sections(FRONTENDS, section, where="the priming job", prefix="frontend")
-        if not isinstance(settings, WarpLCASettings | EqualiserSettings):
+        if FRONTENDS.of(settings) not in PRIMERS:
+            known = " or ".join(str(FRONTENDS.name_of(cls.Settings)) for cls in PRIMERS)
             raise InputError(
                 f"frontend is {FRONTENDS.name_of(type(settings))!r}, which learns nothing from images alone; give "
-                "warp-lca or equaliser."
+                f"{known}."
             )
         object.__setattr__(self, "frontend", settings)
+
+    @property
+    def primer(self) -> Primer:
+        """How such a front-end is primed."""
+        return PRIMERS[FRONTENDS.of(self.frontend)]
 
 
 def prime_frontend(
@@ -148,7 +96,7 @@ def prime_frontend(
     progress: bool = True,
     stop_after: int | None = None,
 ) -> dict[str, float]:
-    """Prime a WARP-LCA front-end and write it as a folder.
+    """Prime a front-end and write it as a folder.
 
     While it runs, its state lies in the folder ``OUT.priming``; the same call continues from there, with the same
     result as if it had never stopped.
@@ -184,32 +132,43 @@ def prime_frontend(
     images, _ = dataset.tensors(_spread(dataset.labels, len(dataset)), choose_device(device))
     seen = f"{dataset.name}, {len(dataset)} training images, without labels"
     folder = out.with_name(out.name + ".priming")
-    if isinstance(config.frontend, EqualiserSettings):
-        primed, facts = learn_spectrum(config, images)
-        card = spectrum_card(seen, (images.shape[2], images.shape[3]), facts)
-    else:
+    try:
         with only_one(folder):
-            job = PrimingJob(folder, identity, progress, stop_after)
-            primed, facts = _stage_by_stage(config, images, job)
-        card = frontend_card(config, seen, facts)
-    told = {"data": dataset.name, "images": len(dataset), **facts, "job": identity}
-    save_frontend(primed, out, card=card, facts=told)
+            primed = config.primer(config, images, seen, PrimingJob(folder, identity, progress, stop_after))
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # where nothing was saved
+    known = {"data": dataset.name, "images": len(dataset), **primed.facts, "job": identity}
+    save_frontend(primed.frontend, out, card=primed.card, facts=known)
     shutil.rmtree(folder, ignore_errors=True)
-    return facts
+    return primed.facts
 
 
-def _stage_by_stage(config: PrimeConfig, images: Tensor, job: PrimingJob) -> tuple[WarpLCA, dict[str, float]]:
+def _stage_by_stage(config: PrimeConfig, images: Tensor, seen: str, job: PrimingJob) -> Primed:
+    """Prime a WARP-LCA layer, stage by stage."""
     torch.manual_seed(config.plan.seed)
     layer = WarpLCA(config.frontend)
     if config.start:
         layer.load_primed(open_primed(config.start))
     layer.to(images.device)
     held_out, rest = split(layer, images, config.plan)
+    job.claim()
     layer.train()
     for stage in make_stages(layer, rest, config.plan, folder=job.folder / "targets", progress=job.progress):
         job.complete(stage)
     layer.eval()
-    return layer, measure(layer, held_out)
+    facts = measure(layer, held_out)
+    return Primed(layer, facts, frontend_card(config, seen, facts))
+
+
+def _spectrum(config: PrimeConfig, images: Tensor, seen: str, job: PrimingJob) -> Primed:
+    """Let an equaliser learn, in one pass."""
+    equaliser, facts = learn_spectrum(config, images)
+    return Primed(equaliser, facts, spectrum_card(seen, (images.shape[2], images.shape[3]), facts))
+
+
+PRIMERS: dict[type[Frontend], Primer] = {WarpLCA: _stage_by_stage, Equaliser: _spectrum}
+"""How each front-end that learns from images alone is primed; a new one is one entry."""
 
 
 def finished_facts(out: Path, identity: dict[str, Any]) -> dict[str, float] | None:
@@ -254,24 +213,55 @@ class PrimingJob:
     ) -> None:
         self.folder, self.identity, self.progress = folder, identity, progress
         self.steps_left = stop_after
-        claim_folder(folder, identity)
+
+    def claim(self) -> None:
+        """Write whose states the folder holds, before the first of them.
+
+        Raises:
+            InputError: If it belongs to another job.
+        """
+        file = self.folder / JOB
+        if not file.exists():
+            with file_written_whole(file) as target:
+                target.write_text(json.dumps(self.identity, indent=2) + "\n", encoding="utf-8")
+            return
+        try:
+            kept = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{file} cannot be read; delete the folder {self.folder} to start anew."
+            ) from error
+        self._refuse_another(self.folder, kept, self.identity)
+
+    @staticmethod
+    def _refuse_another(folder: Path, kept: dict[str, Any], identity: dict[str, Any]) -> None:
+        refuse_another(folder, "priming job", kept, identity)
 
     def complete(self, stage: Stage) -> None:
         """Do a stage's steps from wherever it stands."""
-        file = self.folder / f"{stage.number}-{stage.name}.safetensors"
-        step = load_stage(file, stage, self.identity) if file.exists() else 0
+        folder, state = self.folder / f"{stage.number}-{stage.name}", RunState(stage.layer, stage.optimiser)
+        found = read_state(folder, self.identity, self._refuse_another)
+        step = 0
+        if found is not None:
+            about, tensors = found
+            state.restore(tensors, None)
+            step = about["step"]
+        save = partial(self._save, folder, state)
         with stop_requested() as stop:
             if step < stage.steps:
                 stage.prepare(partial(self._stop_settling, stop))
             if step == 0:
                 stage.begin()
-            self._advance(stage, step, file, stop)
+            self._advance(stage, step, save, stop)
 
     def _stop_settling(self, stop: threading.Event) -> None:
         if stop.is_set():
             raise Interrupted(f"stopped while states settle; those that have are saved in {self.folder}")
 
-    def _advance(self, stage: Stage, step: int, file: Path, stop: threading.Event) -> None:
+    def _save(self, folder: Path, state: RunState, step: int) -> None:
+        save_state(folder, state, Progress(step), self.identity, keep=2)
+
+    def _advance(self, stage: Stage, step: int, save: Callable[[int], None], stop: threading.Event) -> None:
         saved = time.monotonic()
         with progress_bar(stage, step, self.progress) as bar:
             while step < stage.steps:
@@ -282,14 +272,14 @@ class PrimingJob:
                 if self.steps_left is not None:
                     self.steps_left -= 1
                 if stop.is_set() or self.steps_left == 0:
-                    save_stage(file, stage, step, self.identity)
+                    save(step)
                     raise Interrupted(
                         f"stopped at step {step} of {stage.steps} of stage {stage.name!r}; state saved in {self.folder}"
                     )
                 if time.monotonic() - saved > SAVE_SECONDS:
-                    save_stage(file, stage, step, self.identity)
+                    save(step)
                     saved = time.monotonic()
-        save_stage(file, stage, step, self.identity)
+        save(step)
 
 
 def frontend_card(config: PrimeConfig, data: str, facts: dict[str, float]) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,15 @@ from ..configs import EvaluationPlan, InputError
 from ..configs.plan import resolve_plan
 from ..data import ImageDataset, write_corruptions
 from ..data.corruptions.write import Manifest
-from ..eval import ResultsStore, certify, evaluate
+from ..eval import (
+    CertificationPlan,
+    CorruptionSource,
+    Entry,
+    Execution,
+    ResultsStore,
+    certify,
+    evaluate,
+)
 from ..eval.measure.inference import Model
 from ..eval.measure.planning import corruption_names
 
@@ -31,8 +40,8 @@ from ..eval.measure.planning import corruption_names
 def processes() -> PartialState:
     """Return the processes that were started together; one alone outside of a launcher.
 
-    They talk by gloo, whatever they compute on: all that they tell each other is when they are done, for which one may
-    have to wait for days.
+    They communicate by gloo, whatever they compute on: they only signal that they are done, for which one may have to
+    wait for days.
     """
     return PartialState(cpu=True, timeout=timedelta(days=30))
 
@@ -43,7 +52,9 @@ def evaluate_sharded(
     plan: EvaluationPlan | str = "quick",
     *,
     results: str | Path | None = None,
-    **options: Any,
+    name: str | Entry | None = None,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
+    corruptions: CorruptionSource = CorruptionSource(),  # noqa: B008 - frozen
 ) -> pd.DataFrame:
     """Measure a model with the processes that were started together; see ``eval.evaluate``.
 
@@ -56,44 +67,49 @@ def evaluate_sharded(
         dataset: The same in every process.
         plan: The same in every process.
         results: Path of the store; None keeps it for this call only.
-        **options: Further arguments of ``eval.evaluate``.
+        name: See ``eval.evaluate``.
+        execution: See ``eval.evaluate``.
+        corruptions: See ``eval.evaluate``.
 
     Returns:
         In every process, the rows of the whole plan, as one process measures them.
     """
     state = processes()
+    measure = partial(evaluate, model, dataset, name=name, corruptions=corruptions)
     if state.num_processes == 1:
-        return evaluate(model, dataset, plan, results=results, **options)
+        return measure(plan, results=results, execution=execution)
     plan = resolve_plan(plan)
     with _shared_store(state, results) as path:
         share = share_of_plan(plan, state.process_index, state.num_processes)
-        evaluate(model, dataset, share, results=path, **options)
+        measure(share, results=path, execution=execution)
         state.wait_for_everyone()
-        return evaluate(model, dataset, plan, results=path, **{**options, "progress": False})
+        return measure(plan, results=path, execution=replace(execution, progress=False))
 
 
 def certify_sharded(
     model: Model,
     dataset: ImageDataset,
-    sigma: float | Sequence[float],
+    plan: CertificationPlan,
     *,
     results: str | Path | None = None,
-    **options: Any,
+    name: str | Entry | None = None,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
+    say: Callable[[str], object] = lambda line: None,
 ) -> pd.DataFrame:
     """Certify a model with the processes that were started together; see ``eval.certify`` and :func:`evaluate_sharded`.
 
     Images are dealt out like cards; their votes are those of one process.
     """
     state = processes()
+    prove = partial(certify, model, dataset, name=name, say=say)
     if state.num_processes == 1:
-        return certify(model, dataset, sigma, results=results, **options)
+        return prove(plan, results=results, execution=execution)
     with _shared_store(state, results) as path:
-        certify(
-            model, dataset, sigma, results=path, share=(state.process_index, state.num_processes), **options
-        )
+        share = replace(plan, share=(state.process_index, state.num_processes))
+        prove(share, results=path, execution=execution)
         state.wait_for_everyone()
         # Whatever a budget left undone stays so: the rows are made of what the processes found.
-        return certify(model, dataset, sigma, results=path, **{**options, "progress": False, "budget": 1e-9})
+        return prove(plan, results=path, execution=replace(execution, progress=False, budget=1e-9))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from warplca.cli.main import main
 from warplca.configs import AttackSetting, EvaluationPlan, InputError
 from warplca.configs.device import choose_device, unwatched
 from warplca.data import save_npz
-from warplca.eval import evaluate
+from warplca.eval import Execution, evaluate
 from warplca.eval.measure.inference import classify
 from warplca.frontend import LCA, WarpLCA
 from warplca.models import create_classifier, load_checkpoint, save_checkpoint
@@ -154,7 +154,8 @@ def test_evaluation_and_attacks_answer_as_on_the_cpu_and_batches_wait_for_nothin
         attack_images=8, batch_size=8,
     )  # fmt: skip
     frames = [
-        evaluate(classifier(), stripes(24), plan, device=where, progress=False) for where in ("cpu", HERE)
+        evaluate(classifier(), stripes(24), plan, execution=Execution(device=where, progress=False))
+        for where in ("cpu", HERE)
     ]
     assert frames[0]["accuracy"].tolist() == frames[1]["accuracy"].tolist()
     assert frames[0]["fingerprint"].tolist() == frames[1]["fingerprint"].tolist()

@@ -9,8 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from warplca.attacks import SuiteSession
 from warplca.configs import RunConfig, from_dict
 from warplca.data import ImageDataset
+from warplca.eval import Execution
+
+QUIET = Execution(progress=False)
+QUIET_SUITE = SuiteSession(progress=False)
 
 TIMES = ["images_per_second", "data_share"]
 """Columns of the curves that differ between equal runs."""

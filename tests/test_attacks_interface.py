@@ -45,6 +45,19 @@ def images_and_labels(model: nn.Module, count: int = 8, wrong: int = 1) -> tuple
     return images, labels
 
 
+BLACK_BOXES = {"square", "square-20k", "boundary", "hopskipjump"}
+
+
+def test_every_attack_says_its_kind() -> None:
+    kinds = {name: as_attack(name).kind for name in ATTACKS}
+    assert {name for name, kind in kinds.items() if kind == "adaptive attacks"} == {*ADAPTIVE, "adaptive"}
+    assert {name for name, kind in kinds.items() if kind == "black-box attacks"} == BLACK_BOXES
+    assert {name for name, kind in kinds.items() if kind == "random search"} == {"noise"}
+    plain = {name for name, kind in kinds.items() if kind == "plain gradients"}
+    assert {"fgsm", "margin", "autoattack", "deepfool", "carlini-wagner", "brendel-bethge"} <= plain
+    assert plain == set(ATTACKS) - {*ADAPTIVE, "adaptive", "noise"} - BLACK_BOXES
+
+
 def quick(name: str):
     """The registered attack with little enough work for a test of its contract."""
     attack = as_attack(name)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from disguises import DISGUISES, MedianFiltered, with_folded_norms, with_softplus
 from patterns import classifier, task, trained
+from stripes import QUIET_SUITE
 from torch import Tensor, nn
 
 from warplca.attacks import SuiteResult, run_suite
@@ -54,7 +55,7 @@ def judged(name: str) -> SuiteResult:
 
 def judge(model: nn.Module, name: str) -> SuiteResult:
     threat = f"linf {RADII.get(name, 0.025)}"
-    return run_suite(model.eval(), *right_images(name), threat, "quick", progress=False)
+    return run_suite(model.eval(), *right_images(name), threat, "quick", session=QUIET_SUITE)
 
 
 def left(result: SuiteResult) -> int:

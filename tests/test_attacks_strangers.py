@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from stripes import QUIET_SUITE
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from toy_defences import SIZE, gradient, through
 
-from warplca.attacks import run_attack, run_suite, suite_attacks
+from warplca.attacks import Suite, run_attack, run_suite, suite_attacks
 from warplca.attacks.adaptive.modules import ThroughModules
 from warplca.configs.errors import InputError
 
@@ -66,7 +67,7 @@ def test_modules_that_write_in_place_are_attacked_and_change_no_image(first: tup
     model, images = linear(*first), pictures()
     labels, before = own_labels(model, images), images.clone()
     chosen = {name: attack for name, attack in suite_attacks("standard").items() if name in CHEAP}
-    result = run_suite(model, images, labels, "linf 0.1", chosen, progress=False)
+    result = run_suite(model, images, labels, "linf 0.1", chosen, session=QUIET_SUITE)
     assert torch.equal(images, before)
     assert result.clean_accuracy == 1.0
     assert result.robust_accuracy < 0.5
@@ -85,7 +86,7 @@ def test_a_rounding_module_that_works_in_place_is_looked_through() -> None:
 
 def test_a_model_that_cannot_be_differentiated_is_named_and_not_trusted() -> None:
     model, images = Reentrant(linear()).eval(), pictures()
-    result = run_suite(model, images, own_labels(model, images), "linf 0.1", "quick", progress=False)
+    result = run_suite(model, images, own_labels(model, images), "linf 0.1", "quick", session=QUIET_SUITE)
     assert "cannot be differentiated along this path: When use_reentrant=True" in result.skipped["fgsm"]
     assert not result.verdict.trusted
     with pytest.raises(InputError, match="cannot be differentiated"):
@@ -100,10 +101,9 @@ def test_an_attack_that_fails_half_way_costs_the_trust_but_not_the_run() -> None
         images,
         own_labels(model, images),
         "linf 0.01",
-        chosen,
+        Suite(chosen, probe_images=4),
         batch_size=12,
-        probe_images=4,
-        progress=False,
+        session=QUIET_SUITE,
     )
     assert result.skipped["fgsm"] == "no kernel for so many images"
     assert "fgsm failed: no kernel for so many images" in str(result.verdict)
@@ -115,7 +115,7 @@ def test_accuracy_at_chance_is_never_trusted() -> None:
     labels = (own_labels(model, images) + 1) % 5
     labels[:4] = own_labels(model, images)[:4]
     fgsm = {"fgsm": suite_attacks("quick")["fgsm"]}
-    result = run_suite(model, images, labels, "linf 0.01", fgsm, progress=False)
+    result = run_suite(model, images, labels, "linf 0.01", fgsm, session=QUIET_SUITE)
     assert "Only 4 of 40 clean images are classified rightly, about chance for 5 classes" in str(
         result.verdict
     )

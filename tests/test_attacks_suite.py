@@ -9,12 +9,14 @@ import pytest
 import torch
 from patterns import classifier, task, trained
 from pyautoattack import AutoAttack as Library
+from stripes import QUIET_SUITE
 from torch import Tensor, nn
 
 from warplca.attacks import (
     MemoryStore,
     Outcome,
     SuiteResult,
+    SuiteSession,
     ThreatModel,
     as_attack,
     run_attack,
@@ -87,7 +89,7 @@ def test_worst_case_order_and_bookkeeping(plain: nn.Module) -> None:
     images, labels = task(30, seed=2)
     labels[0] = (labels[0] + 1) % 5
     threat = ThreatModel("linf", 0.025)
-    result = run_suite(plain, images, labels, threat, attack_names(*QUICK), progress=False)
+    result = run_suite(plain, images, labels, threat, attack_names(*QUICK), session=QUIET_SUITE)
     assert [tally.name for tally in result.tallies] == list(QUICK)
     entered = int(result.correct.sum())
     for tally in result.tallies:
@@ -111,7 +113,7 @@ def test_the_autoattack_suite_equals_the_library_image_by_image(plain: nn.Module
     attacks = {
         name: AutoAttack(part=name, square_queries=50) for name in ("apgd-ce", "apgd-t", "fab-t", "square")
     }
-    result = run_suite(plain, images, labels, "linf 0.03", attacks, seed=4, batch_size=5, progress=False)
+    result = run_suite(plain, images, labels, "linf 0.03", attacks, seed=4, batch_size=5, session=QUIET_SUITE)
     library = Library(plain, norm="Linf", eps=0.03, seed=4)
     library.square.n_queries = 50
     library.apgd_targeted.n_target_classes = library.fab.n_target_classes = 4
@@ -139,7 +141,13 @@ def test_a_killed_run_goes_on_to_the_same_result(plain: nn.Module, stop_after: i
     def run(store: CountingStore) -> SuiteResult:
         attacks = attack_names(*QUICK)
         return run_suite(
-            plain, images, labels, "linf 0.025", attacks, batch_size=8, store=store, progress=False
+            plain,
+            images,
+            labels,
+            "linf 0.025",
+            attacks,
+            batch_size=8,
+            session=SuiteSession(store=store, progress=False),
         )
 
     whole = run(CountingStore())
@@ -158,18 +166,25 @@ def test_a_killed_run_goes_on_to_the_same_result(plain: nn.Module, stop_after: i
 
 def test_a_spent_budget_gives_a_labelled_bound(plain: nn.Module) -> None:
     images, labels = task(20, seed=2)
-    result = run_suite(plain, images, labels, "linf 0.02", attack_names(*QUICK), budget=1e-9, progress=False)
+    result = run_suite(
+        plain,
+        images,
+        labels,
+        "linf 0.02",
+        attack_names(*QUICK),
+        session=SuiteSession(budget=1e-9, progress=False),
+    )
     assert not result.complete
     assert result.robust_accuracy == result.clean_accuracy
     assert "best bound within the budget" in result.label
     with pytest.raises(InputError, match="budget is 0 minutes"):
-        run_suite(plain, images, labels, "linf 0.02", budget=0)
+        run_suite(plain, images, labels, "linf 0.02", session=SuiteSession(budget=0))
 
 
 def test_what_cannot_run_is_named(quantised: nn.Module) -> None:
     images, labels = task(20, seed=2)
     attacks = attack_names("fgsm", "bpda-smooth", "noise", "bpda-calls")
-    result = run_suite(quantised, images, labels, "l1 4", attacks, progress=False)
+    result = run_suite(quantised, images, labels, "l1 4", attacks, session=QUIET_SUITE)
     assert set(result.skipped) == {"fgsm", "bpda-smooth", "noise"}
     assert "carry no gradient" in result.skipped["fgsm"]
     assert "no iterative layer" in result.skipped["bpda-smooth"]
@@ -185,7 +200,7 @@ def test_a_random_model_gets_the_averaging_version_and_no_trust(plain: nn.Module
             return plain(x + 0.01 * torch.randn_like(x))
 
     attacks = attack_names("fgsm", "apgd-ce", "apgd-t")
-    result = run_suite(Noisy().eval(), images, labels, "linf 0.03", attacks, progress=False)
+    result = run_suite(Noisy().eval(), images, labels, "linf 0.03", attacks, session=QUIET_SUITE)
     assert result.tallies[0].name == "autoattack-rand"
     assert result.skipped["apgd-t"] == "The model is random: AutoAttack's rand version was used instead."
     assert "The model is random" in str(result.verdict)
@@ -200,7 +215,7 @@ class Broken(BatchwiseAttack):
 def test_an_attack_that_fails_costs_the_trust_but_not_the_run(plain: nn.Module) -> None:
     images, labels = task(20, seed=2)
     attacks = {"broken": Broken(), **attack_names("fgsm", "pgd-10")}
-    result = run_suite(plain, images, labels, "linf 0.02", attacks, progress=False)
+    result = run_suite(plain, images, labels, "linf 0.02", attacks, session=QUIET_SUITE)
     assert "gradient may not be finite" in result.skipped["broken"]
     assert "broken failed" in str(result.verdict)
     assert [tally.name for tally in result.tallies] == ["fgsm", "pgd-10"]
@@ -218,7 +233,7 @@ def test_transfer_that_beats_plain_gradients_costs_the_trust(plain: nn.Module, q
     images, labels = task(30, seed=2)
     attacks = suite_attacks("autoattack", {"undefended": plain})
     chosen = {name: attacks[name] for name in ("apgd-ce", "transfer-from-undefended")}
-    result = run_suite(quantised, images, labels, "linf 0.05", chosen, progress=False)
+    result = run_suite(quantised, images, labels, "linf 0.05", chosen, session=QUIET_SUITE)
     assert any(reason.startswith("Transfer broke") for reason in result.verdict.reasons)
 
 
@@ -238,7 +253,7 @@ def test_planted_defences_are_distrusted_and_broken_further(kind: str) -> None:
     start = "square" if kind == "quantiser" else "autoattack"
     alone = run_attack(model, images, labels, start, threat)
     assert 0.2 <= alone.robust_accuracy <= 0.6
-    result = run_suite(model, images, labels, threat, SHORTENED, progress=False)
+    result = run_suite(model, images, labels, threat, SHORTENED, session=QUIET_SUITE)
     assert not result.verdict.trusted
     assert result.robust_accuracy <= alone.robust_accuracy - 2 / 32
 
@@ -247,6 +262,6 @@ def test_planted_defences_are_distrusted_and_broken_further(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["plain", "adversarially trained"])
 def test_honest_networks_are_trusted(kind: str) -> None:
     images, labels = task(48, seed=2)
-    result = run_suite(build(kind), images, labels, "linf 0.03", SHORTENED, progress=False)
+    result = run_suite(build(kind), images, labels, "linf 0.03", SHORTENED, session=QUIET_SUITE)
     assert result.verdict.trusted, str(result.verdict)
     assert 0.1 < result.robust_accuracy < 0.8

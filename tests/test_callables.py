@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from stripes import QUIET
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -69,8 +70,8 @@ WRAPPERS: dict[str, Callable[[nn.Module], Callable[[Tensor], Tensor]]] = {
 def test_every_wrapper_gives_the_same_answers(wrapper: str) -> None:
     torch.manual_seed(0)
     model = Linear().eval()
-    plain = evaluate(model, DATA, "clean", name="m", progress=False)
-    wrapped = evaluate(WRAPPERS[wrapper](model), DATA, "clean", name="m", progress=False)  # type: ignore[arg-type]
+    plain = evaluate(model, DATA, "clean", name="m", execution=QUIET)
+    wrapped = evaluate(WRAPPERS[wrapper](model), DATA, "clean", name="m", execution=QUIET)  # type: ignore[arg-type]
     columns = ["correct", "mean_confidence"]
     assert wrapped[columns].to_numpy() == pytest.approx(plain[columns].to_numpy())
 
@@ -80,9 +81,9 @@ def test_weights_of_another_type_are_told_from_ours(dtype: torch.dtype) -> None:
     with pytest.raises(
         InputError, match=r"the model raised RuntimeError .*\(6, 3, 12, 10\) of torch\.float32"
     ):
-        evaluate(Linear().to(dtype), DATA, "clean", progress=False)
+        evaluate(Linear().to(dtype), DATA, "clean", execution=QUIET)
     model = Linear().to(dtype)
-    converted = evaluate(lambda images: model(images.to(dtype)), DATA, "clean", name="m", progress=False)
+    converted = evaluate(lambda images: model(images.to(dtype)), DATA, "clean", name="m", execution=QUIET)
     assert converted["images"].tolist() == [6]
 
 
@@ -104,7 +105,7 @@ def test_weights_of_another_type_are_told_from_ours(dtype: torch.dtype) -> None:
 def test_answers_that_are_no_logits_are_refused(answer: Callable[[Tensor], object], told: str) -> None:
     model = Linear()
     with pytest.raises(InputError, match=told):
-        evaluate(lambda images: answer(model(images)), DATA, "clean", name="m", progress=False)  # type: ignore[arg-type,return-value]
+        evaluate(lambda images: answer(model(images)), DATA, "clean", name="m", execution=QUIET)  # type: ignore[arg-type,return-value]
 
 
 def test_classes_in_another_order_are_noticed() -> None:
@@ -113,7 +114,7 @@ def test_classes_in_another_order_are_noticed() -> None:
     with pytest.raises(
         InputError, match=r"class 0 is 'b' to the model and 'a' in six: the same classes in another"
     ):
-        evaluate(model, DATA, "clean", progress=False)
+        evaluate(model, DATA, "clean", execution=QUIET)
 
 
 @pytest.mark.parametrize("wrapper", ["whole", "backbone", "data parallel", "averaged"])
@@ -143,7 +144,7 @@ def test_one_channel_takes_greys_and_colours() -> None:
     grey = torch.rand(2, 1, 33, 20)
     with torch.no_grad():
         assert torch.allclose(model(grey), model(grey.expand(-1, 3, -1, -1)), atol=1e-5)
-    assert evaluate(model, DATA, "clean", progress=False)["images"].tolist() == [6]
+    assert evaluate(model, DATA, "clean", execution=QUIET)["images"].tolist() == [6]
     wrong = {
         r"torch\.int32": grey.int(),
         r"\(1, 33, 20\)": grey[0],

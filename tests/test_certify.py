@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stripes import QUIET
 from test_smoothing import Linear
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from warplca.attacks import SmoothAdv
 from warplca.cli.main import main
 from warplca.configs import InputError
 from warplca.data import ImageDataset, load_dataset, save_npz
-from warplca.eval import ResultsStore, certify, compare, evaluate, write_report
+from warplca.eval import CertificationPlan, Execution, ResultsStore, certify, compare, evaluate, write_report
 from warplca.eval.measure import smoothed as module
 from warplca.eval.report.certificates import bracket_lines, bracket_table
 from warplca.eval.results.certificates import Bracket, brackets, meaning_sentence
@@ -44,8 +45,10 @@ QUICK = SmoothAdv(steps=6, copies=8, samples=200)
 
 
 def measure(model: nn.Module, data: ImageDataset, sigma: float = 0.3, **options: object):
-    given = {"samples": 600, "attack": QUICK, "progress": False, "radii": (0.2, 0.4), **options}
-    return certify(model, data, sigma, **given)  # type: ignore[arg-type]
+    given = {"samples": 600, "attack": QUICK, "radii": (0.2, 0.4), **options}
+    kept = {name: given.pop(name) for name in ("results", "name", "say") if name in given}
+    execution = Execution(progress=False, budget=given.pop("budget", None))  # type: ignore[arg-type]
+    return certify(model, data, CertificationPlan(sigma=sigma, **given), execution=execution, **kept)  # type: ignore[arg-type]
 
 
 def test_brackets_hold_the_true_radius_of_a_linear_classifier() -> None:
@@ -233,7 +236,7 @@ def test_models_compare_by_what_is_proven_for_them_and_attacks_on_bases_stay_apa
     blunt = Plane()
     blunt.bias.data += 0.3 * blunt.weight.norm().detach()
     for name, model in (("sharp", Plane()), ("blunt", blunt)):
-        evaluate(model, data, "clean", results=path, name=name, progress=False)
+        evaluate(model, data, "clean", results=path, name=name, execution=QUIET)
         measure(model, data, results=path, name=name, radii=(0.25, 0.5), images=0)
     found = compare(path, baseline="sharp")
     figure = "proven l2 0.25 (sigma 0.3, 600 samples)"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stripes import config, stripes
+from stripes import QUIET, config, stripes
 
 from warplca.configs import EvaluationPlan, InputError
 from warplca.data import ImageDataset, load_dataset
@@ -117,7 +117,7 @@ def test_training_and_evaluation_agree_with_those_of_memory(folder, tmp_path):
     )
     test = load_dataset(f"files:16:{folder}", "test")
     plan = EvaluationPlan(corruptions=("gaussian_noise",), severities=(3,))
-    tables = [evaluate(first, dataset, plan, progress=False) for dataset in (test, in_memory(test))]
+    tables = [evaluate(first, dataset, plan, execution=QUIET) for dataset in (test, in_memory(test))]
     assert tables[0]["accuracy"].tolist() == tables[1]["accuracy"].tolist()
 
 

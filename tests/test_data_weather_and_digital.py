@@ -97,7 +97,7 @@ def test_an_altered_frost_texture_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_snow_without_flakes_only_whitens():
-    whitened = weather.snow(IMAGES, streams(), 0.1, 0.2, 1, 99, 8, 3, 0.8)
+    whitened = weather.snow(IMAGES, streams(), weather.Flakes(0.1, 0.2, 1, 99, 8, 3), 0.8)
     x = IMAGES / 255
     luma = 0.299 * x[..., :1] + 0.587 * x[..., 1:2] + 0.114 * x[..., 2:]
     expected = 0.8 * x + 0.2 * np.maximum(x, 1.5 * luma + 0.5)

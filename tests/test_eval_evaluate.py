@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stripes import QUIET
 from torch import Tensor, nn
 
 from warplca.attacks import run_attack
 from warplca.configs.errors import InputError
 from warplca.configs.plan import PLANS, AttackSetting, EvaluationPlan, resolve_plan
 from warplca.data import ImageDataset, corrupt
-from warplca.eval import ResultsStore, evaluate
+from warplca.eval import CorruptionSource, Entry, ResultsStore, evaluate
 from warplca.eval.compare.statistics import calibration_error
 from warplca.eval.results.records import choose_images
 
@@ -60,7 +61,7 @@ def dataset() -> ImageDataset:
 def test_clean_and_corrupted_cells_match_a_plain_loop(dataset: ImageDataset) -> None:
     model = Counted()
     store = ResultsStore()
-    evaluate(model, dataset, QUICK, results=store, progress=False)
+    evaluate(model, dataset, QUICK, results=store, execution=QUIET)
     frame = store.to_frame(predictions=True)
     model.eval()
     for row in frame[frame["kind"] != "attack"].to_dict("records"):
@@ -83,7 +84,7 @@ def test_clean_and_corrupted_cells_match_a_plain_loop(dataset: ImageDataset) -> 
 
 def test_attacked_cells_match_the_attack_itself(dataset: ImageDataset) -> None:
     model = Counted()
-    frame = evaluate(model, dataset, QUICK, progress=False)
+    frame = evaluate(model, dataset, QUICK, execution=QUIET)
     positions = choose_images(dataset.labels, 9, seed=0)
     images, labels = dataset.tensors(positions)
     model.eval()
@@ -99,15 +100,15 @@ def test_a_second_run_computes_nothing_and_gives_the_same_table(
     dataset: ImageDataset, tmp_path: Path
 ) -> None:
     model = Counted()
-    first = evaluate(model, dataset, QUICK, results=tmp_path / "r.sqlite", progress=False)
+    first = evaluate(model, dataset, QUICK, results=tmp_path / "r.sqlite", execution=QUIET)
     seen = model.seen
-    second = evaluate(model, dataset, QUICK, results=tmp_path / "r.sqlite", progress=False)
+    second = evaluate(model, dataset, QUICK, results=tmp_path / "r.sqlite", execution=QUIET)
     assert model.seen == seen
     assert first.equals(second)
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(dataset: ImageDataset) -> None:
-    whole = evaluate(Counted(), dataset, QUICK, progress=False)
+    whole = evaluate(Counted(), dataset, QUICK, execution=QUIET)
     model, store = Counted(), ResultsStore()
 
     def interrupt(module: nn.Module, *_: object) -> None:
@@ -116,11 +117,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(dataset: ImageDataset) -> N
 
     handle = model.register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, dataset, QUICK, results=store, progress=False)
+        evaluate(model, dataset, QUICK, results=store, execution=QUIET)
     handle.remove()
     done = len(store.to_frame())
     assert 0 < done < len(whole)
-    resumed = evaluate(model, dataset, QUICK, results=store, progress=False)
+    resumed = evaluate(model, dataset, QUICK, results=store, execution=QUIET)
     measured = ["condition", "severity", "threat", "images", "correct", "mean_confidence", "ece"]
     assert resumed[measured].equals(whole[measured])
 
@@ -129,18 +130,18 @@ def test_a_retrained_model_is_refused_or_measured_again_when_asked(
     dataset: ImageDataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = ResultsStore()
-    evaluate(Counted(), dataset, "clean", results=store, name="m", progress=False)
+    evaluate(Counted(), dataset, "clean", results=store, name="m", execution=QUIET)
     other = Counted()
     with torch.no_grad():
         other.centres.add_(0.15)
     before = store.to_frame()
     with pytest.raises(InputError, match="another network under the name 'm' with training seed 0"):
-        evaluate(other, dataset, "clean", results=store, name="m", progress=False)
+        evaluate(other, dataset, "clean", results=store, name="m", execution=QUIET)
     assert store.to_frame().equals(before)
     with caplog.at_level(logging.WARNING):
-        evaluate(other, dataset, "clean", results=store, name="m", replace=True, progress=False)
+        evaluate(other, dataset, "clean", results=store, name=Entry("m", replace=True), execution=QUIET)
     assert "deleted 1 results" in caplog.text
-    fresh = evaluate(other, dataset, "clean", name="m", progress=False)
+    fresh = evaluate(other, dataset, "clean", name="m", execution=QUIET)
     assert store.to_frame()["correct"].tolist() == fresh["correct"].tolist()
 
 
@@ -148,7 +149,7 @@ def test_a_callable_keeps_its_results_on_other_images_and_other_plans(dataset: I
     store, model = ResultsStore(), Counted()
     other = ImageDataset("other", 255 - dataset.images[:], dataset.labels, dataset.class_names)
     for images, plan in ((dataset, "clean"), (other, "clean"), (dataset, EvaluationPlan(clean_images=7))):
-        evaluate(lambda x: model.eval()(x), images, plan, results=store, name="m", progress=False)
+        evaluate(lambda x: model.eval()(x), images, plan, results=store, name="m", execution=QUIET)
     assert store.to_frame()[["dataset", "images"]].to_numpy().tolist() == [
         [dataset.name, len(dataset)],
         ["other", len(dataset)],
@@ -161,7 +162,7 @@ def test_modes_and_gradients_are_left_as_they_were(dataset: ImageDataset) -> Non
     model.train()
     model[1].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    evaluate(model, dataset, QUICK, progress=False)
+    evaluate(model, dataset, QUICK, execution=QUIET)
     assert [part.training for part in model.modules()] == [True, True, True, False]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
@@ -170,7 +171,7 @@ def test_modes_and_gradients_are_left_as_they_were(dataset: ImageDataset) -> Non
 def test_modes_are_restored_after_a_failure(dataset: ImageDataset) -> None:
     model = nn.Sequential(Counted(), nn.Linear(3, 5)).train()
     with pytest.raises(InputError):
-        evaluate(model, dataset, "clean", progress=False)
+        evaluate(model, dataset, "clean", execution=QUIET)
     assert model.training
 
 
@@ -178,9 +179,16 @@ def test_modes_are_restored_after_a_failure(dataset: ImageDataset) -> None:
 def test_workers_and_batch_size_change_no_prediction(dataset: ImageDataset, workers: int) -> None:
     plan = EvaluationPlan(("gaussian_noise", "shot_noise"), (1, 4), 33, (), batch_size=33)
     store, reference = ResultsStore(), ResultsStore()
-    evaluate(Counted(), dataset, plan, results=store, workers=workers, progress=False)
+    evaluate(
+        Counted(),
+        dataset,
+        plan,
+        results=store,
+        corruptions=CorruptionSource(workers=workers),
+        execution=QUIET,
+    )
     small = EvaluationPlan(("gaussian_noise", "shot_noise"), (1, 4), 33, (), batch_size=4)
-    evaluate(Counted(), dataset, small, results=reference, progress=False)
+    evaluate(Counted(), dataset, small, results=reference, execution=QUIET)
     left, right = (s.to_frame(predictions=True)["predictions"] for s in (store, reference))
     assert all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 
@@ -193,14 +201,19 @@ def test_a_plain_callable_is_recognised_by_its_answers(dataset: ImageDataset) ->
         calls.append(len(images))
         return -(images.mean(dim=(1, 2, 3))[:, None] - torch.tensor([0.2, 0.5, 0.8])).square()
 
-    first = evaluate(bright, dataset, "clean", results=store, progress=False)
+    first = evaluate(bright, dataset, "clean", results=store, execution=QUIET)
     assert first["model"].tolist() == ["bright"]
     assert first["accuracy"].iloc[0] > 0.5
     calls.clear()
-    evaluate(bright, dataset, "clean", results=store, progress=False)
+    evaluate(bright, dataset, "clean", results=store, execution=QUIET)
     assert len(calls) == 1  # the probe alone
     second = evaluate(
-        lambda x: -bright(x), dataset, "clean", results=store, name="bright", replace=True, progress=False
+        lambda x: -bright(x),
+        dataset,
+        "clean",
+        results=store,
+        name=Entry("bright", replace=True),
+        execution=QUIET,
     )
     assert len(store.to_frame()) == 1
     assert second["accuracy"].iloc[0] < 0.5
@@ -211,9 +224,9 @@ def test_a_random_model_is_noted(dataset: ImageDataset) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images) + torch.randn(len(images), 3)
 
-    frame = evaluate(Noisy(), dataset, "clean", progress=False)
+    frame = evaluate(Noisy(), dataset, "clean", execution=QUIET)
     assert frame["notes"].tolist() == ["The model is random between equal calls."]
-    assert evaluate(Counted(), dataset, "clean", progress=False)["notes"].tolist() == [""]
+    assert evaluate(Counted(), dataset, "clean", execution=QUIET)["notes"].tolist() == [""]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +240,7 @@ def test_a_random_model_is_noted(dataset: ImageDataset) -> None:
 )
 def test_unusable_models_are_refused(dataset: ImageDataset, model: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate(model, dataset, "clean", progress=False)  # type: ignore[arg-type]
+        evaluate(model, dataset, "clean", execution=QUIET)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +262,7 @@ def test_bad_plans_are_refused_before_any_work(
 ) -> None:
     model = Counted()
     with pytest.raises(InputError, match=message):
-        evaluate(model, dataset, plan, progress=False)
+        evaluate(model, dataset, plan, execution=QUIET)
     assert model.seen == 0
 
 
@@ -284,23 +297,23 @@ def test_image_choice_is_balanced_nested_and_seeded() -> None:
 
 
 def test_more_images_than_there_are_means_all(dataset: ImageDataset) -> None:
-    assert evaluate(Counted(), dataset, EvaluationPlan(clean_images=62), progress=False)[
+    assert evaluate(Counted(), dataset, EvaluationPlan(clean_images=62), execution=QUIET)[
         "images"
     ].tolist() == [61]
 
 
 def test_an_empty_data_set_and_a_repeated_image_are_refused(dataset: ImageDataset) -> None:
     with pytest.raises(InputError, match="holds no images"):
-        evaluate(Counted(), dataset.subset([]), "clean", progress=False)
+        evaluate(Counted(), dataset.subset([]), "clean", execution=QUIET)
     with pytest.raises(InputError, match="holds an image twice"):
-        evaluate(Counted(), dataset.subset([3, 3]), "clean", progress=False)
+        evaluate(Counted(), dataset.subset([3, 3]), "clean", execution=QUIET)
 
 
 def test_a_subset_shares_its_noise_with_the_whole_set(dataset: ImageDataset) -> None:
     plan = EvaluationPlan(("gaussian_noise",), (5,), batch_size=16)
     whole, part = ResultsStore(), ResultsStore()
-    evaluate(Counted(), dataset, plan, results=whole, progress=False)
-    evaluate(Counted(), dataset.subset(np.arange(10, 40)), plan, results=part, progress=False)
+    evaluate(Counted(), dataset, plan, results=whole, execution=QUIET)
+    evaluate(Counted(), dataset.subset(np.arange(10, 40)), plan, results=part, execution=QUIET)
     big, small = (s.to_frame(predictions=True).iloc[-1] for s in (whole, part))
     answers = dict(zip(big["indices"].tolist(), big["confidences"].tolist(), strict=True))
     expected = [answers[index] for index in small["indices"].tolist()]

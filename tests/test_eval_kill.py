@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from warplca.configs.plan import AttackSetting, EvaluationPlan
 from warplca.data import ImageDataset
-from warplca.eval import ResultsStore, evaluate
+from warplca.eval import Execution, ResultsStore, evaluate
 
 folder, kills = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
@@ -43,7 +43,7 @@ class Tiny(torch.nn.Module):
         return self.layer(images.flatten(1))
 
 def run(path):
-    evaluate(Tiny(), dataset, plan, results=path, progress=False)
+    evaluate(Tiny(), dataset, plan, results=path, execution=Execution(progress=False))
 
 def table(path):
     with ResultsStore(path, read_only=True) as store:

@@ -16,7 +16,15 @@ from PIL import Image
 
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset
-from warplca.eval import Example, ResultsStore, compare, corruption_example, difference_picture, write_report
+from warplca.eval import (
+    Example,
+    ResultsStore,
+    RunRecord,
+    compare,
+    corruption_example,
+    difference_picture,
+    write_report,
+)
 from warplca.eval.compare.wording import headline, lead
 from warplca.eval.report.charts import corruption_accuracies, difference_maps, epsilon_lines, severity_lines
 from warplca.eval.report.figures import model_styles
@@ -84,7 +92,9 @@ class Page(HTMLParser):
 
 
 def report(store: ResultsStore, folder: Path, **extras: object) -> str:
-    write_report(folder / "report.html", store, baseline="conv", **extras)  # type: ignore[arg-type]
+    title = {"title": extras.pop("title")} if "title" in extras else {}
+    run = RunRecord(**extras)  # type: ignore[arg-type]
+    write_report(folder / "report.html", store, baseline="conv", run=run, **title)  # type: ignore[arg-type]
     return (folder / "report.html").read_text(encoding="utf-8")
 
 

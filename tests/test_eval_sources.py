@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stripes import QUIET
 from torch import Tensor
 
 from warplca.configs.errors import InputError
 from warplca.configs.plan import EvaluationPlan
 from warplca.data import EXTRA_CORRUPTIONS, STANDARD_CORRUPTIONS, ImageDataset, write_corruptions
-from warplca.eval import ResultsStore, compare, evaluate
+from warplca.eval import CorruptionSource, ResultsStore, compare, evaluate
 from warplca.eval.measure.planning import (
     CHUNK_BYTES,
     CorruptionTask,
@@ -48,8 +49,10 @@ def folder(dataset: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_files_and_generator_give_the_same_predictions(dataset: ImageDataset, folder: Path) -> None:
     made, read = ResultsStore(), ResultsStore()
-    evaluate(bright, dataset, PLAN, results=made, progress=False)
-    evaluate(bright, dataset, PLAN, results=read, corruption_source=folder, progress=False)
+    evaluate(bright, dataset, PLAN, results=made, execution=QUIET)
+    evaluate(
+        bright, dataset, PLAN, results=read, corruptions=CorruptionSource(folder=folder), execution=QUIET
+    )
     left, right = (store.to_frame(predictions=True) for store in (made, read))
     assert all(np.array_equal(a, b) for a, b in zip(left["predictions"], right["predictions"], strict=True))
     assert set(left["source"]) == {"", "generator"}
@@ -63,12 +66,28 @@ def test_files_and_generator_give_the_same_predictions(dataset: ImageDataset, fo
 
 def test_rows_of_two_sources_stand_apart_and_are_never_compared(dataset: ImageDataset, folder: Path) -> None:
     store = ResultsStore()
-    evaluate(bright, dataset, PLAN, results=store, name="a", progress=False)
-    evaluate(bright, dataset, PLAN, results=store, name="b", corruption_source=folder, progress=False)
+    evaluate(bright, dataset, PLAN, results=store, name="a", execution=QUIET)
+    evaluate(
+        bright,
+        dataset,
+        PLAN,
+        results=store,
+        name="b",
+        corruptions=CorruptionSource(folder=folder),
+        execution=QUIET,
+    )
     comparison = compare(store, baseline="a")
     assert set(comparison.cells["kind"]) == {"clean"}
     assert len(comparison.left_out) == 4
-    evaluate(bright, dataset, PLAN, results=store, name="a", corruption_source=folder, progress=False)
+    evaluate(
+        bright,
+        dataset,
+        PLAN,
+        results=store,
+        name="a",
+        corruptions=CorruptionSource(folder=folder),
+        execution=QUIET,
+    )
     assert len(store.to_frame()) == 5 + 5 + 4
     assert compare(store, baseline="a").left_out == ()
 
@@ -80,22 +99,22 @@ def test_files_without_a_note_count_as_official_after_their_checksum(
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     plan = EvaluationPlan(("fog",), (1,))
     with pytest.raises(InputError, match=r"fog\.npy was altered"):
-        evaluate(bright, dataset, plan, corruption_source=tmp_path, progress=False)
+        evaluate(bright, dataset, plan, corruptions=CorruptionSource(folder=tmp_path), execution=QUIET)
 
 
 def test_a_subset_reads_its_own_rows(dataset: ImageDataset, folder: Path) -> None:
     part = dataset.subset(np.array([33, 4, 18, 9]))
     plan = EvaluationPlan(("fog",), (5,))
     made, read = ResultsStore(), ResultsStore()
-    evaluate(bright, part, plan, results=made, progress=False)
-    evaluate(bright, part, plan, results=read, corruption_source=folder, progress=False)
+    evaluate(bright, part, plan, results=made, execution=QUIET)
+    evaluate(bright, part, plan, results=read, corruptions=CorruptionSource(folder=folder), execution=QUIET)
     left, right = (store.to_frame(predictions=True)["confidences"].iloc[-1] for store in (made, read))
     np.testing.assert_array_equal(left, right)
 
 
 def test_chains_are_generated_beside_files(dataset: ImageDataset, folder: Path) -> None:
     plan = EvaluationPlan(("fog", "fog+brightness"), (3,))
-    frame = evaluate(bright, dataset, plan, corruption_source=folder, progress=False)
+    frame = evaluate(bright, dataset, plan, corruptions=CorruptionSource(folder=folder), execution=QUIET)
     assert frame["source"].tolist()[2] == "generator"
     assert frame["source"].tolist()[1].startswith("files ")
 
@@ -105,10 +124,22 @@ def test_a_missing_file_is_named_before_any_work(dataset: ImageDataset, folder: 
         raise AssertionError("the model was called")
 
     with pytest.raises(InputError, match=r"lacks snow\.npy"):
-        evaluate(never, dataset, EvaluationPlan(("snow",)), corruption_source=folder, progress=False)
+        evaluate(
+            never,
+            dataset,
+            EvaluationPlan(("snow",)),
+            corruptions=CorruptionSource(folder=folder),
+            execution=QUIET,
+        )
     other = ImageDataset("other", dataset.images, (dataset.labels + 1) % 3, dataset.class_names)
     with pytest.raises(InputError, match="labels"):
-        evaluate(never, other, EvaluationPlan(("fog",)), corruption_source=folder, progress=False)
+        evaluate(
+            never,
+            other,
+            EvaluationPlan(("fog",)),
+            corruptions=CorruptionSource(folder=folder),
+            execution=QUIET,
+        )
 
 
 def test_approximate_jpeg_is_a_source_of_its_own(
@@ -118,7 +149,7 @@ def test_approximate_jpeg_is_a_source_of_its_own(
 
     monkeypatch.setattr(planning, "agreement", lambda name: "approximate" if "jpeg" in name else "exact")
     plan = EvaluationPlan(("jpeg_compression", "contrast+jpeg_compression", "contrast"), (3,), 4)
-    frame = evaluate(bright, dataset, plan, progress=False)
+    frame = evaluate(bright, dataset, plan, execution=QUIET)
     approximate = "generator, approximate JPEG"
     assert frame["source"].tolist() == ["", approximate, approximate, "generator"]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from warplca.configs.errors import InputError
 from warplca.eval.compare.statistics import wilson_interval
-from warplca.eval.results.records import COMPLETE, CellResult, Condition, ImageSet, pack, unpack
+from warplca.eval.results.records import COMPLETE, CellResult, Condition, ImageSet, cell_key, pack, unpack
 from warplca.eval.results.store import ResultsStore
 
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.int16)
@@ -113,9 +113,13 @@ def test_rows_of_another_network_are_refused_or_deleted_when_asked(caplog: pytes
         assert len(store.to_frame()) == 3
         assert store.discard_other("conv", 0, "f2") == 1
     assert "deleted 1 results of another network under the name 'conv'" in caplog.text
-    assert store.find("conv", 0, NOISE, IMAGES, 0) is None
-    assert store.find("conv", 1, NOISE, IMAGES, 0) == (COMPLETE, "")
-    assert store.find("lca", 0, NOISE, IMAGES, 0) == (COMPLETE, "")
+
+    def found(name: str, model_seed: int) -> object:
+        return store.find(list(cell_key(name, model_seed, NOISE, IMAGES, 0).values()))
+
+    assert found("conv", 0) is None
+    assert found("conv", 1) == (COMPLETE, "")
+    assert found("lca", 0) == (COMPLETE, "")
     store.refuse_other("lca", 0, "f1")
     assert store.discard_other("lca", 0, "f1") == 0
 

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stripes import QUIET, QUIET_SUITE
 from torch import Tensor, nn
 
-from warplca.attacks import SUITES, as_attack, run_suite, suite_attacks, suite_in
+from warplca.attacks import SUITES, as_attack, as_suite, run_suite, suite_attacks
 from warplca.configs.errors import InputError
 from warplca.configs.plan import PLANS, AttackSetting, EvaluationPlan
 from warplca.data import ImageDataset
-from warplca.eval import ResultsStore, compare, evaluate, write_report
+from warplca.eval import Execution, ResultsStore, compare, evaluate, write_report
 from warplca.eval.report.tables import suite_table
 from warplca.eval.results.records import choose_images
 from warplca.eval.results.suites import attack_sentences
@@ -68,9 +69,9 @@ def attacked(frame: pd.DataFrame) -> pd.DataFrame:
 
 def test_a_suite_row_says_what_the_suite_says(dataset: ImageDataset) -> None:
     model = Small().eval()
-    row = attacked(evaluate(model, dataset, SUITE, progress=False)).iloc[0]
+    row = attacked(evaluate(model, dataset, SUITE, execution=QUIET)).iloc[0]
     images, labels = dataset.tensors(choose_images(dataset.labels, 24, seed=0))
-    result = run_suite(model, images, labels, THREAT, "quick", batch_size=8, progress=False)
+    result = run_suite(model, images, labels, THREAT, "quick", batch_size=8, session=QUIET_SUITE)
     assert (row["condition"], row["threat"], row["images"], row["status"]) == (
         "suite:quick",
         THREAT,
@@ -87,16 +88,16 @@ def test_a_suite_row_says_what_the_suite_says(dataset: ImageDataset) -> None:
 
 def test_a_second_run_computes_nothing(dataset: ImageDataset, tmp_path: Path) -> None:
     model = Small().eval()
-    first = evaluate(model, dataset, PLAN, results=tmp_path / "r.sqlite", progress=False)
+    first = evaluate(model, dataset, PLAN, results=tmp_path / "r.sqlite", execution=QUIET)
     calls = model.calls
-    second = evaluate(model, dataset, PLAN, results=tmp_path / "r.sqlite", progress=False)
+    second = evaluate(model, dataset, PLAN, results=tmp_path / "r.sqlite", execution=QUIET)
     assert model.calls == calls
     pd.testing.assert_frame_equal(first, second)
 
 
 def test_an_interrupted_suite_goes_on_after_its_last_batch(dataset: ImageDataset) -> None:
     whole_model, model, store = Small().eval(), Small().eval(), ResultsStore()
-    whole = evaluate(whole_model, dataset, SUITE, progress=False)
+    whole = evaluate(whole_model, dataset, SUITE, execution=QUIET)
 
     def interrupt(*_: object) -> None:
         if model.calls > 400:
@@ -104,10 +105,10 @@ def test_an_interrupted_suite_goes_on_after_its_last_batch(dataset: ImageDataset
 
     handle = model.register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, dataset, SUITE, results=store, progress=False)
+        evaluate(model, dataset, SUITE, results=store, execution=QUIET)
     handle.remove()
     model.calls = 0
-    resumed = evaluate(model, dataset, SUITE, results=store, progress=False)
+    resumed = evaluate(model, dataset, SUITE, results=store, execution=QUIET)
     assert model.calls < whole_model.calls - 200
     same = ["condition", "correct", "status", "verdict", "attribution", "mean_confidence"]
     pd.testing.assert_frame_equal(resumed[same], whole[same])
@@ -118,30 +119,34 @@ def test_a_budget_gives_a_labelled_bound_that_a_later_run_lowers(
 ) -> None:
     model, store = Small().eval(), ResultsStore()
     clock = SimpleNamespace(monotonic=itertools.count(0.0, 10.0).__next__)
-    monkeypatch.setattr("warplca.attacks.suite.run.time", clock)
-    cut = attacked(evaluate(model, dataset, SUITE, results=store, budget=0.5, progress=False)).iloc[0]
+    monkeypatch.setattr("warplca.configs.execution.time", clock)
+    cut = attacked(
+        evaluate(model, dataset, SUITE, results=store, execution=Execution(budget=0.5, progress=False))
+    ).iloc[0]
     monkeypatch.undo()
     assert cut["status"] == "bound so far"
     assert cut["verdict"] == "not trusted because The budget ended before the masking checks."
     comparison = compare(store, baseline="Small")
     assert "(bound so far: the budget ended)" in comparison.verdicts["Small"]
     assert "their figures are bounds so far" in comparison.to_text()
-    whole = attacked(evaluate(model, dataset, SUITE, results=store, progress=False)).iloc[0]
+    whole = attacked(evaluate(model, dataset, SUITE, results=store, execution=QUIET)).iloc[0]
     assert whole["status"] == "complete"
     assert whole["accuracy"] < cut["accuracy"]
     assert (
         whole["attribution"]
-        == attacked(evaluate(Small().eval(), dataset, SUITE, progress=False))["attribution"][0]
+        == attacked(evaluate(Small().eval(), dataset, SUITE, execution=QUIET))["attribution"][0]
     )
 
 
 def test_what_the_budget_leaves_out_has_no_figure(dataset: ImageDataset) -> None:
-    frame = attacked(evaluate(Small().eval(), dataset, PLAN, budget=1e-9, progress=False))
+    frame = attacked(
+        evaluate(Small().eval(), dataset, PLAN, execution=Execution(budget=1e-9, progress=False))
+    )
     assert frame["status"].tolist() == ["not run", "not run"]
     assert frame["accuracy"].isna().all()
     assert frame["notes"][0] == "The budget ended before this attack."
     with pytest.raises(InputError, match="budget is 0 minutes; expected a number above 0"):
-        evaluate(Small(), dataset, PLAN, budget=0)
+        evaluate(Small(), dataset, PLAN, execution=Execution(budget=0))
 
 
 @pytest.fixture
@@ -157,7 +162,7 @@ def mixed(dataset: ImageDataset) -> ResultsStore:
             return super().forward(images + ((images * 8).round() / 8 - images).detach())
 
     for name, model in {"open": Small(), "rounded": Rounded()}.items():
-        evaluate(model, dataset, plan, results=store, name=name, progress=False)
+        evaluate(model, dataset, plan, results=store, name=name, execution=QUIET)
     return store
 
 
@@ -192,7 +197,7 @@ def test_a_threat_under_which_a_model_met_no_attack_has_no_headline(dataset: Ima
 
     store, plan = ResultsStore(), EvaluationPlan(attacks=PLAN.attacks[:1], attack_images=24)
     for name, model in {"open": Small(), "closed": Closed()}.items():
-        evaluate(model, dataset, plan, results=store, name=name, progress=False)
+        evaluate(model, dataset, plan, results=store, name=name, execution=QUIET)
     comparison = compare(store, baseline="open")
     assert not [column for column in comparison.summary.columns if column.startswith("worst")]
     assert comparison.left_out == (f"worst {THREAT} (no attack ran on closed)",)
@@ -203,18 +208,18 @@ def test_a_threat_under_which_a_model_met_no_attack_has_no_headline(dataset: Ima
 
 def test_surrogates_attack_by_transfer_and_change_the_suite(dataset: ImageDataset) -> None:
     model, store, other = Small().eval(), ResultsStore(), Small(seed=1).train()
-    evaluate(model, dataset, SUITE, results=store, progress=False)
-    frame = evaluate(model, dataset, SUITE, results=store, surrogates={"other": other}, progress=False)
+    evaluate(model, dataset, SUITE, results=store, execution=QUIET)
+    frame = evaluate(model, dataset, SUITE, results=store, surrogates={"other": other}, execution=QUIET)
     details = json.loads(store.to_frame(predictions=True)["details"].iloc[-1])
     assert "transfer-from-other" in [name for name, *_ in details["broken"]]
     assert other.training
     calls = model.calls
-    again = evaluate(model, dataset, SUITE, results=store, surrogates={"other": other}, progress=False)
+    again = evaluate(model, dataset, SUITE, results=store, surrogates={"other": other}, execution=QUIET)
     assert model.calls == calls
     pd.testing.assert_frame_equal(frame, again)
     with torch.no_grad():
         other.layers[0].bias.add_(0.1)  # pyright: ignore[reportAttributeAccessIssue]
-    evaluate(model, dataset, SUITE, results=store, surrogates={"other": other}, progress=False)
+    evaluate(model, dataset, SUITE, results=store, surrogates={"other": other}, execution=QUIET)
     assert model.calls > calls
 
 
@@ -222,7 +227,7 @@ def test_the_report_puts_verdicts_first_and_says_which_attack_broke_how_many(
     dataset: ImageDataset, tmp_path: Path
 ) -> None:
     store = ResultsStore()
-    evaluate(Small(), dataset, SUITE, results=store, name="conv", progress=False)
+    evaluate(Small(), dataset, SUITE, results=store, name="conv", execution=QUIET)
     write_report(tmp_path / "r.html", store, baseline="conv")
     page = (tmp_path / "r.html").read_text()
     row = attacked(store.to_frame()).iloc[0]
@@ -235,11 +240,11 @@ def test_the_report_puts_verdicts_first_and_says_which_attack_broke_how_many(
 
 def test_the_suites_figure_stands_beside_that_of_pgd_alone(dataset: ImageDataset) -> None:
     store = ResultsStore()
-    evaluate(Small().eval(), dataset, SUITE, results=store, name="conv", progress=False)
+    evaluate(Small().eval(), dataset, SUITE, results=store, name="conv", execution=QUIET)
     table = suite_table(compare(store, baseline="conv"))
     images, labels = dataset.tensors(choose_images(dataset.labels, 24, seed=0))
     plain = {name: as_attack(name) for name in ("fgsm", "pgd-10")}
-    alone = run_suite(Small().eval(), images, labels, THREAT, plain, batch_size=8, progress=False)
+    alone = run_suite(Small().eval(), images, labels, THREAT, plain, batch_size=8, session=QUIET_SUITE)
     left = sum(name not in ("clean", *plain) for name in alone.broken_by)
     assert table is not None
     assert [row[table.columns.index("pgd-10")] for row in table.rows] == [f"{100 * left / 24:.1f}"]
@@ -247,14 +252,19 @@ def test_the_suites_figure_stands_beside_that_of_pgd_alone(dataset: ImageDataset
 
 
 def test_suites_are_named_and_presets_say_how_many_images() -> None:
-    assert suite_in("pgd") is None
-    assert [suite_in(f"suite:{name}") for name in SUITES] == list(SUITES)
+    single = as_suite("pgd")
+    assert (list(single.attacks), single.checked) == (["pgd"], False)
+    for name in SUITES:
+        suite = as_suite(f"suite:{name}")
+        assert suite.checked
+        assert list(suite.attacks) == list(suite_attacks(name))
     with pytest.raises(InputError, match="unknown attack suite 'standart'; did you mean 'standard'"):
-        suite_in("suite:standart")
+        as_suite("suite:standart")
+    with pytest.raises(InputError, match="unknown attack 'pdg'; did you mean 'pgd'"):
+        as_suite("pdg")
     counts = [PLANS[name].attack_images for name in ("attacks-quick", "attacks", "attacks-all")]
     assert counts == [100, 500, None]
-    suites = {setting.attack for plan in PLANS.values() for setting in plan.attacks}
-    assert all(suite_attacks(suite) for suite in map(suite_in, suites) if suite)
+    assert all(as_suite(setting.attack).attacks for plan in PLANS.values() for setting in plan.attacks)
 
 
 # Each attempt is a fresh process, killed with SIGKILL after a random time; the driver reports what each left behind.
@@ -263,13 +273,14 @@ import json, os, random, signal, sqlite3, sys, time
 import torch
 from warplca.eval import ResultsStore, evaluate
 sys.path.insert(0, sys.argv[2])
+from stripes import QUIET
 from test_eval_suite import SUITE, Small, noise
 
 torch.set_num_threads(1)
 folder, data = sys.argv[1], noise()
 
 def run(path):
-    evaluate(Small().eval(), data, SUITE, results=path, progress=False)
+    evaluate(Small().eval(), data, SUITE, results=path, execution=QUIET)
 
 def left(path):
     with sqlite3.connect(path) as connection:

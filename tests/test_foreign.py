@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from stripes import QUIET, QUIET_SUITE
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from warplca.attacks import SuiteResult, run_attack, run_suite
+from warplca.attacks import Suite, SuiteResult, run_attack, run_suite, suite_attacks
 from warplca.configs.errors import InputError
 from warplca.data import ImageDataset
 from warplca.eval import certify, evaluate
@@ -64,21 +65,28 @@ def attacked(model: nn.Module, count: int = 8) -> SuiteResult:
     images, labels = dataset(count).tensors()
     with torch.no_grad():
         labels = small()(images).argmax(dim=1)
-    return run_suite(model, images, labels, "linf 2/255", "quick", probe_images=4, progress=False)
+    return run_suite(
+        model,
+        images,
+        labels,
+        "linf 2/255",
+        Suite(suite_attacks("quick"), probe_images=4),
+        session=QUIET_SUITE,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_kinds_are_refused_bare_and_measured_wrapped(kind: str) -> None:
     model = KINDS[kind]()
     with pytest.raises(InputError, match="as_classifier"):
-        evaluate(model, dataset(), "clean", progress=False)  # pyright: ignore[reportArgumentType]
+        evaluate(model, dataset(), "clean", execution=QUIET)  # pyright: ignore[reportArgumentType]
     if isinstance(model, nn.Module):
         with pytest.raises(InputError, match="as_classifier"):
             attacked(model)
     wrapped = as_classifier(model)
     with torch.no_grad():
         torch.testing.assert_close(wrapped(pixels()), small()(pixels()), atol=0.02, rtol=0.02)
-    assert evaluate(wrapped, dataset(), "clean", progress=False)["status"].tolist() == ["complete"]
+    assert evaluate(wrapped, dataset(), "clean", execution=QUIET)["status"].tolist() == ["complete"]
 
 
 WRAPPERS = {
@@ -90,7 +98,7 @@ WRAPPERS = {
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_parallel_and_compiled_modules_are_measured_as_they_are(wrap) -> None:
     frames = [
-        evaluate(model, dataset(), "clean", progress=False) for model in (small(), wrap(small()).eval())
+        evaluate(model, dataset(), "clean", execution=QUIET) for model in (small(), wrap(small()).eval())
     ]
     assert frames[0]["correct"].tolist() == frames[1]["correct"].tolist()
 
@@ -107,10 +115,10 @@ def test_a_suite_says_of_every_kind_what_it_says_of_the_plain_network(kind: str)
 def test_the_range_and_chance_are_remarked_on() -> None:
     torch.manual_seed(2)
     model = timm.create_model("resnet18", num_classes=10).eval()
-    bare = evaluate(model, dataset(), "clean", progress=False)
+    bare = evaluate(model, dataset(), "clean", execution=QUIET)
     assert "asks for pixels normalised by mean (0.485, 0.456, 0.406)" in bare["notes"][0]
     assert any("about chance for 10 classes" in line for line in note_sentences(bare))
-    wrapped = evaluate(as_classifier(model), dataset(), "clean", progress=False)
+    wrapped = evaluate(as_classifier(model), dataset(), "clean", execution=QUIET)
     assert "normalised by" not in wrapped["notes"][0]
 
 

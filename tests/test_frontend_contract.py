@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from frontends import EXAMPLE, SECTIONS
-from stripes import stripes
+from stripes import QUIET, stripes
 
 from warplca.attacks import run_attack
 from warplca.attacks.adaptive.modules import suspicious_modules
@@ -124,7 +124,9 @@ def test_a_front_end_of_ones_own_is_trained_attacked_measured_and_exported(tmp_p
         run_attack(model, images, labels, "bpda-smooth", "linf 32/255")
     check = export_program(model, tmp_path / "m.pt2", images)
     assert check.same_prediction == 1.0
-    frame = evaluate(model, load_dataset("cifar10-subset", "test").subset(range(20)), "clean", progress=False)
+    frame = evaluate(
+        model, load_dataset("cifar10-subset", "test").subset(range(20)), "clean", execution=QUIET
+    )
     assert list(frame["condition"]) == ["clean"]
     # Elsewhere the name is missing, and that is what the sentence says.
     command[3:] = ["evaluate", "--checkpoint", str(tmp_path / "run" / "checkpoint")]

@@ -30,11 +30,9 @@ def test_mistakes_name_the_key_and_what_the_front_end_has(frontend, message):
 @pytest.mark.parametrize(
     ("model", "train", "message"),
     [
-        ({"lam": 0.1}, {}, "model.lam is now model.frontend.lam"),
-        ({"equalise": 1.0}, {}, "model.equalise is now a front-end of its own"),
-        ({"frontend_weights": "x"}, {}, "model.frontend_weights is now model.frontend.weights"),
-        ({}, {"frozen_epochs": 1}, "train.frozen_epochs is now train.frontend.frozen_epochs"),
-        ({}, {"augment": {"lam_spread": 2}}, "train.augment.lam_spread is now train.frontend.lam_spread"),
+        ({"lam": 0.1}, {}, "there is no model.lam; write model.frontend.lam"),
+        ({}, {"frozen_epochs": 1}, "no train.frozen_epochs; write train.frontend.frozen_epochs"),
+        ({}, {"augment": {"lam_spread": 2}}, "no train.augment.lam_spread; write train.frontend.lam_spread"),
         ({}, {"frontend": {"rate": 1}}, "the front-end none has no settings of training; leave it out"),
         (
             {"frontend": "conv"},

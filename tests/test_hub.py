@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from stripes import section
+from stripes import QUIET, section
 
 from warplca.configs import AttackSetting, EvaluationPlan, InputError
 from warplca.data import load_dataset
@@ -42,7 +42,7 @@ def measured(tmp_path_factory):
     model = classifier()
     store = tmp_path_factory.mktemp("results") / "r.sqlite"
     frame = evaluate(
-        model, load_dataset("cifar10-subset", "test"), PLAN, results=store, name="ours", progress=False
+        model, load_dataset("cifar10-subset", "test"), PLAN, results=store, name="ours", execution=QUIET
     )
     return model, store, frame
 

@@ -117,7 +117,10 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19'; did you mean 'resnet1"),
         ({"backbone": "resnet18", "frontend": "warp"}, "unknown front-end 'warp'.*; did you mean 'warp-lca'"),
         ({"backbone": "resnet18", "stam": 3}, "unknown key 'stam' in create_classifier; did you mean 'stem'"),
-        ({"backbone": "resnet18", "lam": 0.1}, "create_classifier: lam is now model.frontend.lam"),
+        (
+            {"backbone": "resnet18", "lam": 0.1},
+            "create_classifier: there is no lam; write model.frontend.lam",
+        ),
         (
             {"backbone": "resnet18", "frontend": {"name": "lca", "lamb": 3}},
             "unknown key 'frontend.lamb' .*front-end lca.*; did you mean 'frontend.lam'",

@@ -86,7 +86,7 @@ def test_no_head_other_channels_and_front_ends():
     assert other.config.backbone == "resnet14t"
     with pytest.raises(InputError, match="does not take these options"):
         timm.create_model("warplca_resnet18", lamb=3)
-    with pytest.raises(InputError, match="lam is now model.frontend.lam"):
+    with pytest.raises(InputError, match="there is no lam; write model.frontend.lam"):
         timm.create_model("warplca_resnet18", lam=0.3)
 
 

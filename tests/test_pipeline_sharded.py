@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from stripes import stripes
+from stripes import QUIET, stripes
 from test_train_processes import free_port
 
 from warplca.configs import AttackSetting, EvaluationPlan
@@ -18,7 +18,7 @@ import sys
 import torch
 from pathlib import Path
 from accelerate import PartialState
-from stripes import stripes
+from stripes import QUIET, stripes
 from warplca.configs import EvaluationPlan, AttackSetting
 from warplca.models import create_classifier
 from warplca.pipeline.sharded import evaluate_sharded, write_corruptions_sharded
@@ -32,7 +32,7 @@ plan = EvaluationPlan(
 )
 out = Path(sys.argv[1])
 results = out / "results.sqlite" if sys.argv[2] == "file" else None
-frame = evaluate_sharded(model, stripes(64), plan, results=results, name="m", progress=False)
+frame = evaluate_sharded(model, stripes(64), plan, results=results, name="m", execution=QUIET)
 write_corruptions_sharded(stripes(64), out / "c", names=["gaussian_noise", "contrast", "fog"], severities=(1, 4))
 state = PartialState()
 print(state.num_processes, len(frame))
@@ -90,7 +90,7 @@ def test_alone_they_are_the_plain_calls(tmp_path):
     def constant(images):
         return images.new_tensor([1.0, 0.0]).expand(len(images), 2)
 
-    frame = evaluate_sharded(constant, stripes(20), EvaluationPlan(), progress=False)
+    frame = evaluate_sharded(constant, stripes(20), EvaluationPlan(), execution=QUIET)
     assert frame["accuracy"].tolist() == [0.5]
     files = write_corruptions_sharded(stripes(4), tmp_path / "c", names=["contrast"], severities=[1])
     assert [path.name for path in files] == ["contrast.npy"]

@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from stripes import QUIET
 
 from warplca.cli.main import main
 from warplca.configs import InputError
 from warplca.configs.plan import EvaluationPlan
 from warplca.data import load_dataset
-from warplca.eval import ResultsStore, compare, evaluate
+from warplca.eval import Entry, ResultsStore, compare, evaluate
 from warplca.eval.report.page import write_report
 from warplca.eval.report.tables import gate_table
 from warplca.eval.results.records import choose_images
@@ -72,7 +73,7 @@ def test_both_rows_are_measured_on_the_same_images(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = create_classifier("resnet10_slim").eval()
     dataset = load_dataset("cifar10-subset", "test")
-    options = {"name": "m", "results": tmp_path / "r.sqlite", "progress": False}
+    options = {"name": Entry("m"), "results": tmp_path / "r.sqlite", "execution": QUIET}
     frame, found = evaluate_plug_in(model, dataset, PLAN, "impulse-repair", **options)
     assert list(frame["model"]) == ["m", "m", "m + impulse-repair", "m + impulse-repair"]
     assert found.baseline == "m"
@@ -115,7 +116,7 @@ def test_exported_files_are_hardened_as_black_boxes(
         torch.testing.assert_close(hardened(images), expected, atol=1e-4, rtol=1e-4)
         frames.append(
             evaluate_plug_in(
-                opened, dataset, PLAN, "impulse-repair", name="m", results=tmp_path / f"{name}.db"
+                opened, dataset, PLAN, "impulse-repair", name=Entry("m"), results=tmp_path / f"{name}.db"
             )[0]
         )
     assert list(frames[0]["correct"]) == list(frames[1]["correct"])
@@ -123,7 +124,7 @@ def test_exported_files_are_hardened_as_black_boxes(
     other = harden(lambda x: model(x).flip(1), "impulse-repair")
     with pytest.raises(InputError, match="of another network under the name 'm \\+ impulse-repair'"):
         evaluate(
-            other, dataset, PLAN, name="m + impulse-repair", results=tmp_path / "m.onnx.db", progress=False
+            other, dataset, PLAN, name="m + impulse-repair", results=tmp_path / "m.onnx.db", execution=QUIET
         )
     arguments = [
         "evaluate",
@@ -152,7 +153,7 @@ def test_the_report_says_how_many_images_each_gate_let_through(tmp_path: Path) -
     plan = EvaluationPlan(
         corruptions=("impulse_noise",), severities=(5,), corruption_images=60, clean_images=60
     )
-    evaluate(hardened, dataset, plan, name="h", results=store, progress=False)
+    evaluate(hardened, dataset, plan, name="h", results=store, execution=QUIET)
     rows = {row[1]: row[2:] for row in gate_table(compare(ResultsStore(store), baseline="h")).rows}
     positions = choose_images(dataset.labels, 60, plan.seed)
     clean = hardened.inspect(dataset.tensors(positions)[0]).encoding.figures()
@@ -162,7 +163,7 @@ def test_the_report_says_how_many_images_each_gate_let_through(tmp_path: Path) -
     assert rows["impulse noise 5"][0] == "0.0"
     write_report(tmp_path / "r.html", store, baseline="h")
     assert "Images that each gate let through untouched" in (tmp_path / "r.html").read_text(encoding="utf-8")
-    evaluate(model, dataset, plan, name="bare", results=store, progress=False)
+    evaluate(model, dataset, plan, name="bare", results=store, execution=QUIET)
     bare = compare(ResultsStore(store), baseline="bare")
     assert {row[0] for row in gate_table(bare).rows} == {"h"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stripes import section
+from stripes import QUIET, section
 from study_config import PRESETS, StudyConfig
 from study_estimate import cost_line, estimate_costs
 
@@ -175,7 +175,12 @@ def test_tables_wait_for_the_baseline_of_a_part_that_is_still_measured(tmp_path,
     model = build_classifier(part.run("warp-lca", 0).model).eval()
     store = tmp_path / "standard" / "results.sqlite"
     evaluate(
-        model, load_dataset("cifar10-subset", "test"), "clean", results=store, name="warp-lca", progress=False
+        model,
+        load_dataset("cifar10-subset", "test"),
+        "clean",
+        results=store,
+        name="warp-lca",
+        execution=QUIET,
     )
     arguments = ["--data", "cifar10-subset", "--tables", "--runs", str(tmp_path), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["study.py", str(tmp_path / "tiny.yaml"), *arguments])

@@ -16,7 +16,7 @@ from warplca.data import ImageDataset, save_npz
 from warplca.models import load_checkpoint
 from warplca.train import Interrupted, train
 from warplca.train.optim import make_optimiser, rate_factor
-from warplca.train.sampling import crop_and_flip
+from warplca.train.sampling import Placement, place
 
 
 @pytest.mark.parametrize("frontend", [None, "conv", "lca", "warp-lca"])
@@ -137,11 +137,12 @@ def test_mistakes_are_explained(tmp_path):
 def test_crops_and_flips_are_shifts_of_the_padded_image():
     images = torch.arange(2 * 3 * 7 * 9).reshape(2, 3, 7, 9).float()
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2), mode="reflect")
-    result = crop_and_flip(images, torch.Generator().manual_seed(3), padding=2, flip=True)
+    generator = torch.Generator().manual_seed(3)
+    result = place(images, Placement.draw(2, generator, padding=2, flip=True), padding=2)
     for image, frame in zip(result, padded, strict=True):
         candidates = [frame[:, y : y + 7, x : x + 9] for y in range(5) for x in range(5)]
         assert any(torch.equal(image, c) or torch.equal(image, c.flip(-1)) for c in candidates)
-    same = crop_and_flip(images, torch.Generator().manual_seed(3), padding=0, flip=False)
+    same = place(images, Placement.draw(2, generator, padding=0, flip=False), padding=0)
     assert torch.equal(same, images)
 
 

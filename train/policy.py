@@ -38,7 +38,7 @@ def cut_out(image: np.ndarray, size: tuple[int, int], smallest_area: float, seed
         image: (h, w, 3), uint8, of any size.
         size: Height and width of the result.
         smallest_area: Smallest share of the area, above 0 to 1.
-        seed: Of this image in this step.
+        seed: Seed of this image in this step.
 
     Returns:
         (height, width, 3), uint8, bicubic.

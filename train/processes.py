@@ -104,7 +104,7 @@ def make_accelerator(
         DistributedDataParallelKwargs(find_unused_parameters=not all_parameters_learn),
         InitProcessGroupKwargs(timeout=PATIENCE),
     ]
-    # Without an accelerator accelerate joins the other processes, by gloo, only if it is told to compute here.
+    # Without an accelerator accelerate joins the other processes, by gloo, only if its device is the CPU.
     with patch_environment(accelerate_torch_device=str(chosen)):
         return accelerate.Accelerator(
             cpu=chosen.type == "cpu",

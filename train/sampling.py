@@ -178,12 +178,6 @@ def place(images: Tensor, placement: Placement, *, padding: int) -> Tensor:
     return images.flatten(2).gather(2, places.expand(-1, channels, -1)).unflatten(2, (height, width))
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
-    """Draw placements and apply them; see :class:`Placement` and :func:`place`."""
-    placement = Placement.draw(len(images), generator, padding=padding, flip=flip)
-    return place(images, placement, padding=padding)
-
-
 def draw_noise(
     count: int,
     size: torch.Size | tuple[int, ...],
@@ -199,7 +193,7 @@ def draw_noise(
     2019); ``share`` of the images are noisy (one half in Rusak et al., ECCV 2020).
     """
     level, chance = torch.rand((2, count), generator=torch.Generator().manual_seed(seed)).unbind()
-    # Told on the host, without asking the device; only these images cost anything.
+    # Decided on the host, without asking the device; only these images cost anything.
     noisy = torch.tensor([i for i, value in enumerate(chance.tolist()) if value < share], dtype=torch.long)
     spread = sent((largest * level[noisy])[:, None, None, None], device)
     generator = torch.Generator(device).manual_seed(seed)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..configs import InputError, RunConfig, TrainConfig
 from ..configs.device import sent
+from ..configs.errors import in_one_line
 from ..configs.recipe import filled
 from ..data import ImageDataset
 from ..data.files import FileImages
@@ -193,10 +194,9 @@ def probe(model: Classifier, source: BatchSource) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         if any(sign in str(error).lower() for sign in MEMORY_SIGNS):
             raise  # the first step explains it
-        told = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"the backbone {model.config.backbone!r} does not take images of {images.shape[2]} x {images.shape[3]} "
-            f"pixels ({told[:200]}); choose another, or tell it the size if it knows that option "
+            f"pixels ({in_one_line(error)}); choose another, or give it the size if it knows that option "
             f"(model.backbone_options={{img_size: {images.shape[2]}}})."
         ) from error
     finally:

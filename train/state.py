@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class RunState:
         optimiser: With its momenta.
         average: The averaged model, if one is kept.
         best: Weights of the best epoch so far, if they are kept.
-        scaler: Of float16 training, if there is one.
+        scaler: The gradient scaler of float16 training, if there is one.
     """
 
     model: nn.Module
@@ -145,10 +145,46 @@ def save_state(
         path.unlink(missing_ok=True)
 
 
-def read_state(folder: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Read the newest good state of a run: what the header tells, and the tensors; None if there is none yet.
+def check_identity(run: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Refuse a state of a run with another configuration, naming what differs."""
+    refuse_another(run, "run", completed(saved), identity)
+
+
+def refuse_another(folder: Path, job: str, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Refuse to go on with a job that is another one, naming what differs.
+
+    Raises:
+        InputError: If it is.
+    """
+    if saved == identity:
+        return
+    changed = [key for key in identity if saved.get(key) != identity[key]]
+    details = [
+        f"{key}.{name}"
+        for key in changed
+        if isinstance(identity[key], dict) and isinstance(saved.get(key), dict)
+        for name in identity[key]
+        if saved[key].get(name) != identity[key][name]
+    ]
+    raise InputError(
+        f"{folder} holds a {job} with another configuration (different: {', '.join(changed) or 'version'}"
+        f"{'; ' + ', '.join(details) if details else ''}); choose another output folder, or delete that one."
+    )
+
+
+def read_state(
+    folder: Path,
+    identity: dict[str, Any],
+    check: Callable[[Path, dict[str, Any], dict[str, Any]], None] = check_identity,
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Read the newest good state of a run: its header and its tensors; None if there is none yet.
 
     A newest state that is truncated or damaged is passed over for the one before, with a warning.
+
+    Args:
+        folder: Where its states are.
+        identity: What the run is.
+        check: Called with the folder of the run, the identity of a state and that of the run; refuses another one's.
 
     Raises:
         InputError: If no state can be read, or they belong to a run with another configuration.
@@ -160,7 +196,7 @@ def read_state(folder: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], 
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             bad.append(path.name)
             continue
-        check_identity(folder.parent, about["config"], identity)
+        check(folder.parent, about["config"], identity)
         if bad:
             logger.warning(
                 "the saved state %s is truncated or damaged; going on from the one before, at step %d",
@@ -175,32 +211,12 @@ def read_state(folder: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], 
     return None
 
 
-def check_identity(run: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Refuse a state of another configuration, naming what differs."""
-    saved = completed(saved)
-    if saved == identity:
-        return
-    changed = [key for key in identity if saved.get(key) != identity[key]]
-    details = [
-        f"{key}.{name}"
-        for key in changed
-        if isinstance(identity[key], dict) and isinstance(saved.get(key), dict)
-        for name in identity[key]
-        if saved[key].get(name) != identity[key][name]
-    ]
-    raise InputError(
-        f"{run} holds a run with another configuration (different: {', '.join(changed) or 'version'}"
-        f"{'; ' + ', '.join(details) if details else ''}); choose another output folder, or delete that one."
-    )
-
-
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()[HEADER])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    told = {key: value for key, value in about.items() if key != "checksum"}
-    # Format 1, which did not say so, left the header out.
-    if about["checksum"] != _checksum(tensors, told if "format" in told else None):
+    header = {key: value for key, value in about.items() if key != "checksum"}
+    if about["checksum"] != _checksum(tensors, header):
         raise ValueError("the checksum does not fit")
     return about, tensors
 
@@ -209,9 +225,9 @@ def _newest_first(folder: Path) -> Iterator[Path]:
     return iter(sorted(folder.glob("step-*.safetensors"), reverse=True))
 
 
-def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None) -> int:
+def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> int:
     """Over the header, too: steps, curves and configuration decide what a run goes on with."""
-    value = 0 if about is None else zlib.crc32(json.dumps(about, sort_keys=True).encode())
+    value = zlib.crc32(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         value = zlib.crc32(tensors[name].numpy().tobytes(), value)
     return value

@@ -1,38 +1,18 @@
-"""Which attacks a suite runs, in which order, and of which kind each is."""
+"""Suites: which attacks one runs, in which order. The one place where the name of an attack or a suite is read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
-from ...configs.errors import unknown_name
+from ...configs.errors import InputError, unknown_name
 from ..adaptive.ensemble import ADAPTIVE
 from ..gradient_free import Transfer
-from ..interface import Attack
+from ..interface import BLACK_BOX, RANDOM_SEARCH, Attack
 from ..registry import as_attack
-
-PLAIN = (
-    "fgsm",
-    "pgd",
-    "pgd-10",
-    "pgd-restarts",
-    "margin",
-    "margin-all",
-    "apgd-ce",
-    "apgd-dlr",
-    "apgd-t",
-    "fab",
-    "fab-t",
-    "autoattack-rand",
-)
-"""Attacks that follow the model's own gradient."""
-
-PLAIN_KIND = "plain gradients"
-
-RANDOM = ("noise",)
-
-BLACK_BOX = ("square", "square-20k", "boundary", "hopskipjump")
+from ..threat import NORMS
 
 PROBES = "probes"
 """Stands where an attack's name does for images that only the measurements behind the checks broke."""
@@ -61,25 +41,8 @@ SUITES: dict[str, tuple[str, ...]] = {
 }
 """Names in order of cost within each kind; plain gradients first, for the others are judged against them."""
 
-IMAGE_COUNTS = {"quick": 100, "standard": 500, "all": 0}
-"""Image counts that reports use; 0 stands for all."""
-
 SUITE_PREFIX = "suite:"
 """Before a suite's name where attacks are named, as in an evaluation plan."""
-
-
-def suite_in(attack: str) -> str | None:
-    """The suite that an attack's name stands for, e.g. of ``"suite:standard"``; None if it is a single attack.
-
-    Raises:
-        InputError: The suite is unknown.
-    """
-    if not attack.startswith(SUITE_PREFIX):
-        return None
-    suite = attack.removeprefix(SUITE_PREFIX)
-    if suite not in SUITES:
-        raise unknown_name("attack suite", suite, SUITES)
-    return suite
 
 
 def suite_attacks(suite: str, transfer_from: Mapping[str, nn.Module] | None = None) -> dict[str, Attack]:
@@ -95,20 +58,53 @@ def suite_attacks(suite: str, transfer_from: Mapping[str, nn.Module] | None = No
     """
     if suite not in SUITES:
         raise unknown_name("attack suite", suite, SUITES)
-    names = SUITES[suite]
-    last = [name for name in names if name in RANDOM + BLACK_BOX]
-    attacks = {name: as_attack(name) for name in names if name not in last}
+    attacks = {name: as_attack(name) for name in SUITES[suite]}
+    last = {name: attack for name, attack in attacks.items() if attack.kind in (RANDOM_SEARCH, BLACK_BOX)}
+    first = {name: attack for name, attack in attacks.items() if name not in last}
     for name, source in (transfer_from or {}).items():
-        attacks[TRANSFER_PREFIX + name] = Transfer(source=source, name=name)
-    return attacks | {name: as_attack(name) for name in last}
+        first[TRANSFER_PREFIX + name] = Transfer(source=source, name=name)
+    return first | last
 
 
-def kind_of(name: str) -> str:
-    """``"plain gradients"``, ``"random search"``, ``"black-box attacks"``, ``"transfer"`` or ``"adaptive attacks"``."""
-    if name in PLAIN:
-        return PLAIN_KIND
-    if name in RANDOM:
-        return "random search"
-    if name in BLACK_BOX:
-        return "black-box attacks"
-    return "transfer" if name.startswith(TRANSFER_PREFIX) else "adaptive attacks"
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """Attacks in order, and how what they leave is judged; a single attack is a suite of one that nothing judges.
+
+    Attributes:
+        attacks: Attacks by name.
+        checked: Whether checks for gradient masking judge the figure that is left.
+        probe_images: How many rightly classified images those checks look at.
+
+    Raises:
+        InputError: There are no images to look at.
+    """
+
+    attacks: Mapping[str, Attack]
+    checked: bool = True
+    probe_images: int = 64
+
+    def __post_init__(self) -> None:
+        if self.probe_images < 1:
+            raise InputError(f"probe_images is {self.probe_images}; expected at least 1.")
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The norms of threat models that it knows; a checked suite leaves out the attacks that do not fit."""
+        return NORMS if self.checked else tuple(n for a in self.attacks.values() for n in a.norms)
+
+
+def as_suite(attack: str | Suite, surrogates: Mapping[str, nn.Module] | None = None) -> Suite:
+    """Read an attack as evaluation plans name it: ``"pgd-10"``, or a suite of them, ``"suite:standard"``.
+
+    Args:
+        attack: The name; a suite comes back as it is.
+        surrogates: Other classifiers by name, see ``suite_attacks``; a single attack does without.
+
+    Raises:
+        InputError: There is no such attack or suite.
+    """
+    if isinstance(attack, Suite):
+        return attack
+    if attack.startswith(SUITE_PREFIX):
+        return Suite(suite_attacks(attack.removeprefix(SUITE_PREFIX), surrogates))
+    return Suite({attack: as_attack(attack)}, checked=False)

@@ -68,6 +68,7 @@ class AttackTally:
 
     Attributes:
         name: Its name.
+        kind: Its kind, as `Attack.kind` says; ``PROBES`` for the measurements behind the checks.
         entered: Images that it was tried on: those left standing by the attacks before.
         broken: Images among them that it broke.
         queries: Images passed forward in this run; what an earlier run did is not counted again.
@@ -78,6 +79,7 @@ class AttackTally:
     """
 
     name: str
+    kind: str
     entered: int
     broken: int
     queries: int

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ...configs.errors import InputError
+from ...configs.execution import Deadline, Session
 from ..access import Model, frozen_parameters
 from ..autoattack import AutoAttack
 from ..checks import NotApplicable, chance_note
-from ..interface import Attack, AttackResult, forward, is_random, misclassified, prepare
+from ..interface import (
+    PLAIN_GRADIENTS,
+    Attack,
+    AttackResult,
+    forward,
+    is_random,
+    misclassified,
+    prepare,
+)
 from ..threat import ThreatModel, as_threat, enforce
-from .catalogue import PLAIN_KIND, PROBES, kind_of, suite_attacks
+from .catalogue import PROBES, Suite, suite_attacks
 from .masking import (
     MaskingCheck,
     gradients_arrive,
@@ -30,13 +37,21 @@ from .probes import Prober
 REFILLED = 4
 """Batches that an attack which refills its batch is given at once."""
 
-REPEATABLE_PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t")
-"""Attacks that a random model misleads; AutoAttack's rand version, which averages gradients, stands in."""
-
 RANDOM_EVIDENCE = (
     "The model is random: equal images gave different logits on two calls; AutoAttack's rand version, "
     "which averages gradients over calls (EOT), stood in for its standard parts."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteSession(Session):
+    """One call of a suite that may take several.
+
+    Attributes:
+        store: Keeps outcomes between calls; None keeps none.
+    """
+
+    store: OutcomeStore | None = None
 
 
 def run_suite(
@@ -44,14 +59,11 @@ def run_suite(
     images: Tensor,
     labels: Tensor,
     threat: ThreatModel | str,
-    attacks: Mapping[str, Attack] | str = "standard",
+    attacks: Suite | Mapping[str, Attack] | str = "standard",
     *,
     seed: int = 0,
     batch_size: int = 128,
-    budget: float | None = None,
-    store: OutcomeStore | None = None,
-    probe_images: int = 64,
-    progress: bool = True,
+    session: SuiteSession = SuiteSession(),
 ) -> SuiteResult:
     """Attack a model with everything in turn and judge the figure that is left.
 
@@ -63,22 +75,16 @@ def run_suite(
         images: (N, C, H, W) float images in [0, 1].
         labels: (N,) integer classes.
         threat: A threat model or its text.
-        attacks: Name of a suite, or attacks by name in order (see ``suite_attacks``).
+        attacks: Name of a suite, attacks by name in order (see ``suite_attacks``), or a `Suite` of them.
         seed: Seeds every attack.
         batch_size: Most images that pass through the model at once.
-        budget: Minutes; when they are over, no further batch starts and the result is labelled a bound.
-        store: Keeps outcomes between runs.
-        probe_images: How many rightly classified images the masking checks look at.
-        progress: Show a bar on stderr.
+        session: What earlier calls found, and when this one stops: once its budget is over no further batch starts,
+            and the result is labelled a bound.
 
     Raises:
         InputError: One of the arguments cannot be used; the message says which and why.
     """
-    if budget is not None and budget <= 0:
-        raise InputError(f"budget is {budget} minutes; expected a number above 0, or None for no limit.")
-    if probe_images < 1:
-        raise InputError(f"probe_images is {probe_images}; expected at least 1.")
-    chosen = suite_attacks(attacks) if isinstance(attacks, str) else dict(attacks)
+    suite = _as_suite(attacks)
     with frozen_parameters(model):
         x, y, logits = prepare(model, images, labels, batch_size)
         ball = as_threat(threat)
@@ -90,21 +96,30 @@ def run_suite(
             threat=ball,
             seed=seed,
             batch_size=batch_size,
-            deadline=None if budget is None else time.monotonic() + 60 * budget,
-            store=MemoryStore() if store is None else store,
+            deadline=session.deadline(),
+            store=MemoryStore() if session.store is None else session.store,
             predictions=logits.argmax(dim=1),
             classes=logits.shape[1],
         )
-        run.attack_all(_for_random_model(chosen, run.skipped) if random else chosen, progress=progress)
-        return run.result(images.device, probe_images=probe_images, random=random)
+        chosen = _for_random_model(suite.attacks, run.skipped) if random else suite.attacks
+        run.attack_all(chosen, progress=session.progress)
+        checks = run.checks(suite, random=random) if suite.checked else []
+        return run.result(images.device, checks)
 
 
-def _for_random_model(attacks: dict[str, Attack], skipped: dict[str, str]) -> dict[str, Attack]:
-    replaced = [name for name in attacks if name in REPEATABLE_PARTS]
-    for name in replaced:
-        skipped[name] = "The model is random: AutoAttack's rand version was used instead."
-    kept = {name: attack for name, attack in attacks.items() if name not in replaced}
-    return {"autoattack-rand": AutoAttack(version="rand")} | kept if replaced else kept
+def _as_suite(attacks: Suite | Mapping[str, Attack] | str) -> Suite:
+    if isinstance(attacks, Suite):
+        return attacks
+    return Suite(suite_attacks(attacks) if isinstance(attacks, str) else dict(attacks))
+
+
+def _for_random_model(attacks: Mapping[str, Attack], skipped: dict[str, str]) -> dict[str, Attack]:
+    """AutoAttack's rand version, which averages gradients, in place of the attacks that a random model misleads."""
+    kept = {name: attack for name, attack in attacks.items() if not attack.needs_repeatable_model}
+    for name in attacks:
+        if name not in kept:
+            skipped[name] = "The model is random: AutoAttack's rand version was used instead."
+    return {"autoattack-rand": AutoAttack(version="rand")} | kept if len(kept) < len(attacks) else kept
 
 
 @dataclass(kw_only=True)
@@ -117,7 +132,7 @@ class _Run:
     threat: ThreatModel
     seed: int
     batch_size: int
-    deadline: float | None
+    deadline: Deadline
     store: OutcomeStore
     predictions: Tensor
     classes: int
@@ -158,7 +173,7 @@ class _Run:
             indices = batch.tolist()
             kept = self.store.load(name, str(self.threat), indices)
             if len(kept) < len(indices):
-                if self._late:
+                if self.deadline.over:
                     self.complete = False
                     break
                 results.append(self._run_batch(attack, batch))
@@ -167,11 +182,7 @@ class _Run:
             entered += len(indices)
             broken += sum(self._record(name, index, kept[index]) for index in indices)
         if entered:
-            self.tallies.append(_tally(name, entered, broken, results))
-
-    @property
-    def _late(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+            self.tallies.append(_tally(name, attack.kind, entered, broken, results))
 
     def _run_batch(self, attack: Attack, batch: Tensor) -> AttackResult:
         x, y = self.images[batch], self.labels[batch]
@@ -189,10 +200,16 @@ class _Run:
         alive = [index for index, name in enumerate(self.broken_by) if name is None]
         return torch.tensor(alive, dtype=torch.int64, device=self.images.device)
 
-    def result(self, device: torch.device, *, probe_images: int, random: bool) -> SuiteResult:
+    def checks(self, suite: Suite, *, random: bool) -> list[MaskingCheck]:
         """Judge what was found; what the probes break counts like what attacks break."""
-        checks = [*self._comparisons(), *self._failures(random)]
-        checks = [*self._probes(probe_images), *checks]
+        kinds = {tally.kind for tally in self.tallies}
+        kinds |= {attack.kind for name, attack in suite.attacks.items() if name in self.skipped}
+        compared = self._comparisons() if PLAIN_GRADIENTS in kinds else ()
+        checks = [*compared, *self._failures(random)]
+        return [*self._probes(suite.probe_images), *checks]
+
+    def result(self, device: torch.device, checks: Sequence[MaskingCheck]) -> SuiteResult:
+        """What was found, with the verdict of these checks."""
         success = torch.tensor([name is not None for name in self.broken_by])
         return SuiteResult(
             threat=self.threat,
@@ -212,7 +229,7 @@ class _Run:
         sample = self.correct.nonzero().squeeze(1)[:count]
         if not len(sample):
             return []
-        if self._late:
+        if self.deadline.over:
             evidence = "The budget ended before the masking checks."
             return [MaskingCheck("masking checks were made", False, evidence, 0.0)]
         try:
@@ -260,21 +277,18 @@ class _Run:
             self._record(PROBES, index, Outcome(fooled, prediction, image))
         count = int(broken.sum())
         if count:
-            self.tallies.append(AttackTally(PROBES, len(indices), count, 0, 0, 0.0, ()))
+            self.tallies.append(AttackTally(PROBES, PROBES, len(indices), count, 0, 0, 0.0, ()))
         return count
 
     def _comparisons(self) -> Iterator[MaskingCheck]:
         """One check for each kind of attack that followed the plain ones."""
-        tried = [tally.name for tally in self.tallies] + list(self.skipped)
-        if not any(kind_of(name) == PLAIN_KIND for name in tried):
-            return
-        plain = [tally for tally in self.tallies if kind_of(tally.name) == PLAIN_KIND]
+        plain = [tally for tally in self.tallies if tally.kind == PLAIN_GRADIENTS]
         received = sum(tally.gradients for tally in plain)
         if received and len(self._standing()):
             yield gradients_arrive(sum(tally.zero_gradients for tally in plain), received)
-        for kind in dict.fromkeys(kind_of(tally.name) for tally in self.tallies):
-            if kind != PLAIN_KIND:
-                extra = sum(tally.broken for tally in self.tallies if kind_of(tally.name) == kind)
+        for kind in dict.fromkeys(tally.kind for tally in self.tallies):
+            if kind != PLAIN_GRADIENTS:
+                extra = sum(tally.broken for tally in self.tallies if tally.kind == kind)
                 yield nothing_beats_plain_gradients(kind, extra, int(self.correct.sum()))
 
     def _failures(self, random: bool) -> Iterator[MaskingCheck]:
@@ -294,9 +308,10 @@ def _outcomes(result: AttackResult) -> Iterator[Outcome]:
         yield Outcome(broken, int(result.predictions[index]), image)
 
 
-def _tally(name: str, entered: int, broken: int, results: list[AttackResult]) -> AttackTally:
+def _tally(name: str, kind: str, entered: int, broken: int, results: list[AttackResult]) -> AttackTally:
     return AttackTally(
         name=name,
+        kind=kind,
         entered=entered,
         broken=broken,
         queries=sum(result.queries for result in results),

@@ -17,7 +17,7 @@ from ...configs.errors import unknown_name
 from . import blur, digital, pixelwise, weather
 
 Category = Literal["noise", "blur", "weather", "digital"]
-Severities = tuple[tuple[float, ...], ...]
+Severities = tuple[tuple[float | weather.Flakes, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,18 @@ CORRUPTIONS: dict[str, Corruption] = {
         "weather",
         weather.snow,
         cifar=(
-            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
-            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
-            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
-            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+            (weather.Flakes(0.1, 0.2, 1, 0.6, 8, 3), 0.95),
+            (weather.Flakes(0.1, 0.2, 1, 0.5, 10, 4), 0.9),
+            (weather.Flakes(0.15, 0.3, 1.75, 0.55, 10, 4), 0.9),
+            (weather.Flakes(0.25, 0.3, 2.25, 0.6, 12, 6), 0.85),
+            (weather.Flakes(0.3, 0.3, 1.25, 0.65, 14, 12), 0.8),
         ),
         imagenet=(
-            (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
-            (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
-            (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
-            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
-            (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+            (weather.Flakes(0.1, 0.3, 3, 0.5, 10, 4), 0.8),
+            (weather.Flakes(0.2, 0.3, 2, 0.5, 12, 4), 0.7),
+            (weather.Flakes(0.55, 0.3, 4, 0.9, 12, 8), 0.7),
+            (weather.Flakes(0.55, 0.3, 4.5, 0.85, 12, 8), 0.65),
+            (weather.Flakes(0.55, 0.3, 2.5, 0.85, 12, 12), 0.55),
         ),
     ),
     "frost": Corruption(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from ...configs.errors import InputError
+from ...configs.integrity import sha256
 from .blur import clipped_zoom, smear
 
 Streams = Sequence[np.random.RandomState]
@@ -30,25 +31,36 @@ WATER_RGB = (175, 238, 238)
 MUD_RGB = (63, 42, 20)
 
 
-def snow(
-    images: np.ndarray,
-    streams: Streams,
-    mean: float,
-    spread: float,
-    zoom: float,
-    threshold: float,
-    radius: float,
-    sigma: float,
-    keep: float,
-) -> np.ndarray:
+class Flakes(NamedTuple):
+    """How flakes of snow are made.
+
+    Attributes:
+        mean: Mean of the Gaussian noise that they are made of.
+        spread: Its standard deviation.
+        zoom: By how much it is enlarged.
+        threshold: Below this value there is no flake.
+        radius: Radius of the kernel that smears them, in pixels.
+        sigma: Its standard deviation.
+    """
+
+    mean: float
+    spread: float
+    zoom: float
+    threshold: float
+    radius: float
+    sigma: float
+
+
+def snow(images: np.ndarray, streams: Streams, flakes: Flakes, keep: float) -> np.ndarray:
     """Whiten the image and add flakes: enlarged, thresholded noise, smeared downwards, twice."""
     pixels = (images / 255.0).astype(np.float32)
-    noise = np.stack([stream.normal(mean, spread, images.shape[1:3]) for stream in streams], axis=-1)
+    size = images.shape[1:3]
+    noise = np.stack([stream.normal(flakes.mean, flakes.spread, size) for stream in streams], axis=-1)
     angles = [stream.uniform(-135, -45) for stream in streams]
-    flakes = clipped_zoom(noise, zoom)
-    flakes[flakes < threshold] = 0
-    layers = (np.clip(flakes, 0, 1) * 255).astype(np.uint8).transpose(2, 0, 1)[..., None]
-    layers = smear(layers, angles, radius, sigma) / 255.0
+    enlarged = clipped_zoom(noise, flakes.zoom)
+    enlarged[enlarged < flakes.threshold] = 0
+    layers = (np.clip(enlarged, 0, 1) * 255).astype(np.uint8).transpose(2, 0, 1)[..., None]
+    layers = smear(layers, angles, flakes.radius, flakes.sigma) / 255.0
     grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     pixels = keep * pixels + (1 - keep) * np.maximum(pixels, grey[..., None] * 1.5 + 0.5)
     return np.clip(pixels + layers + layers[:, ::-1, ::-1], 0, 1) * 255
@@ -76,7 +88,7 @@ def frost_texture(name: str, stride: int, height: int, width: int) -> np.ndarray
         InputError: the file is missing or altered.
     """
     path = FROST_FOLDER / name
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
+    found = sha256(path) if path.exists() else "no file"
     if found != FROST_SHA256[name]:
         raise InputError(f"the frost texture {path} is missing or altered ({found[:16]}); reinstall warplca.")
     texture = Image.open(path).convert("RGB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from ...configs.atomic import file_written_whole, only_one
 from ...configs.errors import InputError
+from ...configs.integrity import sha256
 from ...configs.untrusted import read_json
 from ..dataset import ImageDataset
 from .generate import SEVERITIES, Scale, check_severity, corrupt, default_scale
@@ -94,12 +94,6 @@ class Manifest:
                     f"{folder} holds corruptions of {self.dataset} with {name} {mine}; asked for {theirs}. "
                     "Choose another folder, or delete this one."
                 )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 CHUNK = 256
@@ -188,7 +182,7 @@ def _open_manifest(folder: Path, wanted: Manifest) -> Manifest:
 
 def _finished(manifest: Manifest, folder: Path, name: str) -> bool:
     path = folder / f"{name}.npy"
-    known = {"sha256": file_sha256(path), "agreement": agreement(name)} if path.exists() else None
+    known = {"sha256": sha256(path), "agreement": agreement(name)} if path.exists() else None
     return known is not None and manifest.files.get(name) == known
 
 
@@ -214,7 +208,7 @@ def _write_file(
             for block in run(tasks):
                 stream.write(block.tobytes())
                 progress.update(len(block))
-        manifest.files[name] = {"sha256": file_sha256(temporary), "agreement": agreement(name)}
+        manifest.files[name] = {"sha256": sha256(temporary), "agreement": agreement(name)}
     manifest.write(folder)
 
 

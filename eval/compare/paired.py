@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...configs.errors import InputError, unknown_name
-from ..results.certificates import SMOOTHED
-from ..results.records import UNMEASURED
+from ..results.records import UNMEASURED, cell_label
 
 CELL_COLUMNS = ["kind", "condition", "severity", "threat"]
 
@@ -74,12 +73,6 @@ def common_cells(frame: pd.DataFrame) -> Selection:
     have = set(map(tuple, kept[CELL_COLUMNS].itertuples(index=False, name=None)))
     cells = frame[CELL_COLUMNS].drop_duplicates().itertuples(index=False, name=None)
     return Selection(kept, tuple(cell_label(*cell) for cell in cells if tuple(cell) not in have))
-
-
-def cell_label(kind: str, condition: str, severity: int, threat: str) -> str:
-    """Short readable name of a cell, e.g. ``"shot_noise 3"`` or ``"pgd-10 linf 8/255"``."""
-    smoothed = f"{kind}, " if kind in SMOOTHED else ""
-    return smoothed + " ".join(str(part) for part in (condition, severity or threat) if part)
 
 
 class CellId(NamedTuple):

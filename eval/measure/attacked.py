@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...attacks import Attack, OutcomeStore, SuiteResult, run_attack, run_suite, suite_attacks, suite_in
+from ...attacks import Attack, OutcomeStore, Suite, SuiteResult, SuiteSession, run_attack, run_suite
 from ...attacks.checks import NotApplicable
-from ...configs.errors import InputError
+from ...configs.execution import Deadline
 from ..results.records import BOUND, COMPLETE, NOT_APPLICABLE, NOT_RUN
-from ..results.suites import SuiteRecord, attack_settings
+from ..results.suites import SuiteRecord, suite_digest
 from .inference import Answers, Model, classify
 
 NO_CLASS = -1
@@ -51,8 +49,7 @@ class Attacker:
         classes: Number of classes.
         seed: Seeds every attack.
         batch_size: Most images that pass through the model at once.
-        surrogates: Models by name whose adversarial images are tried as well, by suites.
-        budget: Minutes from now; when they are over no further attack or batch starts; None for no limit.
+        deadline: When no further attack or batch starts.
         progress: Show the attacks of a suite on stderr.
     """
 
@@ -60,29 +57,20 @@ class Attacker:
     classes: int
     seed: int
     batch_size: int
-    surrogates: Mapping[str, nn.Module] = field(default_factory=dict)
-    budget: float | None = None
-    progress: bool = True
-    started: float = field(default_factory=time.monotonic)
+    deadline: Deadline
+    progress: bool
 
-    def __post_init__(self) -> None:
-        if self.budget is not None and not self.budget > 0:
-            raise InputError(
-                f"budget is {self.budget} minutes; expected a number above 0, or None for no limit."
-            )
+    def attack(
+        self, images: Tensor, labels: Tensor, suite: Suite, threat: str, store: OutcomeStore
+    ) -> Attacked:
+        """Run a suite, going on from what the store keeps, or a single attack."""
+        if suite.checked:
+            return self._run_suite(images, labels, suite, threat, store)
+        (attack,) = suite.attacks.values()
+        return self._run_attack(images, labels, attack, threat)
 
-    def suite(self, attack: str) -> dict[str, Attack]:
-        """The attacks of a suite's name, by name and in order; empty for a single attack."""
-        name = suite_in(attack)
-        return suite_attacks(name, self.surrogates) if name else {}
-
-    def settings(self, attack: str) -> dict[str, str]:
-        """Digest of the settings of each attack of a suite; empty for a single attack."""
-        return attack_settings(self.suite(attack))
-
-    def attack(self, images: Tensor, labels: Tensor, attack: str, threat: str) -> Attacked:
-        """Run one attack."""
-        if self._minutes_left == 0:
+    def _run_attack(self, images: Tensor, labels: Tensor, attack: Attack, threat: str) -> Attacked:
+        if self.deadline.over:
             return self._clean(images, NOT_RUN, BUDGET_NOTE)
         try:
             result = run_attack(
@@ -97,38 +85,30 @@ class Attacker:
             notes=result.notes,
         )
 
-    def attack_in_turn(
-        self, images: Tensor, labels: Tensor, attack: str, threat: str, store: OutcomeStore
+    def _run_suite(
+        self, images: Tensor, labels: Tensor, suite: Suite, threat: str, store: OutcomeStore
     ) -> Attacked:
-        """Run a suite, going on from what the store keeps."""
-        left = self._minutes_left
+        left = self.deadline.minutes_left
         result = run_suite(
             self.model,
             images,
             labels,
             threat,
-            self.suite(attack),
+            suite,
             seed=self.seed,
             batch_size=self.batch_size,
-            budget=left if left is None else max(left, 1e-9),
-            store=store,
-            progress=self.progress,
+            session=SuiteSession(
+                budget=left if left is None else max(left, 1e-9), store=store, progress=self.progress
+            ),
         )
-        record = SuiteRecord.of(result, settings_digest(self.settings(attack)))
         return Attacked(
             self._answers(result.adversarial, result.predictions, result.success, labels),
             status=_status(result),
-            details=record.to_text(),
+            details=SuiteRecord.of(result, suite_digest(suite)).to_text(),
             queries=sum(tally.queries for tally in result.tallies),
             gradients=sum(tally.gradients for tally in result.tallies),
             notes=tuple(dict.fromkeys(note for tally in result.tallies for note in tally.notes)),
         )
-
-    @property
-    def _minutes_left(self) -> float | None:
-        if self.budget is None:
-            return None
-        return max(0.0, self.budget - (time.monotonic() - self.started) / 60)
 
     def _clean(self, images: Tensor, status: str, note: str) -> Attacked:
         return Attacked(
@@ -141,11 +121,6 @@ class Attacker:
         unclear = (success & (predictions == labels)).cpu().numpy()
         found = np.where(unclear, NO_CLASS, predictions.cpu().numpy()).astype(np.int16)
         return Answers(found, answers.confidences)
-
-
-def settings_digest(settings: Mapping[str, str]) -> str:
-    """Digest of a whole suite: that of its last attack, which covers those before."""
-    return list(settings.values())[-1] if settings else ""
 
 
 def _status(result: SuiteResult) -> str:

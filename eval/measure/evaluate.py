@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,25 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from ...attacks import Suite
 from ...configs.device import float32
 from ...configs.errors import InputError
+from ...configs.execution import Execution
 from ...configs.plan import EvaluationPlan, resolve_plan
 from ...data import CorruptedFiles, ImageDataset
-from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult, cell_key, choose_images
+from ..results.records import (
+    COMPLETE,
+    KEY_COLUMNS,
+    NOT_APPLICABLE,
+    TF32_NOTE,
+    CellResult,
+    Entry,
+    cell_key,
+    choose_images,
+)
 from ..results.store import ResultsStore
-from ..results.suites import SuiteRecord
-from .attacked import Attacked, Attacker, settings_digest
+from ..results.suites import SuiteRecord, attack_settings, suite_digest
+from .attacked import Attacked, Attacker
 from .gates import GateWatch, has_gates
 from .inference import (
     Answers,
@@ -41,9 +52,9 @@ from .inference import (
 from .planning import (
     GENERATOR,
     Cell,
+    CorruptionSource,
     CorruptionTask,
     corrupted_chunks,
-    open_source,
     plan_cells,
     split_positions,
 )
@@ -59,8 +70,6 @@ FINISHED = (COMPLETE, NOT_APPLICABLE)
 
 RANDOM_NOTE = "The model is random between equal calls."
 
-TF32_NOTE = "Convolutions in TF32."
-
 
 def evaluate(
     model: Model,
@@ -68,17 +77,10 @@ def evaluate(
     plan: EvaluationPlan | str = "quick",
     *,
     results: ResultsStore | str | Path | None = None,
-    name: str | None = None,
-    model_seed: int = 0,
-    device: torch.device | str | None = None,
-    tf32: bool = False,
-    progress: bool = True,
-    workers: int = 0,
-    corruption_source: str | Path | None = None,
-    corruption_cache: str | Path | None = None,
-    budget: float | None = None,
+    name: str | Entry | None = None,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
+    corruptions: CorruptionSource = CorruptionSource(),  # noqa: B008 - frozen
     surrogates: Mapping[str, nn.Module] | None = None,
-    replace: bool = False,
 ) -> pd.DataFrame:
     """Measure a model under every condition of a plan.
 
@@ -94,19 +96,11 @@ def evaluate(
         dataset: The test images.
         plan: What to measure, or the name of a preset: ``"clean"``, ``"quick"``, ``"standard"``.
         results: Store, or path of the file, that keeps every prediction; None keeps them for this call only.
-        name: The model's name in the results; None takes the class's name.
-        model_seed: Training seed that tells several networks of one method (one name) apart.
-        device: Where to compute; None means where the model is.
-        tf32: Whether NVIDIA GPUs may round float32 to TF32; the rows of what is measured so carry a note.
-        progress: Show a progress bar on stderr.
-        workers: Processes that make corrupted images ahead of the model.
-        corruption_source: Folder in the layout of CIFAR-10-C whose files are used instead of the generator;
-            chains of several corruptions are generated all the same. The rows say which source was used.
-        corruption_cache: Folder where generated images are kept for the next model; made if missing, never emptied.
-        budget: Minutes; when they are over no further attack, and no further batch of a suite, starts, and the rows
-            have the status ``"bound so far"`` or ``"not run"``. A later call goes on.
+        name: The model's name in the results, or an `Entry` with its training seed; None takes the class's name.
+        execution: Where, and for how long. When its budget is over no further attack, and no further batch of a suite,
+            starts, and the rows have the status ``"bound so far"`` or ``"not run"``.
+        corruptions: Where corrupted images come from.
         surrogates: Other classifiers by name, whose adversarial images a suite tries on this model too.
-        replace: Delete what the store has of another network under this name and seed; else that is an error.
 
     Returns:
         One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
@@ -120,33 +114,35 @@ def evaluate(
     check_model(model)
     plan = resolve_plan(plan)
     _check_classes(model, dataset)
-    files = None if corruption_source is None else open_source(plan, dataset, corruption_source)
-    cells = plan_cells(plan, dataset, files)
-    store = results if isinstance(results, ResultsStore) else ResultsStore(results)
-    try:
-        with ExitStack() as modes:
-            modes.enter_context(float32(tf32=tf32))
-            target = modes.enter_context(evaluation_mode(model, device))
-            for other in (surrogates or {}).values():
-                modes.enter_context(evaluation_mode(other, target))
-            attacker = Attacker(
-                model=model,
-                classes=len(dataset.class_names),
-                seed=plan.seed,
-                batch_size=plan.batch_size,
-                surrogates=surrogates or {},
-                budget=budget,
-                progress=progress,
-            )
-            label = name or default_name(model)
-            cache = None if corruption_cache is None else Path(corruption_cache)
-            notes = [TF32_NOTE] if tf32 else []
-            run = _Run(model, dataset, plan, store, label, model_seed, target, files, attacker, cache, notes)
-            run.measure(cells, progress=progress, workers=workers, replace=replace)
-        return run.frame(cells)
-    finally:
-        if store is not results:
-            store.close()
+    files = corruptions.open(plan, dataset)
+    with ExitStack() as stack:
+        stack.enter_context(float32(tf32=execution.tf32))
+        target = stack.enter_context(evaluation_mode(model, execution.device))
+        for other in (surrogates or {}).values():
+            stack.enter_context(evaluation_mode(other, target))
+        cells = plan_cells(plan, dataset, files, surrogates)
+        attacker = Attacker(
+            model=model,
+            classes=len(dataset.class_names),
+            seed=plan.seed,
+            batch_size=plan.batch_size,
+            deadline=execution.deadline(),
+            progress=execution.progress,
+        )
+        run = _Run(
+            model=model,
+            dataset=dataset,
+            plan=plan,
+            store=stack.enter_context(opened(results)),
+            entry=named(name, model),
+            device=target,
+            files=files,
+            corruptions=corruptions,
+            attacker=attacker,
+            notes=[TF32_NOTE] if execution.tf32 else [],
+        )
+        run.measure(cells)
+        return rows_of(run.store.to_frame(), [run.key(cell) for cell in cells])
 
 
 def _check_classes(model: Model, dataset: ImageDataset) -> None:
@@ -163,16 +159,31 @@ def _check_classes(model: Model, dataset: ImageDataset) -> None:
         )
 
 
-def default_name(model: Model) -> str:
-    """The name of a model's class, or of a function."""
-    return (
-        type(model).__name__
-        if isinstance(model, nn.Module)
-        else getattr(model, "__name__", type(model).__name__)
-    )
+def named(name: str | Entry | None, model: Model) -> Entry:
+    """The entry of a model in a results store; without a name that of its class, or of a function."""
+    if isinstance(name, Entry):
+        return name
+    kind = model if not isinstance(model, nn.Module) and hasattr(model, "__name__") else type(model)
+    return Entry(name or kind.__name__)
 
 
-@dataclass(frozen=True)
+@contextmanager
+def opened(results: ResultsStore | str | Path | None) -> Iterator[ResultsStore]:
+    """The store itself, or one that is open for the block only."""
+    if isinstance(results, ResultsStore):
+        yield results
+        return
+    with ResultsStore(results) as store:
+        yield store
+
+
+def rows_of(table: pd.DataFrame, keys: Iterable[tuple[str | int, ...]]) -> pd.DataFrame:
+    """The rows of a store's table with these keys, in their order."""
+    rows = {key: row for row, key in enumerate(table[list(KEY_COLUMNS)].itertuples(index=False, name=None))}
+    return table.iloc[[rows[key] for key in keys]].reset_index(drop=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """One model on its way through the cells."""
 
@@ -180,25 +191,23 @@ class _Run:
     dataset: ImageDataset
     plan: EvaluationPlan
     store: ResultsStore
-    name: str
-    model_seed: int
+    entry: Entry
     device: torch.device
     files: CorruptedFiles | None
+    corruptions: CorruptionSource
     attacker: Attacker
-    cache: Path | None
     notes: list[str]
 
     @property
     def classes(self) -> int:
         return len(self.dataset.class_names)
 
-    def measure(self, cells: Sequence[Cell], *, progress: bool, workers: int, replace: bool) -> None:
+    def measure(self, cells: Sequence[Cell]) -> None:
         """Fill every cell that the store lacks."""
         fingerprint = self._fingerprint()
         # A callable is known by its answers, which are others on other images.
         known_on = self.dataset.fingerprint if is_opaque(self.model) else None
-        treat = self.store.discard_other if replace else self.store.refuse_other
-        treat(self.name, self.model_seed, fingerprint, known_on)
+        self.store.claim(self.entry, fingerprint, known_on)
         todo = [cell for cell in cells if not self._finished(cell)]
         if not todo:
             return
@@ -206,21 +215,14 @@ class _Run:
         random = is_random(self.model, self.dataset.tensors(first, self.device)[0], self.classes)
         remarked = [*remarks(self.model), *([RANDOM_NOTE] if random else [])]
         for note in remarked:
-            logger.warning("model %r: %s (its results carry this note)", self.name, note)
+            logger.warning("model %r: %s (its results carry this note)", self.entry.name, note)
         self.notes.extend(remarked)
-        stream = corrupted_chunks(self.dataset, self._tasks(todo), workers=workers, cache=self.cache)
-        with tqdm(todo, desc=self.name, unit="cell", disable=not progress) as bar, closing(stream):
+        stream = corrupted_chunks(self.dataset, self._tasks(todo), self.corruptions)
+        hidden = not self.attacker.progress
+        with tqdm(todo, desc=self.entry.name, unit="cell", disable=hidden) as bar, closing(stream):
             for cell in bar:
                 bar.set_postfix_str(cell.condition.label)
                 self.store.save(self._measure_cell(cell, stream, fingerprint))
-
-    def frame(self, cells: Sequence[Cell]) -> pd.DataFrame:
-        """The rows of these cells, in their order."""
-        table = self.store.to_frame()
-        rows = {
-            key: row for row, key in enumerate(table[list(KEY_COLUMNS)].itertuples(index=False, name=None))
-        }
-        return table.iloc[[rows[tuple(self._key(cell).values())] for cell in cells]].reset_index(drop=True)
 
     def _fingerprint(self) -> str:
         if isinstance(self.model, nn.Module) and not is_opaque(self.model):
@@ -229,17 +231,18 @@ class _Run:
         probe = self.dataset.images[choose_images(self.dataset.labels, PROBE_IMAGES, 0)]
         return answers_fingerprint(self._classify([probe]).predictions)
 
-    def _key(self, cell: Cell) -> dict[str, str | int]:
-        return cell_key(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
+    def key(self, cell: Cell) -> tuple[str | int, ...]:
+        """The values of `KEY_COLUMNS` of a cell."""
+        key = cell_key(self.entry.name, self.entry.seed, cell.condition, cell.image_set, self.plan.seed)
+        return tuple(key.values())
 
     def _finished(self, cell: Cell) -> bool:
-        found = self.store.find(self.name, self.model_seed, cell.condition, cell.image_set, self.plan.seed)
+        found = self.store.find(self.key(cell))
         if found is None or found.status not in FINISHED:
             return False
-        if cell.condition.kind != "attack" or not found.details:
+        if cell.suite is None or not found.details:
             return True
-        settings = settings_digest(self.attacker.settings(cell.condition.name))
-        return SuiteRecord.from_text(found.details).settings == settings
+        return SuiteRecord.from_text(found.details).settings == suite_digest(cell.suite)
 
     def _parts(self, cell: Cell) -> list[NDArray[np.intp]]:
         return split_positions(cell.positions, self.dataset.images[0].nbytes, self.plan.batch_size)
@@ -254,8 +257,8 @@ class _Run:
 
     def _measure_cell(self, cell: Cell, stream: Iterator[NDArray[np.uint8]], fingerprint: str) -> CellResult:
         start = time.perf_counter()
-        if cell.condition.kind == "attack":
-            measured = self._attack(cell, fingerprint)
+        if cell.suite is not None:
+            measured = self._attack(cell, cell.suite, fingerprint)
         else:
             watch = GateWatch(self.model) if has_gates(self.model) else None
             answers = self._classify(self._chunks(cell, stream), watch)
@@ -265,8 +268,8 @@ class _Run:
             labels = self.dataset.labels[cell.positions]
             notes += chance_remark(measured.answers.predictions, labels, self.classes)
         return CellResult(
-            model=self.name,
-            model_seed=self.model_seed,
+            model=self.entry.name,
+            model_seed=self.entry.seed,
             fingerprint=fingerprint,
             condition=cell.condition,
             image_set=cell.image_set,
@@ -299,20 +302,16 @@ class _Run:
         )
         return classify(model or self.model, batches, self.classes)
 
-    def _attack(self, cell: Cell, fingerprint: str) -> Attacked:
+    def _attack(self, cell: Cell, suite: Suite, fingerprint: str) -> Attacked:
         images, labels = self.dataset.tensors(cell.positions, self.device)
-        attack, threat = cell.condition.name, cell.condition.threat
-        settings = self.attacker.settings(attack)
-        if not settings:
-            return self.attacker.attack(images, labels, attack, threat)
         outcomes = self.store.outcomes(
-            model=self.name,
-            model_seed=self.model_seed,
+            model=self.entry.name,
+            model_seed=self.entry.seed,
             fingerprint=fingerprint,
             image_set=cell.image_set,
             seed=self.plan.seed,
             batch_size=self.plan.batch_size,
             shape=tuple(images.shape[1:]),
-            settings=settings,
+            settings=attack_settings(suite.attacks),
         )
-        return self.attacker.attack_in_turn(images, labels, attack, threat, outcomes)
+        return self.attacker.attack(images, labels, suite, cell.condition.threat, outcomes)

@@ -24,7 +24,7 @@ class Figured(Protocol):
 
 
 class Inspectable(Protocol):
-    """A model that tells what it computed on the way."""
+    """A model that returns what it computed on the way."""
 
     def inspect(self, images: Tensor) -> tuple[Tensor, Figured]:
         """Return logits and an encoding."""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...attacks.checks import looks_random, told_of_strangers
+from ...attacks.checks import foreign_errors_named, looks_random
 from ...configs.device import float32, sent, unwatched
 from ...configs.errors import InputError
 
@@ -73,9 +73,9 @@ def _answer(model: Model, batch: Tensor, classes: int) -> tuple[Tensor, Tensor, 
 
 
 def _logits(model: Model, batch: Tensor, classes: int) -> Tensor:
-    # Not inference_mode: a stranger's model may cache tensors that an attack differentiates later.
+    # Not inference_mode: a foreign model may cache tensors that an attack differentiates later.
     with torch.no_grad():
-        logits = _called(model, batch.clone())  # a stranger's model may write into its input
+        logits = _called(model, batch.clone())  # a foreign model may write into its input
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or shape != (len(batch), classes):
         raise InputError(
@@ -95,8 +95,8 @@ def _refuse_unsound(sound: Tensor) -> None:
 
 
 def _called(model: Model, batch: Tensor) -> Tensor:
-    stranger = not isinstance(model, Identified)
-    with told_of_strangers(batch) if stranger else nullcontext():
+    foreign = not isinstance(model, Identified)
+    with foreign_errors_named(batch) if foreign else nullcontext():
         return model(batch)
 
 
@@ -164,7 +164,7 @@ def module_fingerprint(model: nn.Module) -> str:
 
 
 def is_opaque(model: Model) -> bool:
-    """Whether nothing but its answers tells a model from another: a function, or a module around one that says so."""
+    """Whether only its answers identify a model: a function, or a module around one that says so."""
     return not isinstance(model, nn.Module) or getattr(model, "opaque", False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from ...attacks import as_attack, as_threat, suite_in
-from ...attacks.threat import NORMS
+from ...attacks import Suite, as_suite, as_threat
 from ...configs.atomic import file_written_whole
 from ...configs.errors import InputError, unknown_name
 from ...configs.plan import EvaluationPlan
@@ -37,25 +37,46 @@ GENERATOR = "generator"
 
 
 class Cell(NamedTuple):
-    """One condition on one choice of images, and where these stand in the data set."""
+    """One condition on one choice of images, where these stand in the data set, and what attacks them."""
 
     condition: Condition
     image_set: ImageSet
     positions: NDArray[np.intp]
+    suite: Suite | None = None
 
 
-def open_source(plan: EvaluationPlan, dataset: ImageDataset, folder: str | Path) -> CorruptedFiles:
-    """Open the files of every single corruption of a plan; chains of several are always generated.
+@dataclass(frozen=True, kw_only=True)
+class CorruptionSource:
+    """Where corrupted images come from.
 
-    Raises:
-        InputError: A file is missing or damaged, or belongs to another data set.
+    Attributes:
+        folder: Folder in the layout of CIFAR-10-C whose files are used instead of the generator; chains of several
+            corruptions are generated all the same. The rows say which source was used.
+        workers: Processes that make corrupted images ahead of the model.
+        cache: Folder where generated images are kept for the next model; made if missing, never emptied.
     """
-    singles = [name for name in corruption_names(plan) if "+" not in name]
-    return open_cifar_c(folder, names=singles, dataset=dataset)
+
+    folder: str | Path | None = None
+    workers: int = 0
+    cache: str | Path | None = None
+
+    def open(self, plan: EvaluationPlan, dataset: ImageDataset) -> CorruptedFiles | None:
+        """Open the files of every single corruption of a plan; None where all are generated.
+
+        Raises:
+            InputError: A file is missing or damaged, or belongs to another data set.
+        """
+        if self.folder is None:
+            return None
+        singles = [name for name in corruption_names(plan) if "+" not in name]
+        return open_cifar_c(self.folder, names=singles, dataset=dataset)
 
 
 def plan_cells(
-    plan: EvaluationPlan, dataset: ImageDataset, files: CorruptedFiles | None = None
+    plan: EvaluationPlan,
+    dataset: ImageDataset,
+    files: CorruptedFiles | None = None,
+    surrogates: Mapping[str, nn.Module] | None = None,
 ) -> list[Cell]:
     """All cells of a plan, cheapest kind first: clean, corruptions, attacks; doubles are dropped.
 
@@ -63,6 +84,7 @@ def plan_cells(
         plan: What to measure.
         dataset: The images.
         files: Corrupted images on disk; None generates them.
+        surrogates: Other classifiers by name, in evaluation mode, whose adversarial images suites try as well.
 
     Raises:
         InputError: A name in the plan is unknown, an attack does not know the threat's norm, or the data set
@@ -73,10 +95,14 @@ def plan_cells(
     if len(np.unique(dataset.indices)) < len(dataset.indices):
         raise InputError(f"data set {dataset.name!r} holds an image twice: give each image its own index.")
     sets = {count: _image_set(dataset, count, plan.seed) for count in _counts(plan)}
+    attacks = dict(_attacks(plan, surrogates))
     conditions = [(Condition("clean", "clean"), plan.clean_images)]
     conditions += [(condition, plan.corruption_images) for condition in _corruptions(plan, files)]
-    conditions += [(condition, plan.attack_images) for condition in _attacks(plan)]
-    return [Cell(condition, *sets[count or 0]) for condition, count in dict.fromkeys(conditions)]
+    conditions += [(condition, plan.attack_images) for condition in attacks]
+    return [
+        Cell(condition, *sets[count or 0], attacks.get(condition))
+        for condition, count in dict.fromkeys(conditions)
+    ]
 
 
 def _counts(plan: EvaluationPlan) -> set[int]:
@@ -129,20 +155,21 @@ def _generator(name: str) -> str:
 
 
 def _file_source(name: str, manifest: Manifest | None) -> str:
-    """Files with a manifest were made by a generator and are told apart by their checksum."""
+    """Files with a manifest were made by a generator and are distinguished by their checksum."""
     return "official files" if manifest is None else f"files {manifest.files[name]['sha256'][:8]}"
 
 
-def _attacks(plan: EvaluationPlan) -> Iterator[Condition]:
+def _attacks(
+    plan: EvaluationPlan, surrogates: Mapping[str, nn.Module] | None
+) -> Iterator[tuple[Condition, Suite]]:
     for setting in plan.attacks:
-        threat = as_threat(setting.threat)
-        norms = NORMS if suite_in(setting.attack) else as_attack(setting.attack).norms
-        if threat.norm not in norms:
+        threat, suite = as_threat(setting.threat), as_suite(setting.attack, surrogates)
+        if threat.norm not in suite.norms:
             raise InputError(
-                f"attack {setting.attack!r} knows the norms {', '.join(norms)}, "
+                f"attack {setting.attack!r} knows the norms {', '.join(suite.norms)}, "
                 f"the plan asks for {setting.threat!r}: choose another attack or threat."
             )
-        yield Condition("attack", setting.attack, threat=str(threat))
+        yield Condition("attack", setting.attack, threat=str(threat)), suite
 
 
 CHUNK_BYTES = 16 * 2**20
@@ -175,9 +202,7 @@ def split_positions(positions: NDArray[np.intp], image_bytes: int, batch_size: i
 def corrupted_chunks(
     dataset: ImageDataset,
     tasks: Sequence[CorruptionTask],
-    *,
-    workers: int = 0,
-    cache: Path | None = None,
+    source: CorruptionSource = CorruptionSource(),
 ) -> Generator[NDArray[np.uint8], None, None]:
     """Corrupted images of each task, in order.
 
@@ -186,9 +211,10 @@ def corrupted_chunks(
     Args:
         dataset: The whole data set.
         tasks: What to make.
-        workers: Processes that work ahead of the consumer; 0 makes each chunk when it is asked for.
-        cache: Folder where chunks are kept, so that those of an earlier call are read instead of made.
+        source: Processes that work ahead of the consumer, where 0 makes each chunk when it is asked for; and the folder
+            where chunks are kept, so that those of an earlier call are read instead of made.
     """
+    workers, cache = source.workers, None if source.cache is None else Path(source.cache)
     if workers < 1 or not tasks:
         for task in tasks:
             yield _made_once(dataset, task, cache)

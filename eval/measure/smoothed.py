@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,23 @@ from torch import Tensor
 
 from ...attacks import SmoothAdv
 from ...attacks.checks import NotApplicable
-from ...configs.errors import InputError
+from ...configs.errors import InputError, at_least
+from ...configs.execution import Deadline
 from ...data import ImageDataset
-from ..results.certificates import CERTIFICATE, SMOOTHED_ATTACK, Bracket, StoredImages, read_back
-from ..results.records import BOUND, COMPLETE, CellResult, Condition, ImageSet, cell_key
+from ..results.certificates import Bracket, StoredImages, read_back
+from ..results.records import (
+    BOUND,
+    CERTIFICATE,
+    COMPLETE,
+    SMOOTHED_ATTACK,
+    TF32_NOTE,
+    CellResult,
+    Condition,
+    Entry,
+    ImageSet,
+    cell_key,
+    choose_images,
+)
 from ..results.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -29,25 +42,70 @@ if TYPE_CHECKING:
 _SAVE_SECONDS = 5.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class CertificationPlan:
+    """What to prove of a smoothed classifier, and how it is attacked.
+
+    Attributes:
+        sigma: Standard deviations of the noise in pixels; each gives another smoothed classifier.
+        samples: Noisy copies of each image, fixed beforehand, or the numbers at planned looks, which share the failure
+            probability of 0.001: with a budget, all images come to the first look before any goes on.
+        images: Images at most, the first of the class-balanced choice that ``evaluate`` makes; 0 or None means all.
+        seed: Seed of the choice of images and of all noise.
+        attack: The attack on the smoothed classifier; None leaves it out.
+        radii: L2 radii, in pixels, of the rows; those that the samples cannot prove even if all agree are left out.
+        clip: Clip noisy copies to [0, 1], for models that take no others.
+        tell: Give front-ends with adaptive lambda the true sigma in place of their estimate.
+        batch_size: Most noisy copies in one pass.
+        share: Number of this process and of all: only its share of the images is certified, and no row is saved. A call
+            without a share then finds the votes of all.
+    """
+
+    sigma: float | Sequence[float]
+    samples: int | Sequence[int] = 10_000
+    images: int | None = 500
+    seed: int = 0
+    attack: SmoothAdv | None = SmoothAdv()  # noqa: RUF009 - frozen
+    radii: Sequence[float] = (0.25, 0.5, 0.75, 1.0)
+    clip: bool = False
+    tell: bool = False
+    batch_size: int = 100
+    share: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        at_least("images", self.images or 0, 0)
+        if not self.sigmas:
+            raise InputError("sigma is empty; give at least one number, such as 0.25.")
+
+    @property
+    def sigmas(self) -> list[float]:
+        """The standard deviations, each once."""
+        return list(dict.fromkeys([self.sigma] if isinstance(self.sigma, int | float) else self.sigma))
+
+    def order(self, labels: NDArray[np.integer]) -> NDArray[np.intp]:
+        """Positions of the images to certify, in order."""
+        order = choose_images(labels, self.images, self.seed)
+        return order if self.share is None else order[self.share[0] :: self.share[1]]
+
+
 @dataclass(kw_only=True)
 class SmoothedRun:
     """One smoothed classifier on its way through the images."""
 
     smoothed: SmoothedClassifier
-    plan: SamplingPlan
+    plan: CertificationPlan
+    sampling: SamplingPlan
     dataset: ImageDataset
     order: NDArray[np.intp]
     store: ResultsStore
-    name: str
-    model_seed: int
+    entry: Entry
     fingerprint: str
-    seed: int
     device: torch.device
-    attack: SmoothAdv | None
-    radii: tuple[float, ...]
-    deadline: float | None
+    deadline: Deadline
+    tf32: bool
+    radii: tuple[float, ...] = ()
     seconds: float = 0.0
-    notes: str = ""
+    not_attacked: str = ""
     votes: dict[int, Votes] = field(default_factory=dict)
     attacked: dict[int, tuple[float, int]] = field(default_factory=dict)
 
@@ -57,35 +115,35 @@ class SmoothedRun:
         from ...models.smoothing.votes import Votes
 
         first, _ = self.dataset.tensors(self.order[:8], self.device)
-        classes = self.smoothed.check(first, self.seed)
+        classes = self.smoothed.check(first, self.plan.seed)
         if classes != len(self.dataset.class_names):
             raise InputError(
                 f"the model has {classes} classes, the data set {len(self.dataset.class_names)}; give images that the "
                 "model was trained for."
             )
-        reach = radius_of(self.plan.largest_bound, self.smoothed.sigma)
-        self.radii = tuple(radius for radius in self.radii if 0.0 < radius <= reach)
+        reach = radius_of(self.sampling.largest_bound, self.smoothed.sigma)
+        self.radii = tuple(radius for radius in sorted(set(self.plan.radii)) if 0.0 < radius <= reach)
         with read_back("the votes of an image"):
             self.votes = {
                 image: Votes.from_text(text) for image, text in self._stored("votes").load().items()
             }
-        if self.attack is not None and self.radii:
+        if self.plan.attack is not None and self.radii:
             found = self._stored(self._attack_settings).load()
             with read_back("the attacks on an image"):
                 self.attacked = {image: _attacked(text) for image, text in found.items()}
 
     def passes_left(self) -> int:
         """Passes of the base classifier that are still to do, at most."""
-        per_image = self.plan.selection + self.plan.looks[-1]
+        per_image = self.sampling.selection + self.sampling.looks[-1]
         sampling = sum(
             0
-            if found is not None and found.finished(self.plan)
+            if found is not None and found.finished(self.sampling)
             else per_image - (found.samples if found else 0)
             for found in (self.votes.get(index) for index in self._indices)
         )
-        if self.attack is None or not self.radii:
+        if self.plan.attack is None or not self.radii:
             return sampling
-        return sampling + self.attack.passes(len(self.radii)) * sum(
+        return sampling + self.plan.attack.passes(len(self.radii)) * sum(
             index not in self.attacked for index in self._indices
         )
 
@@ -102,17 +160,17 @@ class SmoothedRun:
         """Bring every image to a planned look."""
         stored = self._stored("votes")
         for index, image, label in self._images():
-            if self._over:
+            if self.deadline.over:
                 return
             start = saved = time.monotonic()
             votes = self.votes.get(index)
             if votes is None:
-                votes = self.smoothed.select(image, self.plan, self.seed, label)
+                votes = self.smoothed.select(image, self.sampling, self.plan.seed, label)
                 stored.save(index, votes.to_text())
             unsaved = False
-            for votes in self.smoothed.extend(image, votes, self.plan, self.seed, looks=look):  # noqa: B020
+            for votes in self.smoothed.extend(image, votes, self.sampling, self.plan.seed, looks=look):  # noqa: B020
                 unsaved = True
-                if self._over:
+                if self.deadline.over:
                     break
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     stored.save(index, votes.to_text())
@@ -125,21 +183,21 @@ class SmoothedRun:
 
     def attack_in_turn(self, done: Callable[[int], object]) -> None:
         """Attack the images in order, batch by batch."""
-        if self.attack is None or not self.radii:
+        if self.plan.attack is None or not self.radii:
             return
         stored = self._stored(self._attack_settings)
-        size = max(self.attack.batch_size // self.attack.copies, 1)
+        size = max(self.plan.attack.batch_size // self.plan.attack.copies, 1)
         for start in range(0, len(self.order), size):
             batch = self.order[start : start + size]
             todo = [p for p in batch if int(self.dataset.indices[p]) not in self.attacked]
-            if self._over:
+            if self.deadline.over:
                 return
             if todo:
                 images, labels = self.dataset.tensors(np.asarray(todo), self.device)
                 try:
-                    found = self.attack(self.smoothed, images, labels, self.radii, seed=self.seed)
+                    found = self.plan.attack(self.smoothed, images, labels, self.radii, seed=self.plan.seed)
                 except NotApplicable as error:
-                    self.notes = f"Not attacked: {error}"
+                    self.not_attacked = f"Not attacked: {error}"
                     return
                 for position, radius, prediction in zip(todo, found.radius, found.prediction, strict=True):
                     index = int(self.dataset.indices[position])
@@ -152,8 +210,10 @@ class SmoothedRun:
         sampled = self._reached(lambda index: index in self.votes and self._looked_at(self.votes[index]))
         if not len(sampled):
             raise InputError("the budget ended before the first image was certified; give more minutes.")
-        whole = len(sampled) == len(self.order) and all(v.finished(self.plan) for v in self._of(sampled))
-        proven = np.array([votes.certificate(self.plan, self.smoothed.sigma) for votes in self._of(sampled)])
+        whole = len(sampled) == len(self.order) and all(v.finished(self.sampling) for v in self._of(sampled))
+        proven = np.array(
+            [votes.certificate(self.sampling, self.smoothed.sigma) for votes in self._of(sampled)]
+        )
         shares = np.array([_share(votes) for votes in self._of(sampled)])
         labels = self.dataset.labels[sampled]
         met = self._reached(self.attacked.__contains__)
@@ -175,8 +235,8 @@ class SmoothedRun:
         attacked = [self.attacked[int(self.dataset.indices[p])][0] for p in met]
         return Bracket(
             self.smoothed.sigma,
-            self.plan.looks,
-            self.plan.failure,
+            self.sampling.looks,
+            self.sampling.failure,
             radii.round(6).tolist(),
             [radius if np.isfinite(radius) else None for radius in attacked],
         ).to_text()
@@ -200,32 +260,30 @@ class SmoothedRun:
             self.dataset.labels[positions].astype(np.int16),
         )
         cell = CellResult(
-            self.name,
-            self.model_seed,
+            self.entry.name,
+            self.entry.seed,
             self.fingerprint,
             condition,
             image_set,
-            self.seed,
+            self.plan.seed,
             predictions.astype(np.int16),
             confidences,
             seconds=0.0 if radius else self.seconds,
-            notes=self.notes,
+            notes=" ".join(filter(None, [TF32_NOTE if self.tf32 else "", self.not_attacked])),
             status=status,
             details=details,
         )
         self.store.save(cell)
-        return tuple(cell_key(self.name, self.model_seed, condition, image_set, self.seed).values())
+        return tuple(
+            cell_key(self.entry.name, self.entry.seed, condition, image_set, self.plan.seed).values()
+        )
 
     @property
     def condition_name(self) -> str:
         """What makes it this smoothed classifier and this much of a proof, e.g. "sigma 0.25, 10000 samples"."""
-        told = ["told"] * self.smoothed.tell + ["clipped"] * self.smoothed.clip
-        samples = "/".join(str(look) for look in self.plan.looks)
-        return ", ".join([f"sigma {self.smoothed.sigma:g}", f"{samples} samples", *told])
-
-    @property
-    def _over(self) -> bool:
-        return self.deadline is not None and time.monotonic() > self.deadline
+        noise = ["told"] * self.smoothed.tell + ["clipped"] * self.smoothed.clip
+        samples = "/".join(str(look) for look in self.sampling.looks)
+        return ", ".join([f"sigma {self.smoothed.sigma:g}", f"{samples} samples", *noise])
 
     @property
     def _indices(self) -> list[int]:
@@ -233,7 +291,7 @@ class SmoothedRun:
 
     @property
     def _attack_settings(self) -> str:
-        return f"{self.attack} at {list(self.radii)}"
+        return f"{self.plan.attack} at {list(self.radii)}"
 
     def _looked_at(self, votes: Votes) -> bool:
         return votes.stopped or bool(votes.hits)
@@ -254,8 +312,12 @@ class SmoothedRun:
     def _stored(self, what: str) -> StoredImages:
         smoothed = self.smoothed
         settings = {"sigma": smoothed.sigma, "clip": smoothed.clip, "tell": smoothed.tell, "what": what}
-        settings |= {} if what != "votes" else vars(self.plan)
-        key = (self.name, self.model_seed, self.fingerprint, self.dataset.fingerprint, self.seed)
+        settings |= {} if what != "votes" else vars(self.sampling)
+        settings |= {"tf32": True} if self.tf32 else {}
+        key = (
+            *(self.entry.name, self.entry.seed, self.fingerprint),
+            *(self.dataset.fingerprint, self.plan.seed),
+        )
         return self.store.images((*key, json.dumps(settings)))
 
 

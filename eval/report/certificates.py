@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..compare.wording import Comparison
-from ..results.certificates import CERTIFICATE, SMOOTHED, Bracket, brackets, meaning_sentence
+from ..results.certificates import Bracket, brackets, meaning_sentence
+from ..results.records import CERTIFICATE, SMOOTHED
 from .charts import network_interval
 from .figures import Line, ModelStyle, Panel, line_panel
 from .tables import TextTable
@@ -33,8 +34,8 @@ def certificate_section(comparison: Comparison, styles: Mapping[str, ModelStyle]
             x_ticks=np.arange(0.0, lines[0].x[-1] + 0.01, 0.25).tolist(),
             y_limits=(-2.0, 102.0),
         )
-        told = ", ".join(f"{line.model} from {line.y[0]:.0f} to {line.y[-1]:.0f} %" for line in lines)
-        panels.append(Panel(condition, f"Certified accuracy over L2 radius, {condition}: {told}.", svg))
+        ranges = ", ".join(f"{line.model} from {line.y[0]:.0f} to {line.y[-1]:.0f} %" for line in lines)
+        panels.append(Panel(condition, f"Certified accuracy over L2 radius, {condition}: {ranges}.", svg))
     return {"panels": panels, "table": bracket_table(comparison), "meaning": meaning_sentence(cells)}
 
 

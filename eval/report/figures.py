@@ -2,7 +2,7 @@
 
 Each panel is a picture of its own, so that the page can lay them out for any width. Text and axes take
 the colour of the page's text, which serves light and dark paper alike. A model has one colour, which colour-blind
-readers can tell from the others, in every panel.
+readers can distinguish, in every panel.
 """
 
 from __future__ import annotations

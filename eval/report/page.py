@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,24 @@ _SECTIONS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a report shows of the run that made the results, beside the results themselves.
+
+    Attributes:
+        facts: What the reader should know of the run, name to text, shown under "How this was measured".
+        atoms: Dictionary of each model that has one, (M, C, k, k).
+        examples: Rows of pictures.
+        curves: Training curves of each model; columns ``epoch`` and any of ``train_loss``, ``val_loss``,
+            ``train_accuracy``, ``val_accuracy``, ``active_fraction`` (0 to 1), ``images_per_second``.
+    """
+
+    facts: Mapping[str, str] = field(default_factory=dict)
+    atoms: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+    curves: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
 def write_report(
     path: str | Path,
     results: ResultsStore | pd.DataFrame | str | Path,
@@ -186,10 +205,7 @@ def write_report(
     baseline: str,
     dataset: str | None = None,
     title: str = "Robustness report",
-    facts: Mapping[str, str] | None = None,
-    atoms: Mapping[str, NDArray[np.floating]] | None = None,
-    examples: Sequence[Example] = (),
-    curves: Mapping[str, pd.DataFrame] | None = None,
+    run: RunRecord = RunRecord(),
 ) -> Comparison:
     """Compare the models and write ``report.html``: one file, no network, light and dark, printable.
 
@@ -199,11 +215,7 @@ def write_report(
         baseline: Model that the others are compared with.
         dataset: Which data set, where the results hold several.
         title: Heading of the page.
-        facts: What the reader should know of the run, name to text, shown under "How this was measured".
-        atoms: Dictionary of each model that has one, (M, C, k, k).
-        examples: Rows of pictures.
-        curves: Training curves of each model; columns ``epoch`` and any of ``train_loss``, ``val_loss``,
-            ``train_accuracy``, ``val_accuracy``, ``active_fraction`` (0 to 1), ``images_per_second``.
+        run: The run that made the results: facts, dictionaries, pictures and training curves.
 
     Returns:
         The comparison that the page shows.
@@ -213,25 +225,18 @@ def write_report(
             written.
     """
     comparison = compare(results, baseline=baseline, dataset=dataset)
-    page = _page(comparison, title, facts or {}, atoms or {}, examples, curves or {})
+    page = _page(comparison, title, run)
     with file_written_whole(Path(path), ours=is_report) as target:
         target.write_text(page, encoding="utf-8")
     return comparison
 
 
-def _page(
-    comparison: Comparison,
-    title: str,
-    facts: Mapping[str, str],
-    atoms: Mapping[str, NDArray[np.floating]],
-    examples: Sequence[Example],
-    curves: Mapping[str, pd.DataFrame],
-) -> str:
+def _page(comparison: Comparison, title: str, run: RunRecord) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     models = [
         *comparison.summary["model"],
-        *(model for model in curves if model not in set(comparison.summary["model"])),
+        *(model for model in run.curves if model not in set(comparison.summary["model"])),
     ]
     styles = model_styles(models)
     sections: dict[str, Any] = {
@@ -242,9 +247,9 @@ def _page(
         "gates": gate_table(comparison),
         "attacks": attack_section(comparison, styles),
         "certificates": certificate_section(comparison, styles),
-        "examples": [_example(example) for example in examples],
-        "atoms": [_mosaic(model, values) for model, values in atoms.items()],
-        "training": curve_panels(curves, styles),
+        "examples": [_example(example) for example in run.examples],
+        "atoms": [_mosaic(model, values) for model, values in run.atoms.items()],
+        "training": curve_panels(run.curves, styles),
         "measured": True,
     }
     environment = Environment(
@@ -271,7 +276,7 @@ def _page(
         significant=SIGNIFICANT,
         summary=summary_section(comparison),
         images=images_sentence(comparison.summary),
-        facts={**facts, **measurement_facts(comparison)},
+        facts={**run.facts, **measurement_facts(comparison)},
         cells=cell_table(comparison),
         tests=test_table(comparison),
     )

@@ -125,11 +125,11 @@ def check_table(comparison: Comparison) -> TextTable | None:
     rows = []
     for row in suite_rows(comparison.cells).to_dict("records"):
         record = SuiteRecord.from_text(row["details"])
-        told = [
+        entries = [
             (name, "passed" if passed else "FAILED", evidence) for name, passed, evidence in record.checks
         ]
-        told += [(name, "left out", why) for name, why in record.skipped.items()]
-        rows += [[row["model"], row["threat"], *entry] for entry in told]
+        entries += [(name, "left out", why) for name, why in record.skipped.items()]
+        rows += [[row["model"], row["threat"], *entry] for entry in entries]
     columns = ["model", "threat", "check or attack", "outcome", "evidence or reason"]
     return (
         TextTable("Checks for gradient masking, and attacks left out", columns, rows, wrapped=True)

@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from ...configs.errors import InputError
 from .database import Database
-from .records import COMPLETE
-
-SMOOTHED = CERTIFICATE, SMOOTHED_ATTACK = "certificate", "smoothed attack"
-"""Kinds of cells that concern a smoothed classifier; attacks on its base are of the kind "attack"."""
+from .records import CERTIFICATE, COMPLETE, SMOOTHED_ATTACK
 
 MEANING = (
     "A certificate proves that the smoothed classifier, the majority over Gaussian copies of an image, keeps its class "

@@ -40,6 +40,10 @@ class ImageSet:
         object.__setattr__(self, "key", digest.hexdigest()[:32])
 
 
+SMOOTHED = CERTIFICATE, SMOOTHED_ATTACK = "certificate", "smoothed attack"
+"""Kinds of cells that concern a smoothed classifier; attacks on its base are of the kind "attack"."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """One condition under which a set of images is classified.
@@ -63,7 +67,28 @@ class Condition:
     @property
     def label(self) -> str:
         """Short readable name, e.g. ``"shot_noise 3"`` or ``"pgd-10 linf 8/255"``."""
-        return " ".join(str(part) for part in (self.name, self.severity or self.threat) if part)
+        return cell_label(self.kind, self.name, self.severity, self.threat)
+
+
+def cell_label(kind: str, condition: str, severity: int, threat: str) -> str:
+    """Short readable name of a cell, e.g. ``"shot_noise 3"`` or ``"certificate, sigma 0.25, 10000 samples l2 0.5"``."""
+    smoothed = f"{kind}, " if kind in SMOOTHED else ""
+    return smoothed + " ".join(str(part) for part in (condition, severity or threat) if part)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Under which name a network's results are kept.
+
+    Attributes:
+        name: The model's name, or the method's where several networks were trained.
+        seed: Training seed that distinguishes several networks of one name.
+        replace: Delete what the store has of another network under this name and seed; else that is an error.
+    """
+
+    name: str
+    seed: int = 0
+    replace: bool = False
 
 
 def choose_images(labels: NDArray[np.integer], count: int | None, seed: int) -> NDArray[np.intp]:
@@ -127,6 +152,8 @@ COMPLETE, BOUND, NOT_APPLICABLE, NOT_RUN = "complete", "bound so far", "not appl
 UNMEASURED = (NOT_APPLICABLE, NOT_RUN)
 """States of a cell whose predictions are those of the clean images: it has no accuracy of its own."""
 
+TF32_NOTE = "Convolutions in TF32."
+
 CONFIDENCE_UNITS = 65535
 
 MOST_UNPACKED = 2**26  # bytes: sixteen million images
@@ -162,7 +189,7 @@ class CellResult:
 
     Attributes:
         model: Name of the model (of the method, where several networks were trained).
-        model_seed: Training seed that tells networks of one method apart.
+        model_seed: Training seed that distinguishes networks of one method.
         fingerprint: Fingerprint of the network, see `eval.fingerprint`.
         condition: What was done to the images.
         image_set: Which images.
@@ -286,7 +313,7 @@ TEXT = frozenset(
     }
     | {"created", "details"}
 )
-KINDS = frozenset({"clean", "corruption", "attack", "certificate", "smoothed attack"})
+KINDS = frozenset({"clean", "corruption", "attack", *SMOOTHED})
 WHOLE = frozenset({"model_seed", "severity", "seed", "images", "correct", "queries", "gradients"})
 
 

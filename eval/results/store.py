@@ -9,7 +9,7 @@ attacks keeps each image's outcome under each attack as well, batch by batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -30,9 +30,8 @@ from .records import (
     SCHEMA,
     UNMEASURED,
     CellResult,
-    Condition,
+    Entry,
     ImageSet,
-    cell_key,
     check_rows,
     from_row,
     pack,
@@ -115,13 +114,10 @@ class ResultsStore:
             )
             self._database.change(_INSERT, [row[column] for column in COLUMNS])
 
-    def find(
-        self, model: str, model_seed: int, condition: Condition, image_set: ImageSet, seed: int
-    ) -> Found | None:
-        """How far this cell has come; None if nothing of it is kept."""
-        key = cell_key(model, model_seed, condition, image_set, seed)
+    def find(self, key: Sequence[str | int]) -> Found | None:
+        """How far the cell with this key, the values of `KEY_COLUMNS`, has come; None if nothing of it is kept."""
         where = " AND ".join(f"{column} = ?" for column in KEY_COLUMNS)
-        rows = self._database.query(f"SELECT status, details FROM cells WHERE {where}", list(key.values()))
+        rows = self._database.query(f"SELECT status, details FROM cells WHERE {where}", list(key))
         return Found(*rows[0]) if rows else None
 
     def outcomes(
@@ -155,6 +151,20 @@ class ResultsStore:
         """Where what is known of single images of a smoothed network is kept between runs; see `StoredImages`."""
         return StoredImages.open(self._database, key)
 
+    def claim(self, entry: Entry, fingerprint: str, dataset: str | None = None) -> None:
+        """Take a name and a training seed for one network: refuse or, where it replaces, delete another one's rows.
+
+        Args:
+            entry: Name and seed.
+            fingerprint: Fingerprint of the network.
+            dataset: Fingerprint of the only data set whose rows count; None for all.
+
+        Raises:
+            InputError: See :meth:`refuse_other`.
+        """
+        treat = self.discard_other if entry.replace else self.refuse_other
+        treat(entry.name, entry.seed, fingerprint, dataset)
+
     def refuse_other(self, model: str, model_seed: int, fingerprint: str, dataset: str | None = None) -> None:
         """Refuse to mix a network's rows with those of another one under the same name and seed.
 
@@ -173,7 +183,7 @@ class ResultsStore:
             raise InputError(
                 f"{self._database.path or 'the store'} has {count} results of another network under the name {model!r} "
                 f"with training seed {model_seed}; give this one another name (--name) or seed (--model-seed), or "
-                "delete the old ones by asking for it (--replace; in Python replace=True)."
+                "delete the old ones by asking for it (--replace; in Python name=Entry(..., replace=True))."
             )
 
     def discard_other(self, model: str, model_seed: int, fingerprint: str, dataset: str | None = None) -> int:
@@ -231,10 +241,10 @@ class ResultsStore:
         for column, field in (("accuracy", "mean"), ("low", "low"), ("high", "high")):
             values = np.array([getattr(interval, field) for interval in intervals], dtype=np.float64)
             frame[column] = np.where(measured, values, np.nan)
-        told = list(zip(frame["kind"], frame["details"], strict=True))
-        frame["verdict"] = [verdict_text(details) if kind == "attack" else "" for kind, details in told]
+        cells = list(zip(frame["kind"], frame["details"], strict=True))
+        frame["verdict"] = [verdict_text(details) if kind == "attack" else "" for kind, details in cells]
         frame["attribution"] = [
-            attribution_text(details) if kind == "attack" else "" for kind, details in told
+            attribution_text(details) if kind == "attack" else "" for kind, details in cells
         ]
         frame = frame[[*_FRAME_COLUMNS, *arrays]]
         if predictions:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, Outcome, SuiteResult, Transfer
+from ...attacks import Attack, Outcome, Suite, SuiteResult, Transfer
 from ...configs.errors import InputError
 from ..measure.inference import module_fingerprint
 from .database import Database
@@ -85,6 +85,11 @@ def _pack(image: Tensor | None) -> bytes | None:
         if image is None
         else zlib.compress(image.float().contiguous().numpy().astype("<f4").tobytes(), 1)
     )
+
+
+def suite_digest(suite: Suite) -> str:
+    """Digest of a whole suite: that of its last attack, which covers those before."""
+    return list(attack_settings(suite.attacks).values())[-1]
 
 
 def attack_settings(attacks: Mapping[str, Attack]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What an ONNX file takes to run on one image, told from its graph before anything of it runs."""
+"""The memory and work that an ONNX file needs for one image, bounded from its graph before any of it runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNBOUNDED = {
     "RoiAlign",
     "Multinomial",
 }
-"""Operators that run others, or whose work shapes do not tell; exported classifiers have none."""
+"""Operators that run others, or whose work does not follow from shapes; exported classifiers have none."""
 
 SHAPES = {
     "Squeeze",
@@ -49,7 +49,7 @@ USUAL = (1, 3, 224, 224)  # sizes of an image where a file leaves them open
 
 
 def refuse_giants(model: Any, path: Path) -> None:
-    """Refuse a graph that takes more memory or time for one image than any classifier, or does not tell.
+    """Refuse a graph that takes more memory or time for one image than any classifier, or an unknown amount of them.
 
     Args:
         model: The ``onnx.ModelProto``; its large weights, and what it claims of shapes, are taken out of it.

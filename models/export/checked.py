@@ -215,17 +215,17 @@ def refuse_disagreement(check: ExportCheck, name: str) -> None:
     Raises:
         InputError: With what was found and what was expected.
     """
-    told = (
+    disagreement = (
         f"the {name} file disagrees with PyTorch: logits within {TOLERANCE:g} on {check.within_tolerance:.1%} of "
         f"{check.images} images (99 % expected), same prediction on {check.same_prediction:.2%} (99.9 % expected)"
     )
     traced = min(check.outliers, MOST_TRACED)
     if check.within_tolerance < 0.99 or check.same_prediction < 0.999:
-        raise InputError(f"{told}; nothing was written. Try another version of its runtime.")
+        raise InputError(f"{disagreement}; nothing was written. Try another version of its runtime.")
     if check.flips < traced:
         raise InputError(
-            f"{told}, and {traced - check.flips} of {traced} differing images are no threshold flips; nothing was "
-            "written. Try another version of its runtime."
+            f"{disagreement}, and {traced - check.flips} of {traced} differing images are no threshold flips; "
+            "nothing was written. Try another version of its runtime."
         )
     if check.double_difference is not None and not check.double_difference <= DOUBLE_TOLERANCE:
         raise InputError(
@@ -235,7 +235,7 @@ def refuse_disagreement(check: ExportCheck, name: str) -> None:
 
 
 def metadata(model: nn.Module, images: Tensor) -> dict[str, Any]:
-    """Return what a file says of itself: versions, image size, class names, evidence."""
+    """Return the metadata that is written into a file: versions, image size, class names, evidence."""
     about = model.about if isinstance(model, Classifier) else {}
     return {
         "warplca": __version__,
@@ -256,27 +256,29 @@ def metadata_text(values: Mapping[str, Any]) -> str:
     return json.dumps(values)
 
 
-def read_told(text: str | bytes, path: Path) -> dict[str, Any]:
-    """Return what a file says of itself, checked: it may come from anywhere.
+def read_metadata(text: str | bytes, path: Path) -> dict[str, Any]:
+    """Return the metadata of an exported file, checked: the file may come from anywhere.
 
     Raises:
         InputError: If it is broken.
     """
-    told = parse_json(text, f"what {path} says of itself")
-    if not isinstance(told, dict):
-        raise InputError(f"what {path} says of itself is {brief(told)}; export the classifier again.")
-    names, figures = told.get("class_names", []), told.get("figures", [])
+    known = parse_json(text, f"the metadata of {path}")
+    if not isinstance(known, dict):
+        raise InputError(
+            f"the metadata of {path} are {brief(known)}; expected a mapping. Export the classifier again."
+        )
+    names, figures = known.get("class_names", []), known.get("figures", [])
     if not (isinstance(names, list) and isinstance(figures, list)):
         raise InputError(
             f"{path} has class names {brief(names)}; expected a list. Export the classifier again."
         )
-    told["class_names"] = check_class_names(names, str(path))
-    size = told.get("input_size", [1, 1, 1])
+    known["class_names"] = check_class_names(names, str(path))
+    size = known.get("input_size", [1, 1, 1])
     if not (
         isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and 0 < n < 2**14 for n in size)
     ):
         raise InputError(f"{path} is for images of {brief(size)}; expected channels, height and width.")
-    return told
+    return known
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...configs import InputError
 from ...configs.atomic import file_written_whole
-from ...configs.errors import brief
+from ...configs.errors import brief, first_line
 from ...configs.untrusted import plain_file
 from .bounds import refuse_giants
 from .checked import (
@@ -102,11 +102,7 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no base class of their own
-        raise InputError(f"{path} cannot be read as ONNX: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read as ONNX: {first_line(error)}") from error
 
 
 def _refuse_unbounded(path: Path) -> None:
@@ -120,7 +116,7 @@ def _refuse_unbounded(path: Path) -> None:
     try:
         graph = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's own errors have no common base class
-        raise InputError(f"{path} cannot be read as ONNX: {_first_line(error)}") from error
+        raise InputError(f"{path} cannot be read as ONNX: {first_line(error)}") from error
     constants = [
         *graph.graph.initializer,
         *(a.t for node in graph.graph.node for a in node.attribute if a.HasField("t")),
@@ -139,7 +135,7 @@ def _refuse_unbounded(path: Path) -> None:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path} cannot be read as ONNX: {_first_line(error)}") from error
+        raise InputError(f"{path} cannot be read as ONNX: {first_line(error)}") from error
 
 
 def export_onnx(model: nn.Module, path: str | Path, images: Tensor, *, sparsity: bool = True) -> ExportCheck:

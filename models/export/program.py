@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from ...configs import InputError
+from ...configs.errors import first_line
 from ...configs.untrusted import check_zip, parse_json, plain_file
-from .checked import ExportCheck, Run, export_checked, metadata_text, read_told
+from .checked import ExportCheck, Run, export_checked, metadata_text, read_metadata
 
 METADATA_FILE = "warplca.json"
 
@@ -72,7 +73,7 @@ class CompiledBackend:
 def export_program(
     model: nn.Module, path: str | Path, images: Tensor, *, sparsity: bool = True
 ) -> ExportCheck:
-    """Write a torch.export archive (.pt2), checked as :func:`~warplca.models.export.export_checked` tells.
+    """Write a torch.export archive (.pt2), checked as :func:`~warplca.models.export.export_checked` describes.
 
     ``torch.export.load(path).module()(images)`` gives logits and, with a sparse code, its share of active units;
     with ``sparsity=False`` the logits alone.
@@ -83,7 +84,7 @@ def export_program(
 def export_compiled(
     model: nn.Module, path: str | Path, images: Tensor, *, sparsity: bool = True
 ) -> ExportCheck:
-    """Write an AOTInductor archive, checked as :func:`~warplca.models.export.export_checked` tells.
+    """Write an AOTInductor archive, checked as :func:`~warplca.models.export.export_checked` describes.
 
     Raises:
         InputError: If there is no C++ compiler, or the check fails.
@@ -132,16 +133,15 @@ def load_program(path: str | Path, *, trust: bool = False) -> tuple[Any, dict[st
     _refuse_pickles(path)
     try:
         if compiled:
-            told = torch._C.PyTorchFileReader(str(path)).get_record(EXTRA + METADATA_FILE)
-            return torch._inductor.aoti_load_package(str(path)), read_told(told, path)
+            text = torch._C.PyTorchFileReader(str(path)).get_record(EXTRA + METADATA_FILE)
+            return torch._inductor.aoti_load_package(str(path)), read_metadata(text, path)
         extra = {METADATA_FILE: ""}
         program = torch.export.load(path, extra_files=extra)
     except InputError:
         raise
     except Exception as error:  # torch's own readers raise whatever a damaged entry leads them to
-        told = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} cannot be read as a .pt2 archive: {told}") from error
-    return program.module(), read_told(extra[METADATA_FILE] or "{}", path)
+        raise InputError(f"{path} cannot be read as a .pt2 archive: {first_line(error)}") from error
+    return program.module(), read_metadata(extra[METADATA_FILE] or "{}", path)
 
 
 def _entries(path: Path) -> list[str]:

@@ -24,7 +24,7 @@ from .votes import Votes
 
 @runtime_checkable
 class KnowsNoise(Protocol):
-    """A layer that may be told the noise's strength.
+    """A layer that can use a known standard deviation of the noise in place of its own estimate.
 
     Attributes:
         known_noise: Standard deviation in pixels; None estimates it from each image.
@@ -59,8 +59,8 @@ class SmoothedClassifier:
         model: Any callable from pixels (N, C, H, W) to logits (N, classes), in evaluation mode: one fixed function of
             one image, which is tested. Noisy pixels leave [0, 1]; our classifiers take them from here.
         sigma: Standard deviation of the noise, in pixels of [0, 1].
-        clip: Clip the noisy copies to [0, 1] before the model sees them, for strangers that take no others.
-        tell: Tell front-ends with adaptive lambda the strength of the noise; else they estimate it.
+        clip: Clip the noisy copies to [0, 1] before the model sees them, for models that take no others.
+        tell: Give front-ends with adaptive lambda the true sigma; else they estimate it.
         batch_size: Most copies in one pass of the model.
     """
 
@@ -91,7 +91,7 @@ class SmoothedClassifier:
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the base classifier's logits on noisy pixels, with gradient where that is enabled."""
-        with noisy_pixels(), self._told():
+        with noisy_pixels(), self._known_noise():
             return self.model(images.clamp(0.0, 1.0) if self.clip else images)
 
     def draws(self, images: Tensor, purpose: str, first: int, last: int, *, seed: int) -> Tensor:
@@ -235,7 +235,7 @@ class SmoothedClassifier:
             yield torch.cat(parts).cpu().numpy()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _known_noise(self) -> Iterator[None]:
         with ExitStack() as stack:
             for layer in self._informed:
                 stack.callback(setattr, layer, "known_noise", layer.known_noise)
