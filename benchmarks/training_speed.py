@@ -21,16 +21,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from common import synchronise
+from torchvision.transforms import v2
 
 from warplca.configs import RunConfig, from_dict
 from warplca.configs.device import float32
+from warplca.configs.recipe import AugmentConfig
 from warplca.data import ImageDataset, load_dataset
 from warplca.models import Stem, create_backbone
 from warplca.train.loop import TrainingRun
+from warplca.train.mixture import Mixture
 from warplca.train.record import Meter
 
 Step = Callable[[], float]
@@ -159,11 +163,13 @@ def input_shares(args: argparse.Namespace, dataset: ImageDataset, folder: Path) 
         "RandAugment": {"augment": {"policy": "randaugment", "severity": 9}},
         "AugMix": {"augment": {"policy": "augmix"}},
         "AugMix, JSD (three views)": {"augment": {"policy": "augmix"}, "loss": {"name": "jsd", "beta": 12.0}},
+        "PRIME": {"augment": {"policy": "prime"}},
+        "PRIME, JSD (three views)": {"augment": {"policy": "prime"}, "loss": {"name": "jsd", "beta": 12.0}},
     }
     for workers in (0, 2):
         for name, recipe in kinds.items():
             if workers:
-                if "policy" not in recipe.get("augment", {}):
+                if name != "RandAugment":
                     continue
                 recipe = {**recipe, "augment": {**recipe["augment"], "workers": workers}}
             step, data_seconds = loop_steps(settings(args, None, **recipe), dataset, folder / "input")
@@ -174,6 +180,46 @@ def input_shares(args: argparse.Namespace, dataset: ImageDataset, folder: Path) 
                 total += step()
             share = (data_seconds() - before) / total
             print(f"{name:<34}{workers} workers: {share:>6.1%} of {1e3 * total / 8:.0f} ms a step")
+
+
+def views(args: argparse.Namespace, dataset: ImageDataset, folder: Path) -> None:
+    """A view of AugMix and of PRIME, a batch at a time, against torchvision's AugMix image by image and a step."""
+    images = torch.from_numpy(dataset.images[: args.batch_size].copy()).permute(0, 3, 1, 2).contiguous()
+    single = v2.AugMix(severity=3, mixture_width=3, all_ops=False)
+
+    def timed(work: Callable[[int], object]) -> Step:
+        number = [0]
+
+        def step() -> float:
+            number[0] += 1
+            started = time.perf_counter()
+            work(number[0])
+            synchronise()
+            return time.perf_counter() - started
+
+        return step
+
+    def mixture(policy: Literal["augmix", "prime"]) -> Step:
+        made = Mixture.of(AugmentConfig(policy=policy))
+        assert made is not None
+        there, count = images.to(device_name()), len(images)
+        return timed(lambda seed: made(there, views=1, seed=seed, count=count, rows=slice(0, count)))
+
+    step, _ = loop_steps(settings(args, None), dataset, folder / "views")
+    by_itself = "AugMix, image by image (torchvision)"
+    steps = {"training step": step, by_itself: timed(lambda _: [single(image) for image in images])}
+    steps |= {"AugMix, batch by batch": mixture("augmix"), "PRIME, batch by batch": mixture("prime")}
+    times = take_turns(steps, args.seconds)
+    print(f"{'':<38}{'ms an image':>12}{'of a step':>10}{'image by image / this':>30}")
+    for name, values in times.items():
+        middle = statistics.median(values)
+        ratios = sorted(before / own for before, own in zip(times[by_itself], values, strict=True))
+        low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
+        ratio = statistics.median(ratios)
+        part = middle / statistics.median(times["training step"])
+        print(
+            f"{name:<38}{1e3 * middle / args.batch_size:>12.2f}{part:>10.1%}{ratio:>14.1f} [{low:.1f}, {high:.1f}]"
+        )
 
 
 def against_timm(args: argparse.Namespace, dataset: ImageDataset, folder: Path) -> None:
@@ -221,12 +267,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each comparison")
     parser.add_argument("--timm", default=None, help="checkout of pytorch-image-models")
-    parser.add_argument("--only", choices=("loops", "arms", "input", "timm"), default=None)
+    parser.add_argument("--only", choices=("loops", "arms", "input", "views", "timm"), default=None)
     args = parser.parse_args()
     dataset = load_dataset("cifar10-subset", "train")
     about = {"backbone": args.backbone, "batch_size": args.batch_size, "threads": torch.get_num_threads()}
     print(json.dumps({**about, "torch": torch.__version__}))
-    parts = {"loops": compare_loops, "arms": compare_arms, "input": input_shares}
+    parts = {"loops": compare_loops, "arms": compare_arms, "input": input_shares, "views": views}
     if args.timm:
         parts["timm"] = against_timm
     with tempfile.TemporaryDirectory() as folder, float32():
