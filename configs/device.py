@@ -95,8 +95,6 @@ def _switches() -> tuple[list[tuple[Any, str]], Any, Any]:
     """Return torch's switches, and their values for full float32 and for TF32."""
     from torch.backends import cuda, cudnn
 
-    if not hasattr(cudnn, "conv"):  # torch before 2.9
-        return [(cudnn, "allow_tf32"), (cuda.matmul, "allow_tf32")], False, True
     name = "fp32_precision"
     conv: Any = getattr(cudnn, "conv")  # noqa: B009 - unknown to the type checker
     return [(conv, name), (cudnn.rnn, name), (cuda.matmul, name)], "ieee", "tf32"

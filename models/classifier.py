@@ -166,6 +166,8 @@ class Classifier(TimmAPI, HubAPI):
                 handed_on = (handed_on - self.mean) / self.std
             else:
                 handed_on = standardise(handed_on).images
+        if torch.compiler.is_exporting():  # there the order follows from the weights'
+            return handed_on
         return handed_on.contiguous(memory_format=torch.channels_last)
 
 

@@ -269,6 +269,11 @@ def _register() -> None:
         def __new__(cls, device: Any = "cpu") -> torch.Generator:
             return plain("cpu" if torch.device(device).type == NAME else device)
 
+    def synchronize(device: Any = None) -> None:
+        for watch in _watches:
+            watch.waits.append(("synchronize", _where()))
+
+    torch.accelerator.synchronize = synchronize  # the backend has no streams
     torch.Tensor.pin_memory = pin_memory  # type: ignore[method-assign, assignment]
     torch.Generator = Generator  # type: ignore[misc, assignment]
 

@@ -18,6 +18,7 @@ from warplca.frontend import THRESHOLDS
 from warplca.models import create_classifier, export_compiled, export_onnx, export_program, export_quantised
 from warplca.models.export import checked as export
 from warplca.models.export.onnx_file import OPSET, OnnxBackend
+from warplca.models.export.program import ProgramBackend
 
 
 def coded(arm="warp-lca", **settings):
@@ -133,7 +134,7 @@ def test_a_program_agrees_in_float32_and_in_float64(tmp_path, images, arm):
 
 def test_a_program_runs_where_warplca_is_not(tmp_path, images):
     model = small()
-    export_program(model, tmp_path / "m.pt2", images, sparsity=False)
+    ProgramBackend().write(export.Deployed(model, sparsity=False), images, tmp_path / "m.pt2", {})
     np.save(tmp_path / "x.npy", images[:3].numpy())
     program = (
         "import sys, torch, numpy\n"

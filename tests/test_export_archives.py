@@ -15,15 +15,10 @@ from stripes import section
 from warplca.cli.main import main
 from warplca.configs import InputError
 from warplca.data import load_dataset
-from warplca.models import (
-    create_classifier,
-    export_compiled,
-    export_onnx,
-    export_program,
-    open_predictor,
-    save_checkpoint,
-)
-from warplca.models.export.program import load_program
+from warplca.models import create_classifier, export_compiled, open_predictor, save_checkpoint
+from warplca.models.export.checked import Deployed, metadata
+from warplca.models.export.onnx_file import OnnxBackend
+from warplca.models.export.program import ProgramBackend, load_program
 
 NAMES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -46,15 +41,15 @@ def answers(model, images):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """One classifier in every format."""
+    """One classifier in every format; that files agree with PyTorch before they are kept is tested elsewhere."""
     folder = tmp_path_factory.mktemp("files")
     torch.manual_seed(0)
     model = create_classifier("resnet10_slim", section("warp-lca")).eval()
     model.about = {"class_names": NAMES}
     images = load_dataset("cifar10-subset", "test").tensors(range(20))[0]
     save_checkpoint(model, folder / "folder")
-    export_program(model, folder / "m.pt2", images)
-    export_onnx(model, folder / "m.onnx", images)
+    for backend, name in ((ProgramBackend(), "m.pt2"), (OnnxBackend(), "m.onnx")):
+        backend.write(Deployed(model), images, folder / name, metadata(model, images))
     return folder, model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import warnings
@@ -57,6 +58,8 @@ class OnnxBackend:
 
     def write(self, model: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
         """Write a module with a dynamic batch."""
+        # ONNX has no orders in memory, and torch 2.9 and 2.10 write a pooled image's channels last as a loop.
+        model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         names = model.output_names if isinstance(model, Deployed) else ("output",)
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
