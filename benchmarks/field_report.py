@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from common import write
+from common import save_figure, write
 from plugin import measured
 
 from warplca.eval import ResultsStore
@@ -42,15 +42,18 @@ def whole(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells = counts.reindex(frame.index)
     full = frame.assign(cells=cells).groupby(keys)["cells"].transform("max") >= CELLS
     left = sorted({f"{m} (seed {s})" for m, s in frame[~full][keys].itertuples(index=False)})
-    return frame[full], left
+    frame = frame[full]
+    chained = frame[frame["model"] == f"quick{CHAIN}"]["model_seed"].unique()
+    lacking = (frame["model"] == "quick") & ~frame["model_seed"].isin(chained)  # a pair has both
+    return frame[~lacking], left
 
 
 def sections(folder: Path) -> list[str]:
     """Return the page's parts."""
     frame, left = whole(frames(folder))
     parts = ["## Networks of ours, untouched behind the chain\n"]
-    seeds = frame[frame["model"] == f"quick{CHAIN}"]["model_seed"].unique()
-    own = frame[frame["model"].isin(["quick", f"quick{CHAIN}"]) & frame["model_seed"].isin(seeds)]
+    own = frame[frame["model"].isin(["quick", f"quick{CHAIN}"])]
+    seeds = own["model_seed"].unique()
     parts.append(f"`quick94`, seeds {', '.join(map(str, seeds))}.\n\n{measured(own, 'quick', {})}")
     parts.append("## Published networks, untouched behind the chain\n")
     for path in sorted(folder.glob("plugin-resnet*.sqlite")):
@@ -69,6 +72,35 @@ def sections(folder: Path) -> list[str]:
     return parts
 
 
+def figure(frame: pd.DataFrame, path: Path) -> None:
+    """Draw each corruption of our network, and the mean of each recipe, alone and behind the chain."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cells = frame[frame["kind"] == "corruption"]
+    own = 100 * cells.groupby(["model", "condition"])["accuracy"].mean().unstack(0)
+    own = own[["quick", f"quick{CHAIN}"]].sort_values("quick")
+    means = 100 * cells.groupby("model")["accuracy"].mean()
+    recipes = {"plain": "quick", **{recipe: f"{recipe}-none" for recipe in RECIPES}}
+    both = pd.DataFrame({"alone": {name: means[model] for name, model in recipes.items() if model in means}})
+    both["chain"] = [means.get(f"{recipes[name]}{CHAIN}") for name in both.index]
+    drawn, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    titles = ("quick94, by corruption", "by recipe, mean of 75 cells")
+    for axis, table, title in zip(axes, (own, both.sort_values("alone")), titles, strict=True):
+        alone, chain = table.iloc[:, 0], table.iloc[:, 1]
+        names = [str(name).replace("_", " ") for name in table.index]
+        axis.hlines(names, alone, chain, color="0.75", linewidth=3, zorder=1)
+        axis.scatter(alone, names, color="0.35", label="alone", zorder=2)
+        axis.scatter(chain, names, color="tab:blue", label="behind the chain", zorder=3)
+        axis.set(title=title, xlabel="% correct")
+        axis.grid(axis="x", color="0.92")
+    axes[0].legend(loc="upper left", frameon=False)
+    save_figure(drawn, path)
+    plt.close(drawn)
+
+
 def main() -> None:
     """Run from the command line."""
     options = argparse.ArgumentParser(
@@ -76,7 +108,10 @@ def main() -> None:
     )
     options.add_argument("folder", type=Path)
     options.add_argument("--out", type=Path, help="a page; default: the screen")
+    options.add_argument("--figure", type=Path, help="a PNG")
     arguments = options.parse_args()
+    if arguments.figure:
+        figure(whole(frames(arguments.folder))[0], arguments.figure)
     text = "\n".join(sections(arguments.folder))
     if arguments.out:
         write(arguments.out, text)
