@@ -64,7 +64,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     [
         pytest.param((), id="alone"),
         pytest.param(
-            ("train.augment.policy=augmix", "train.augment.workers=2"),
+            ("train.augment.policy=randaugment", "train.augment.workers=2"),
             marks=pytest.mark.slow,
             id="group with workers",
         ),
