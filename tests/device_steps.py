@@ -39,6 +39,7 @@ RECIPES: dict[str, dict] = {
 SHIPPED = sorted(
     set(preset_names("train"))
     - {
+        "quick94",  # its network takes other options than TINY's
         "none",
         "conv",
         "lca",
@@ -139,3 +140,8 @@ def test_the_inner_attack_solves_the_spectrum_once():
     with watched() as watch:
         attack(model, images, cross_entropy_ascent(model, labels))
     assert Counter(name for name, _ in watch.waits)["_linalg_eigh"] == 0
+
+
+def test_so_does_a_step_of_the_quick_network(tmp_path):
+    widths = [word.replace("channels: [8, 8, 16, 16], stem_width: 8", "widths: [8, 8, 8]") for word in TINY]
+    check_step(load_config(RunConfig, "quick94", "train", widths), tmp_path, "quick94")
