@@ -6,10 +6,12 @@ from .measure.certify import certify
 from .measure.evaluate import evaluate
 from .report.page import write_report
 from .report.pictures import Example, corruption_example, difference_picture
+from .results.evaluation import Evaluation
 from .results.store import ResultsStore
 
 __all__ = [
     "Comparison",
+    "Evaluation",
     "Example",
     "ResultsStore",
     "certify",

@@ -100,7 +100,8 @@ def create_backbone(
         told = " ".join(str(error).split()) or type(error).__name__
         if pretrained and load_weights and not isinstance(error, TypeError):
             raise InputError(
-                f"the pretrained weights of {name!r} cannot be had ({told[:300]}); check the network, or leave "
+                f"the pretrained weights of {name!r} cannot be had ({told[:300]}); check the network, give a file of "
+                "weights (`warplca harden --timm NAME:FILE.safetensors`), or leave "
                 "model.pretrained out."
             ) from error
         raise InputError(

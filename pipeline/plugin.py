@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from ..configs import EvaluationPlan, InputError
 from ..configs.errors import unknown_name
 from ..data import ImageDataset
-from ..eval import Comparison, ResultsStore, compare
+from ..eval import Comparison, Evaluation, ResultsStore, compare
 from ..eval.compare.wording import NO_DIFFERENCE, difference_text, headline_tests, judgement
 from ..eval.measure.inference import Model
 from ..models import Classifier, as_classifier, create_classifier, harden, load_checkpoint, save_checkpoint
@@ -108,7 +108,7 @@ def evaluate_plug_in(
     name: str,
     results: str | Path,
     **options: Any,
-) -> tuple[pd.DataFrame, Comparison]:
+) -> tuple[Evaluation, Comparison]:
     """Measure a classifier without and with a front-end before it.
 
     Args:
@@ -132,7 +132,7 @@ def evaluate_plug_in(
     with ResultsStore(results, read_only=True) as store:
         rows = store.to_frame(predictions=True)
     rows = rows[rows["model"].isin([name, both]) & (rows["dataset"] == dataset.name)]
-    return pd.concat(frames, ignore_index=True), compare(rows, baseline=name)
+    return Evaluation(pd.concat(frames, ignore_index=True)), compare(rows, baseline=name)
 
 
 def advice(comparison: Comparison) -> str:

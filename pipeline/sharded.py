@@ -23,7 +23,7 @@ from ..configs import EvaluationPlan, InputError
 from ..configs.plan import resolve_plan
 from ..data import ImageDataset, write_corruptions
 from ..data.corruptions.write import Manifest
-from ..eval import ResultsStore, certify, evaluate
+from ..eval import Evaluation, ResultsStore, certify, evaluate
 from ..eval.measure.inference import Model
 from ..eval.measure.planning import corruption_names
 
@@ -44,7 +44,7 @@ def evaluate_sharded(
     *,
     results: str | Path | None = None,
     **options: Any,
-) -> pd.DataFrame:
+) -> Evaluation:
     """Measure a model with the processes that were started together; see ``eval.evaluate``.
 
     Corruptions and attacks are dealt out like cards. All processes write to one results store, so that a stopped

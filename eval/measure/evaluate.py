@@ -16,12 +16,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from ...configs.device import float32
 from ...configs.errors import InputError
 from ...configs.plan import EvaluationPlan, resolve_plan
+from ...configs.progress import Bar
 from ...data import CorruptedFiles, ImageDataset
+from ..results.evaluation import Evaluation
 from ..results.records import COMPLETE, KEY_COLUMNS, NOT_APPLICABLE, CellResult, cell_key, choose_images
 from ..results.store import ResultsStore
 from ..results.suites import SuiteRecord
@@ -79,7 +80,7 @@ def evaluate(
     budget: float | None = None,
     surrogates: Mapping[str, nn.Module] | None = None,
     replace: bool = False,
-) -> pd.DataFrame:
+) -> Evaluation:
     """Measure a model under every condition of a plan.
 
     Finished cells are found in the results store and skipped, so a second or a killed run goes on where the
@@ -109,7 +110,8 @@ def evaluate(
         replace: Delete what the store has of another network under this name and seed; else that is an error.
 
     Returns:
-        One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
+        One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes; a pandas table
+        that prints name, condition, accuracy and interval.
 
     Raises:
         InputError: The plan does not fit the data set; the model's logits are NaN, random in shape or
@@ -143,7 +145,7 @@ def evaluate(
             notes = [TF32_NOTE] if tf32 else []
             run = _Run(model, dataset, plan, store, label, model_seed, target, files, attacker, cache, notes)
             run.measure(cells, progress=progress, workers=workers, replace=replace)
-        return run.frame(cells)
+        return Evaluation(run.frame(cells))
     finally:
         if store is not results:
             store.close()
@@ -209,10 +211,12 @@ class _Run:
             logger.warning("model %r: %s (its results carry this note)", self.name, note)
         self.notes.extend(remarked)
         stream = corrupted_chunks(self.dataset, self._tasks(todo), workers=workers, cache=self.cache)
-        with tqdm(todo, desc=self.name, unit="cell", disable=not progress) as bar, closing(stream):
+        with Bar(todo, desc=self.name, unit="cell", show=progress) as bar, closing(stream):
             for cell in bar:
                 bar.set_postfix_str(cell.condition.label)
-                self.store.save(self._measure_cell(cell, stream, fingerprint))
+                result = self._measure_cell(cell, stream, fingerprint)
+                self.store.save(result)
+                bar.line(f"{cell.condition.label}: {result.correct.mean():.1%}, {result.seconds:.0f} s")
 
     def frame(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """The rows of these cells, in their order."""
