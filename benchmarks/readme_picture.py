@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import save_figure
-from plugin_picture import SEVERITY, known
+from plugin import FIRST
+from plugin_picture import SEVERITY
 from plugin_rows import RESTORE, parser, published
 from torch import nn
 
 from warplca.data import ImageDataset, corrupt, load_dataset
 from warplca.models import harden
+from warplca.pipeline.first_look import known_images
 
 MAPS = 16
 TITLES = ("noisy image", "sparse code", "restored image")
@@ -115,7 +117,8 @@ def main() -> None:
     arguments = parser(__doc__).parse_args()
     dataset = load_dataset(arguments.data, "test")
     model = published(arguments.classifiers, "resnet20")
-    draw(scene(model, dataset, known(model, dataset, 1)[0]), arguments.out / "front-end.png")
+    (position,) = known_images(model, dataset, range(FIRST, FIRST + 100), 1)
+    draw(scene(model, dataset, position), arguments.out / "front-end.png")
 
 
 if __name__ == "__main__":

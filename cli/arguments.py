@@ -255,6 +255,7 @@ def _info(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("info", help=text, description=text)
     imports(parser)
     parser.add_argument("checkpoint", help=CHECKPOINT_HELP)
+    parser.add_argument("--all", action="store_true", help="every setting and every measured cell as well")
 
 
 def _predict(commands: argparse._SubParsersAction) -> None:

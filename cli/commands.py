@@ -19,14 +19,18 @@ from .screen import complain, says, tell
 
 def quickstart(args: Namespace) -> int:
     """Run the quick start's comparison."""
+    from ..data.subset import SUBSET_NAME
     from ..pipeline.comparison import run_comparison
     from ..pipeline.examples import cycles_fact
+    from ..pipeline.first_look import first_look
 
     preset = args.config or ("quickstart-fast" if args.fast else "quickstart")
     config = load_config(ComparisonConfig, preset, "comparison", args.overrides)
     if printed(args, config):
         return 0
     out = Path(args.out or Path("runs") / Path(preset).stem)
+    if config.data == SUBSET_NAME:
+        first_look(out, images=50 if args.fast else 200, say=says(args))
     outcome = run_comparison(config, out, device=choose_device(args.device), say=says(args))
     tell(f"\n{outcome.comparison.to_text()}\n")
     tell(f"cycles:      {cycles_fact(config)}")
@@ -162,9 +166,6 @@ def denoise(args: Namespace) -> int:
     logging.getLogger("warplca.frontend.pretrained").setLevel(logging.ERROR)
     options = {"frontend": args.frontend or FRONTEND, "lam": args.lam, "iterations": args.iterations}
     device = choose_device(args.device)
-    note(
-        f"restoring {len(args.images)} picture{'s' if len(args.images) > 1 else ''} with {options['frontend']}"
-    )
     denoise_files(args.images, args.out, **options, device=device, overwrite=args.overwrite, say=tell)
     return 0
 
@@ -173,10 +174,11 @@ def info(args: Namespace) -> int:
     """Print a checkpoint's summary and its model card's results."""
     from ..configs.integrity import MANIFEST
     from ..models import read_card
-    from ..models.card import summary
+    from ..models.card import headline, summary
     from ..models.checkpoint import checkpoint_folder
 
-    tell(summary(read_card(args.checkpoint)))
+    card = read_card(args.checkpoint)
+    tell(summary(card) if args.all else headline(card))
     if (checkpoint_folder(args.checkpoint) / MANIFEST).is_file():
         tell(f"\nThe files match {MANIFEST}.")
     return 0

@@ -26,7 +26,8 @@ from ..configs.atomic import folder_written_whole, recover
 from ..configs.integrity import MANIFEST, refuse_pickle, refuse_pickles, verify_manifest, write_manifest
 from ..configs.load import to_plain
 from ..configs.untrusted import folder_with, plain_file, read_json
-from .card import FORMAT, described, model_card
+from .card import model_card
+from .card_checks import FORMAT, described
 from .timm_api import TimmAPI, architecture, data_config, model_arguments
 
 SHIPPED = Path(__file__).parent / "pretrained"
