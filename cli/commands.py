@@ -19,7 +19,6 @@ from .screen import complain, says, tell
 
 def quickstart(args: Namespace) -> int:
     """Run the quick start's comparison."""
-    from ..data.subset import SUBSET_NAME
     from ..pipeline.comparison import run_comparison
     from ..pipeline.examples import cycles_fact
     from ..pipeline.first_look import first_look
@@ -29,7 +28,7 @@ def quickstart(args: Namespace) -> int:
     if printed(args, config):
         return 0
     out = Path(args.out or Path("runs") / Path(preset).stem)
-    if config.data == SUBSET_NAME:
+    if args.config is None:
         first_look(out, images=50 if args.fast else 200, say=says(args))
     outcome = run_comparison(config, out, device=choose_device(args.device), say=says(args))
     tell(f"\n{outcome.comparison.to_text()}\n")
