@@ -12,7 +12,7 @@ OPTIONAL = {
     "Results": (
         ("Overview", "results.md"),
         ("Performance of the solver", "performance.md"),
-        ("Studies", "results/README.md"),
+        ("Studies", "results/studies.md"),
         ("The study", "results/study.md"),
         ("The study's tables", "results/study-small.md"),
         ("Pilots", "results/pilots.md"),

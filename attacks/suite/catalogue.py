@@ -24,6 +24,8 @@ PLAIN = (
     "apgd-t",
     "fab",
     "fab-t",
+    "fmn",
+    "ddn",
     "autoattack-rand",
 )
 """Attacks that follow the model's own gradient."""
