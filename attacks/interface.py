@@ -10,10 +10,10 @@ from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..configs.device import unwatched
 from ..configs.errors import InputError
+from ..configs.progress import Bar
 from . import checks
 from .access import CountingModel, Model, frozen_parameters, seeded
 from .threat import ThreatModel, enforce, project, random_direction
@@ -177,7 +177,7 @@ class Attack(ABC):
         """
         started = time.perf_counter()
         self._check_settings(threat, batch_size)
-        with frozen_parameters(model), tqdm(unit=" images", disable=not progress) as bar:
+        with frozen_parameters(model), Bar(desc="attack", unit=" images", show=progress) as bar:
             x, y, logits = prepare(model, images, labels, batch_size)
             correct = logits.argmax(dim=1) == y
             counter = CountingModel(model, x.dtype)

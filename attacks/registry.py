@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import entry_points
 
 from torch import Tensor
 
-from ..configs.errors import unknown_name
+from ..configs.errors import InputError, unknown_name
 from .access import Model
 from .adaptive.ensemble import ADAPTIVE, Ensemble
+from .adversarial_library import DecoupledNorm, FastMinimumNorm
 from .autoattack import AutoAttack
 from .gradient_descent import FGSM, PGD
 from .gradient_free import AdditiveNoise
@@ -40,11 +42,15 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "brendel-bethge": BrendelBethge,
     "boundary": Boundary,
     "hopskipjump": HopSkipJump,
+    "fmn": FastMinimumNorm,
+    "ddn": DecoupledNorm,
     "noise": AdditiveNoise,
     "adaptive": Ensemble,
     **ADAPTIVE,
 }
 """Name to constructor. A new attack is one entry here."""
+GROUP = "warplca.attacks"
+"""Group of entry points by which installed packages offer theirs."""
 
 
 def as_attack(attack: str | Attack) -> Attack:
@@ -52,8 +58,25 @@ def as_attack(attack: str | Attack) -> Attack:
     if isinstance(attack, Attack):
         return attack
     if attack not in ATTACKS:
-        raise unknown_name("attack", attack, ATTACKS)
+        return _installed(attack)
     return ATTACKS[attack]()
+
+
+def _installed(name: str) -> Attack:
+    """Make the attack that an installed package registered under a name: it names a class, or what makes one."""
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        raise unknown_name("attack", name, [*ATTACKS, *points])
+    try:
+        made = points[name].load()()
+    except Exception as error:
+        raise InputError(
+            f"the installed attack {name!r} ({points[name].value}) cannot be made: {type(error).__name__}: {error}; "
+            "mend or uninstall it."
+        ) from error
+    if not isinstance(made, Attack):
+        raise InputError(f"the installed attack {name!r} is {made!r}; expected a warplca.attacks.Attack.")
+    return made
 
 
 def run_attack(

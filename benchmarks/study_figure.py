@@ -37,8 +37,9 @@ def draw(path: Path, found: Comparison) -> bool:
         axis.set(title=name, xlabel="severity (0: clean)")
     for axis, (norm, lines) in zip(panels[len(panels_of_cells) :], attacks.items(), strict=True):
         for line in lines:
-            _line(axis, line.x, line.y, line.low, line.high, line.model, styles[line.model])
-        axis.set(title=f"{norm} attacks", xlabel="epsilon")
+            x = [255 * value if norm == "linf" else value for value in line.x]
+            _line(axis, x, line.y, line.low, line.high, line.model, styles[line.model])
+        axis.set(title=f"{norm} attacks", xlabel="epsilon, in 1/255" if norm == "linf" else "epsilon")
     panels[0].set_ylabel("correct, %")
     if len(styles) > MOST_INSIDE:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)

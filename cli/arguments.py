@@ -4,59 +4,37 @@ from __future__ import annotations
 
 import argparse
 
-from ..configs.load import preset_names
 from ..configs.plan import PLANS
-
-DATA_HELP = (
-    "cifar10-subset (embedded), a .npz file, torchvision:DIR (torchvision-download:DIR fetches it first), a folder "
-    "with train/<class>/ and test/<class>/, or files:SIZE:DIR, which leaves the images on disk"
+from .options import (
+    CHECKPOINT_HELP,
+    DATA_HELP,
+    FILES_HELP,
+    OWN_DATA_HELP,
+    budget,
+    config,
+    device,
+    imports,
+    measured,
+    print_config,
+    table,
+    trust,
 )
-OWN_DATA_HELP = "what the checkpoint was trained on; where that is not here, the embedded set if it fits"
-CHECKPOINT_HELP = "folder that `warplca train` wrote, or a shipped classifier's name"
-FILES_HELP = f"{CHECKPOINT_HELP}; an .onnx file, a .pt2 archive"
-OVERRIDES_HELP = "changes to the configuration, e.g. train.epochs=30 model.frontend.lam=0.3"
+
 FORMATS = ("onnx", "onnx-int8", "pt2", "aoti", "safetensors")
-
-
-def _imports(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="FILE.py",
-        help="a Python file of yours to run first, which registers front-ends; may be given several times",
-    )
-
-
-def _trust(parser: argparse.ArgumentParser) -> None:
-    text = "open a .pt2 archive, which can run any code: only one that you trust"
-    parser.add_argument("--trust", action="store_true", help=text)
-
-
-def _device(
-    parser: argparse.ArgumentParser, default: str = "the accelerator if there is one, else cpu"
-) -> None:
-    parser.add_argument(
-        "--device",
-        default=None,
-        metavar="DEVICE",
-        help=f"where to compute: cpu, cuda, cuda:1, mps, ... (default: {default})",
-    )
 
 
 def _quickstart(commands: argparse._SubParsersAction) -> None:
     text = "train four small classifiers on embedded real photographs, measure and compare them (minutes, 2 cores)"
     parser = commands.add_parser("quickstart", help=text, description=text)
-    _imports(parser)
+    imports(parser)
     parser.add_argument(
         "--fast", action="store_true", help="a one-minute version that only shows that it works"
     )
     parser.add_argument(
         "--out", default=None, help="folder for all results (default: runs/quickstart[-fast])"
     )
-    _device(parser)
-    _config(parser, "comparison", default=None)
+    device(parser)
+    config(parser, "comparison", default=None)
 
 
 def _prime(commands: argparse._SubParsersAction) -> None:
@@ -64,8 +42,8 @@ def _prime(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("prime", help=text, description=text)
     parser.add_argument("--data", required=True, help=f"training images: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder for the primed front-end")
-    _device(parser)
-    _config(parser, "prime", default="64x9s2")
+    device(parser)
+    config(parser, "prime", default="64x9s2")
 
 
 def _train(commands: argparse._SubParsersAction) -> None:
@@ -74,8 +52,8 @@ def _train(commands: argparse._SubParsersAction) -> None:
         "launch several processes share it"
     )
     parser = commands.add_parser("train", help=text, description=text)
-    _imports(parser)
-    _config(parser, "train", default="warp-lca")
+    imports(parser)
+    config(parser, "train", default="warp-lca")
     parser.add_argument("--data", default=None, help=f"in place of the configuration's: {DATA_HELP}")
     parser.add_argument("--out", required=True, help="folder of the run")
     parser.add_argument(
@@ -83,60 +61,21 @@ def _train(commands: argparse._SubParsersAction) -> None:
         default=None,
         help="fine-tune: a checkpoint, or a safetensors file of a network, whose weights the backbone starts from",
     )
-    _device(parser)
-
-
-def _measured(parser: argparse.ArgumentParser) -> None:
-    """Options of commands that measure a checkpoint and keep what they found."""
-    parser.add_argument("--checkpoint", required=True, help=FILES_HELP)
-    _trust(parser)
-    parser.add_argument("--data", default=None, help=f"test images: {DATA_HELP} (default: {OWN_DATA_HELP})")
-    parser.add_argument("--results", default="results.sqlite", help="results store (default: %(default)s)")
-    parser.add_argument(
-        "--name", default=None, help="the model's name in the results (default: that of the run's folder)"
-    )
-    parser.add_argument(
-        "--model-seed",
-        type=int,
-        default=None,
-        help="training seed that distinguishes networks of one name (default: the checkpoint's)",
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="delete results of another network under this name and seed"
-    )
-    parser.add_argument(
-        "--harden",
-        nargs="?",
-        const="",
-        default=None,
-        metavar="NAME",
-        help="put a front-end before the classifier, which stays as it is: a chain or primed front-end by name, or a "
-        "folder; without a name the chain for its image size",
-    )
-    parser.add_argument(
-        "--tf32",
-        action="store_true",
-        help="let NVIDIA GPUs round float32 to TF32 in convolutions: faster, other rounding, and the results say so",
-    )
-    _device(parser)
-
-
-def _budget(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--budget", type=float, default=None, metavar="MINUTES", help=text)
+    device(parser)
 
 
 def _evaluate(commands: argparse._SubParsersAction) -> None:
     text = "measure a checkpoint: clean, corrupted, attacked; finished cells are not measured again"
     parser = commands.add_parser("evaluate", help=text, description=text)
-    _imports(parser)
-    _measured(parser)
+    imports(parser)
+    measured(parser)
     parser.add_argument(
         "--plan",
         default=None,
         help=f"{', '.join(PLANS)}, or a YAML file (default: quick; with --harden plug-in, which takes about a minute)",
     )
     parser.add_argument("--workers", type=int, default=0, help="processes that make corrupted images ahead")
-    _budget(parser, "start no further attack after so long: the best bound so far; the same command goes on")
+    budget(parser, "start no further attack after so long: the best bound so far; the same command goes on")
     parser.add_argument(
         "--corrupted",
         default=None,
@@ -146,6 +85,8 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="changes to the plan, e.g. attack_images=100"
     )
+    print_config(parser)
+    table(parser)
 
 
 def _harden(commands: argparse._SubParsersAction) -> None:
@@ -153,7 +94,7 @@ def _harden(commands: argparse._SubParsersAction) -> None:
         "put a front-end before a trained classifier, which stays as it is, and write both as one checkpoint"
     )
     parser = commands.add_parser("harden", help=text, description=text)
-    _imports(parser)
+    imports(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--checkpoint", default=None, help=CHECKPOINT_HELP)
     which.add_argument(
@@ -177,8 +118,8 @@ def _certify(commands: argparse._SubParsersAction) -> None:
         "the same classifier; images that are done are not certified again"
     )
     parser = commands.add_parser("certify", help=text, description=text)
-    _imports(parser)
-    _measured(parser)
+    imports(parser)
+    measured(parser)
     parser.add_argument(
         "--sigma",
         nargs="+",
@@ -202,7 +143,7 @@ def _certify(commands: argparse._SubParsersAction) -> None:
         default=500,
         help="test images, class-balanced; 0 for all (default: %(default)s)",
     )
-    _budget(parser, "stop after so long; the same command goes on")
+    budget(parser, "stop after so long; the same command goes on")
     parser.add_argument(
         "--seed", type=int, default=0, help="of the images and the noise (default: %(default)s)"
     )
@@ -218,6 +159,7 @@ def _certify(commands: argparse._SubParsersAction) -> None:
         help="give a front-end with adaptive lambda the true sigma in place of its estimate",
     )
     parser.add_argument("--clip", action="store_true", help="clip noisy copies to [0, 1]")
+    table(parser)
 
 
 def _compare(commands: argparse._SubParsersAction) -> None:
@@ -229,12 +171,13 @@ def _compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--report", default=None, help="write a self-contained HTML report to this file as well"
     )
+    table(parser)
 
 
 def _export(commands: argparse._SubParsersAction) -> None:
     text = "export a checkpoint, checked against PyTorch on real images"
     parser = commands.add_parser("export", help=text, description=text)
-    _imports(parser)
+    imports(parser)
     parser.add_argument("--checkpoint", required=True, help=CHECKPOINT_HELP)
     parser.add_argument(
         "--format",
@@ -247,7 +190,7 @@ def _export(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--data", default=None, help=f"images to check on: {DATA_HELP} (default: {OWN_DATA_HELP})"
     )
-    _device(parser, "cpu, where every file runs; pt2 and aoti are for the device that they are made on")
+    device(parser, "cpu, where every file runs; pt2 and aoti are for the device that they are made on")
     parser.add_argument(
         "--results", default=None, help="results store whose figures for this network go along as evidence"
     )
@@ -292,7 +235,7 @@ def _denoise(commands: argparse._SubParsersAction) -> None:
         "--lam", type=float, default=None, help="threshold; by default chosen from the estimated noise"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    _device(parser)
+    device(parser)
     text = "primed front-end, a name or a folder (default: cifar10-64x9s2-restore)"
     parser.add_argument("--frontend", default=None, help=text)
     parser.add_argument(
@@ -307,31 +250,39 @@ def _denoise(commands: argparse._SubParsersAction) -> None:
 def _info(commands: argparse._SubParsersAction) -> None:
     text = "describe a checkpoint: what it is, how robust it is, and by what evidence"
     parser = commands.add_parser("info", help=text, description=text)
-    _imports(parser)
+    imports(parser)
     parser.add_argument("checkpoint", help=CHECKPOINT_HELP)
+    parser.add_argument("--all", action="store_true", help="every setting and every measured cell as well")
 
 
 def _predict(commands: argparse._SubParsersAction) -> None:
     text = "classify image files with a checkpoint in any format, and show how sparse codes are and what gates decided"
     parser = commands.add_parser("predict", help=text, description=text)
-    _imports(parser)
+    imports(parser)
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="image files; resized to what the model takes"
     )
     parser.add_argument("--checkpoint", required=True, help=FILES_HELP)
     parser.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
-    _device(parser)
-    _trust(parser)
+    device(parser)
+    trust(parser)
 
 
-def _config(parser: argparse.ArgumentParser, kind: str, default: str | None) -> None:
-    shown = f" (default: {default})" if default else ""
+def _keys(commands: argparse._SubParsersAction) -> None:
+    text = "list the keys that KEY=VALUE may set: default, type, meaning, and which front-end or loss they belong to"
+    parser = commands.add_parser("config", help=text, description=text)
+    imports(parser)
     parser.add_argument(
-        "--config",
-        default=default,
-        help=f"YAML file, or one of: {', '.join(preset_names(kind))}; several joined by +, later ones win{shown}",
+        "kind",
+        nargs="?",
+        choices=("train", "comparison", "prime", "plan"),
+        default="train",
+        help="whose keys: of `train`, of `quickstart`, of `prime`, of the plans of `evaluate` (default: %(default)s)",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES_HELP)
+    parser.add_argument(
+        "key", nargs="?", default=None, help="only keys that hold this text, or of this front-end"
+    )
+    table(parser)
 
 
 COMMANDS = (
@@ -348,4 +299,5 @@ COMMANDS = (
     _denoise,
     _info,
     _predict,
+    _keys,
 )

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..configs import ComparisonConfig, InputError, RunConfig, load_config
 from ..configs.atomic import refuse_foreign, refuse_input
 from ..configs.device import choose_device
+from ..configs.progress import note
+from .listing import config, printed
 from .measuring import certify, compare, evaluate
-from .screen import tell
-
-if TYPE_CHECKING:
-    pass
+from .parser import USAGE
+from .screen import complain, says, tell
 
 
 def quickstart(args: Namespace) -> int:
     """Run the quick start's comparison."""
     from ..pipeline.comparison import run_comparison
     from ..pipeline.examples import cycles_fact
+    from ..pipeline.first_look import first_look
 
     preset = args.config or ("quickstart-fast" if args.fast else "quickstart")
     config = load_config(ComparisonConfig, preset, "comparison", args.overrides)
+    if printed(args, config):
+        return 0
     out = Path(args.out or Path("runs") / Path(preset).stem)
-    outcome = run_comparison(config, out, device=choose_device(args.device), say=tell)
+    if args.config is None:
+        first_look(out, images=50 if args.fast else 200, say=says(args))
+    outcome = run_comparison(config, out, device=choose_device(args.device), say=says(args))
     tell(f"\n{outcome.comparison.to_text()}\n")
     tell(f"cycles:      {cycles_fact(config)}")
     tell(f"report:      {outcome.report}")
@@ -39,6 +44,8 @@ def prime(args: Namespace) -> int:
     from ..pipeline.prime import PrimeConfig, prime_frontend
 
     config = load_config(PrimeConfig, args.config, "prime", args.overrides)
+    if printed(args, config):
+        return 0
     facts = prime_frontend(config, args.data, args.out, device=choose_device(args.device))
     for name, value in facts.items():
         tell(f"{name:<20} {value:.4g}")
@@ -60,6 +67,8 @@ def train(args: Namespace) -> int:
         config = replace(config, data=args.data)
     if args.init is not None:
         config = replace(config, train=replace(config.train, init=args.init))
+    if printed(args, config):
+        return 0
     try:
         run(config, load_dataset(config.data, "train"), args.out, device=choose_device(args.device))
         if PartialState().is_main_process:
@@ -73,6 +82,8 @@ def harden(args: Namespace) -> int:
     """Write a classifier with a front-end before it."""
     from ..pipeline.plugin import own_classifier, save_hardened, timm_classifier
 
+    if args.timm and ":" not in args.timm:
+        note(f"fetching timm's weights of {args.timm}, unless they are here")
     model = timm_classifier(args.timm) if args.timm else own_classifier(args.checkpoint)
     tell(f"front-ends:  {save_hardened(model, args.frontend, args.out)}")
     tell(f"checkpoint:  {args.out}")
@@ -97,7 +108,8 @@ def export(args: Namespace) -> int:
         tell(f"wrote {args.out}")
         return 0
     refuse_foreign(Path(args.out), is_export)  # before the work
-    test, training = data_for(model, args.data, "test", say=tell), data_for(model, args.data, "train")
+    test, training = data_for(model, args.data, "test", say=says(args)), data_for(model, args.data, "train")
+    logging.getLogger("warplca.models.export").setLevel(logging.WARNING if args.quiet else logging.INFO)
     check = EXPORTERS[args.format](model, Path(args.out), test, training)
     tell(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")
     if not isinstance(check, ExportCheck):
@@ -147,8 +159,6 @@ def denoise(args: Namespace) -> int:
         raise InputError(f"--lam is {args.lam}; give a number above 0.")
     if args.iterations is not None and args.iterations < 1:
         raise InputError(f"--iterations is {args.iterations}; give 1 or more.")
-    import logging
-
     from ..pipeline.denoise import FRONTEND, denoise_files
 
     # It would say of each image that its lambda is not the one of priming, which is how this command works.
@@ -163,10 +173,11 @@ def info(args: Namespace) -> int:
     """Print a checkpoint's summary and its model card's results."""
     from ..configs.integrity import MANIFEST
     from ..models import read_card
-    from ..models.card import summary
+    from ..models.card import headline, summary
     from ..models.checkpoint import checkpoint_folder
 
-    tell(summary(read_card(args.checkpoint)))
+    card = read_card(args.checkpoint)
+    tell(summary(card) if args.all else headline(card))
     if (checkpoint_folder(args.checkpoint) / MANIFEST).is_file():
         tell(f"\nThe files match {MANIFEST}.")
     return 0
@@ -181,15 +192,21 @@ def predict(args: Namespace) -> int:
     if args.top < 1:
         raise InputError(f"--top is {args.top}; give 1 or more.")
     predictor = open_predictor(args.checkpoint, trust=args.trust, device=choose_device(args.device))
+    failed = 0
     for path in args.images:
-        logits, figures = predictor.answer(predictor.read(path))
+        try:
+            logits, figures = predictor.answer(predictor.read(path))
+        except InputError as error:  # one bad picture of many
+            failed += 1
+            complain(str(error))
+            continue
         probabilities = torch.from_numpy(logits[0]).softmax(0)
         best = probabilities.topk(min(args.top, len(probabilities)))
         classes = ", ".join(
             f"{predictor.name(int(index))} {float(value):.1%}" for value, index in zip(*best, strict=True)
         )
         tell("; ".join([f"{path}: {classes}", *_figures({name: float(x[0]) for name, x in figures.items()})]))
-    return 0
+    return USAGE if failed else 0
 
 
 def _figures(figures: dict[str, float]) -> Iterator[str]:
@@ -219,4 +236,5 @@ RUN: dict[str, Callable[[Namespace], int]] = {
     "denoise": denoise,
     "info": info,
     "predict": predict,
+    "config": config,
 }

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
-from .screen import plain
+from ..configs.notices import Notices, log_warnings
+from ..configs.progress import quiet
+from .screen import complain
 
 # A file, not the screen: a traceback is for the bug report, not for the user.
 ERROR_LOG = "warplca-error.log"
@@ -24,11 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names that this terminal's encoding lacks are spelled out
             stream.reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Plain("warplca: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[Notices()])
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # it tells of every new try, with its address
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        log_warnings()
         return _guarded(arguments)
 
 
@@ -67,30 +70,16 @@ def _dispatch(arguments: list[str]) -> int:
     from . import commands
 
     try:
-        for file in getattr(namespace, "imports", ()):
-            import_file(file)
-        return commands.RUN[namespace.command](namespace)
+        with quiet(namespace.quiet):
+            for file in getattr(namespace, "imports", ()):
+                import_file(file)
+            return commands.RUN[namespace.command](namespace)
     except Interrupted as stop:
         return _fail(f"{stop}; the same command goes on from there.", INTERRUPTED)
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: object
-) -> None:
-    """Show our own warnings as a sentence; leave those of libraries to the developers."""
-    if Path(filename).is_relative_to(Path(__file__).parents[1]):
-        print(f"warplca: {plain(str(message))}", file=sys.stderr)
-
-
-class _Plain(logging.Formatter):
-    """Log messages without what a terminal would obey."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return plain(super().format(record))
-
-
 def _fail(message: str, code: int = USAGE) -> int:
-    print(f"warplca: {plain(message)}", file=sys.stderr)
+    complain(message)
     return code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,10 @@ from ..configs import EvaluationPlan, InputError, load_config
 from ..configs.atomic import refuse_foreign, refuse_input
 from ..configs.device import choose_device, described
 from ..configs.plan import PLANS
-from .screen import tell
+from .listing import printed, tell_table
+from .screen import says, tell
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from ..data import ImageDataset
     from ..eval import Entry
     from ..eval.measure.inference import Model
@@ -27,11 +25,12 @@ def evaluate(args: Namespace) -> int:
     """Measure a checkpoint, or it without and with a front-end before it."""
     from ..eval import CorruptionSource, Execution
     from ..eval.compare.aggregate import is_complete, mean_corruption_error
-    from ..eval.results.suites import attack_sentences, note_sentences
     from ..pipeline.plugin import advice, evaluate_plug_in
     from ..pipeline.sharded import evaluate_sharded, processes
 
     plan = _plan(args.plan or ("quick" if args.harden is None else "plug-in"), args.overrides)
+    if printed(args, plan):
+        return 0
     device = choose_device(args.device)
     model, dataset, entry = _measured(args)
     execution = Execution(device=device, tf32=args.tf32, budget=args.budget)
@@ -60,9 +59,10 @@ def evaluate(args: Namespace) -> int:
         )
     if not processes().is_main_process:
         return 0
-    _tell_rows(frame, several=found is not None)
-    for line in itertools.chain(attack_sentences(frame), note_sentences(frame)):
-        tell(line)
+    if args.table != "text":
+        tell_table(frame.to_frame(), args.table)
+        return 0
+    tell(str(frame))
     if found is not None:
         tell(f"\n{found.to_text()}\n{advice(found)}\n")
     elif is_complete(frame):
@@ -72,12 +72,6 @@ def evaluate(args: Namespace) -> int:
     tell(f"computed on: {described(device, tf32=args.tf32)}")
     tell(f"results:     {args.results}, under the name {entry.name!r}")
     return 0
-
-
-def _tell_rows(frame: DataFrame, *, several: bool) -> None:
-    columns = ["condition", "severity", "threat", "accuracy", "low", "high", "images", "status"]
-    shown = frame[["model", *columns] if several else columns]
-    tell(shown.to_string(index=False, float_format="%.3f", na_rep="-"))
 
 
 def _measured(args: Namespace) -> tuple[Model, ImageDataset, Entry]:
@@ -92,7 +86,7 @@ def _measured(args: Namespace) -> tuple[Model, ImageDataset, Entry]:
     model = open_classifier(args.checkpoint, trust=args.trust)
     name = args.name or _run_name(args.checkpoint)
     if isinstance(model, Classifier):
-        say = tell if processes().is_main_process else _silent
+        say = says(args) if processes().is_main_process else _silent
         entry = Entry(name, _seed(model, args.model_seed), args.replace)
         return model, data_for(model, args.data, "test", say=say), entry
     if args.data is None:
@@ -148,9 +142,12 @@ def certify(args: Namespace) -> int:
         results=args.results,
         name=entry,
         execution=Execution(device=choose_device(args.device), tf32=args.tf32, budget=args.budget),
-        say=tell if processes().is_main_process else _silent,
+        say=says(args) if processes().is_main_process else _silent,
     )
     if not processes().is_main_process:
+        return 0
+    if args.table != "text":
+        tell_table(frame, args.table)
         return 0
     for line in bracket_lines(frame):
         tell(line)
@@ -162,6 +159,7 @@ def compare(args: Namespace) -> int:
     """Compare the models of a store."""
     from ..eval import ResultsStore
     from ..eval import compare as run
+    from ..eval.compare.long import headline_frame
     from ..eval.report.page import is_report
 
     if not Path(args.results).exists():
@@ -170,12 +168,16 @@ def compare(args: Namespace) -> int:
         refuse_input(args.report, results=args.results)
         refuse_foreign(Path(args.report), is_report)  # before anything is printed
     with ResultsStore(args.results, read_only=True) as store:
-        tell(run(store, baseline=args.baseline, dataset=args.dataset).to_text())
+        found = run(store, baseline=args.baseline, dataset=args.dataset)
+        if args.table == "text":
+            tell(found.to_text())
+        else:
+            tell_table(headline_frame(found), args.table)
         if args.report:
             from ..eval.report.page import write_report
 
             write_report(args.report, store, baseline=args.baseline, dataset=args.dataset)
-            tell(f"report:      {args.report}")
+            says(args)(f"report:      {args.report}")
     return 0
 
 

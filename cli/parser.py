@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
+from ..configs.untrusted import plain
 from .arguments import COMMANDS
-from .screen import plain
+from .options import quiet
 
 USAGE = 2
 
@@ -40,6 +41,10 @@ def exit_with_hint(message: str, wrong: str, known: Sequence[str]) -> NoReturn:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line; an unknown option is named together with the nearest of its command's."""
     parser = build_parser()
+    if "--print-config" in arguments:  # which needs no more than the configuration
+        for command in _subparsers(parser).choices.values():
+            for action in command._actions:
+                action.required = False
     namespace, unknown = parser.parse_known_args(arguments)
     # argparse takes positional arguments in one run only: changes may stand before and after options.
     late = [entry for entry in unknown if "=" in entry and not entry.startswith("-")]
@@ -57,10 +62,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if empty is not None:
         exit_with_hint(f"--{empty.replace('_', '-')} is empty; give a value, or leave it out.", "", [])
     if unknown:
-        subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-        options = subparsers.choices[namespace.command]._option_string_actions
+        options = _subparsers(parser).choices[namespace.command]._option_string_actions
         exit_with_hint(f"`{namespace.command}` does not know {unknown[0]!r};", unknown[0], list(options))
     return namespace
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> argparse._SubParsersAction:
+    return next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
 
 
 def build_parser() -> Parser:
@@ -74,4 +82,6 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for add in COMMANDS:
         add(commands)
+    for command in commands.choices.values():
+        quiet(command)
     return parser

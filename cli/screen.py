@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import unicodedata
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+
+from ..configs.progress import note
+from ..configs.untrusted import plain
+
+Say = Callable[[str], None]
 
 
-def plain(text: str, *, lines: bool = False) -> str:
-    """Return a text with control characters spelled out.
+def says(args: Namespace) -> Say:
+    """What tells stages of the work: on stdout, on stderr where a table in JSON or CSV goes there, or nothing."""
+    if args.quiet:
+        return lambda line: None
+    return tell if getattr(args, "table", "text") == "text" else note
 
-    Args:
-        text: Any text.
-        lines: Whether it may have several lines; else line breaks are spelled out as well.
-    """
-    kept = "\n" if lines else ""
-    return "".join(
-        repr(sign)[1:-1] if unicodedata.category(sign) == "Cc" and sign not in kept else sign for sign in text
-    )
+
+def complain(text: str) -> None:
+    """Print what is wrong on stderr."""
+    print(f"warplca: {plain(text)}", file=sys.stderr)
 
 
 def tell(text: str = "") -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -149,7 +150,13 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
     try:
         return cls(**built)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {_as_typed(str(error), fields, prefix)}") from error
+
+
+def _as_typed(message: str, names: Iterable[str], prefix: str) -> str:
+    """Begin a class's own message about one of its fields with the key that the user types."""
+    first = re.match(r"\w+", message)
+    return f"{prefix}{message}" if first and first[0] in names else message
 
 
 def read_sections(registry: Registry, value: Any, *, where: str, prefix: str) -> tuple[Any, ...]:

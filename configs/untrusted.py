@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import stat
+import unicodedata
 import zipfile
 from collections.abc import Callable, Collection, Mapping
 from itertools import accumulate
@@ -195,3 +196,16 @@ def file_with(mark: bytes) -> Callable[[Path], bool]:
             return content.find(mark) >= 0
 
     return ours
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """Return a text with control characters spelled out.
+
+    Args:
+        text: Any text.
+        lines: Whether it may have several lines; else line breaks are spelled out as well.
+    """
+    kept = "\n" if lines else ""
+    return "".join(
+        repr(sign)[1:-1] if unicodedata.category(sign) == "Cc" and sign not in kept else sign for sign in text
+    )

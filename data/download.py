@@ -12,10 +12,9 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..configs.atomic import only_one
 from ..configs.errors import InputError
+from ..configs.progress import Bar
 
 OFFICIAL_MD5 = {
     "gaussian_noise": "ecaf8b9a2399ffeda7680934c33405fd",
@@ -109,7 +108,7 @@ def _fetch(archive: Archive, partial: Path) -> None:
             have = 0  # this server sends the whole file whatever one asks for
         with (
             partial.open("ab" if have else "wb") as stream,
-            tqdm(total=archive.size, initial=have, unit="B", unit_scale=True, desc=str(partial)) as progress,
+            Bar(total=archive.size, initial=have, unit="B", unit_scale=True, desc=str(partial)) as progress,
         ):
             while block := response.read(CHUNK):
                 stream.write(block)

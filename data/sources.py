@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from ..configs.atomic import file_written_whole
 from ..configs.errors import InputError, unknown_name
+from ..configs.progress import Bar
 from ..configs.untrusted import check_zip, plain_file
 from .dataset import ImageDataset
 from .files import FileImages, class_folders, list_images, read_image
@@ -161,12 +161,13 @@ def _read_folder(root: Path, split: Split) -> ImageDataset:
     files, labels, class_names = _listed(root, split)
     height, width = read_image(files[0]).shape[:2]
     images = np.empty((len(files), height, width, 3), dtype=np.uint8)
-    for row, file in enumerate(tqdm(files, desc=f"reading {root / split}", unit="image", delay=2)):
+    for row, file in enumerate(Bar(files, desc=f"reading {root / split}", unit="image", delay=2)):
         pixels = read_image(file)
         if pixels.shape != images.shape[1:]:
             raise InputError(
                 f"{file} is {pixels.shape[1]} x {pixels.shape[0]} pixels but {files[0]} is {width} x {height}; "
-                f"expected images of one size. Resize them first, or give files:SIZE:{root}."
+                f"expected images of one size. Give files:{min(*pixels.shape[:2], height, width)}:{root}, which "
+                "scales and cuts them as they are read, or another size."
             )
         images[row] = pixels
     return ImageDataset(f"{_name(root)}-{split}", images, labels, class_names)

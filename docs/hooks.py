@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import html as entities
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 OPTIONAL = {
-    "Background": (("Priming", "priming.md"),),
     "Results": (
         ("Overview", "results.md"),
         ("Performance of the solver", "performance.md"),
-        ("Studies", "results/README.md"),
+        ("Studies", "results/studies.md"),
         ("The study", "results/study.md"),
         ("The study's tables", "results/study-small.md"),
         ("Pilots", "results/pilots.md"),
         ("Front-ends before published classifiers", "results/plugin.md"),
         ("The same on photographs", "results/plugin-photographs.md"),
         ("Networks in disguise", "results/verdict.md"),
-        ("Scaling", "scaling.md"),
     ),
 }
 
@@ -40,3 +40,17 @@ def on_config(config: Any) -> Any:
                     {title: path} for title, path in pages if (folder / path).is_file() and path not in listed
                 ]
     return config
+
+
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([\[(])(.*?)\\[\])]</\1>', re.DOTALL)
+
+
+def on_page_content(html: str, **rest: Any) -> str:
+    """Write formulas as MathML, which browsers draw without a script or the network."""
+    from latex2mathml.converter import convert
+
+    def drawn(found: re.Match[str]) -> str:
+        display = "block" if found[2] == "[" else "inline"
+        return convert(entities.unescape(found[3]).strip(), display=display)
+
+    return FORMULA.sub(drawn, html)

@@ -9,6 +9,7 @@ from .measure.planning import CorruptionSource
 from .measure.smoothed import CertificationPlan
 from .report.page import RunRecord, write_report
 from .report.pictures import Example, corruption_example, difference_picture
+from .results.evaluation import Evaluation
 from .results.records import Entry
 from .results.store import ResultsStore
 
@@ -17,6 +18,7 @@ __all__ = [
     "Comparison",
     "CorruptionSource",
     "Entry",
+    "Evaluation",
     "Example",
     "Execution",
     "ResultsStore",

@@ -65,8 +65,8 @@ class FrontendTraining:
         """
         if self.frozen_epochs is not None and not 0 <= self.frozen_epochs <= epochs:
             raise InputError(
-                f"train.frontend.frozen_epochs is {self.frozen_epochs}; give 0 to epochs ({epochs}), or null for all "
-                "of them."
+                f"train.epochs is {epochs} and train.frontend.frozen_epochs {self.frozen_epochs}, more than there are; "
+                "add train.frontend.frozen_epochs=0 (or up to as many; null freezes the front-end in all of them)."
             )
         if not 0.0 <= self.rate <= 1e6:
             raise InputError(f"train.frontend.rate is {self.rate}; give 0 to a million.")

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from ..configs.progress import Bar
 
 OVERLAP = 64  # pixels that neighbouring tiles share
 MARGIN = 16  # of these, at a tile's border, have no say, since what lies beyond it is missing most there
@@ -40,9 +41,7 @@ def in_tiles(
     rows, columns = spans(height, tile, stride), spans(width, tile, stride)
     places = [(down, right) for down in rows for right in columns]
     total, weights, found = torch.zeros_like(images), images.new_zeros(height, width), []
-    for down, right in tqdm(
-        places, desc="tiles", disable=not progress or len(places) == 1, dynamic_ncols=True
-    ):
+    for down, right in Bar(places, desc="tiles", show=progress and len(places) > 1):
         restored, known = restore(images[:, :, down, right])
         weight = (ramp(down, height)[:, None] * ramp(right, width)).to(images)
         total[:, :, down, right] += weight * restored.to(images.device)

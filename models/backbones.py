@@ -122,7 +122,8 @@ def _timm_model(
         reason = in_one_line(error, 300)
         if load and not isinstance(error, TypeError):
             raise InputError(
-                f"the pretrained weights of {name!r} cannot be had ({reason}); check the network, or leave "
+                f"the pretrained weights of {name!r} cannot be had ({reason}); check the network, give a file of "
+                "weights (`warplca harden --timm NAME:FILE.safetensors`), or leave "
                 "model.pretrained out."
             ) from error
         raise InputError(

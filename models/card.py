@@ -16,29 +16,19 @@ Unknown keys are shown as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..configs.errors import InputError, brief, check_class_names
 from ..configs.extensions import FRONTENDS
 from ..frontend.gate import check_gate
-
-FORMAT = 2
-
-PARTS: dict[str, type] = {
-    **dict.fromkeys(("model", "training", "results", "evidence"), dict),
-    **dict.fromkeys(("version", "torch", "timm", "source"), str),
-    "class_names": list,
-    "parameters": int,
-}
-"""What a description holds of ours, and the types that others rely on."""
 
 UNASSESSED = (
     "Not assessed for gradient masking: accuracies under attack are upper bounds, and nothing shows that the "
     "gradients behind them can be trusted."
 )
+CIFAR10 = ("cifar10-subset", "torchvision", "torchvision-download")
+"""Sources of CIFAR-10, which the Hub calls uoft-cs/cifar10."""
 SHOWN_BEFORE = ("cells", "verdict", "settings")
 
 
@@ -63,101 +53,69 @@ def model_card(config: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def summary(config: Mapping[str, Any]) -> str:
-    """Say what a checkpoint is, how it was trained, how robust it is and by what evidence, for the screen."""
+def headline(config: Mapping[str, Any]) -> str:
+    """Say in a few lines how robust a checkpoint is, whether that can be believed, and what it is."""
     ours = config["warplca"]
-    model = ours["model"]
+    gates = [line for text in _gates(ours["model"]) for line in text.splitlines()[2:]]
+    lines = [*_standing(ours.get("evidence", {})), "", _identity(config), *gates]
+    facts = dict(_flat(ours["training"]))
+    shown = [
+        f"{key} {facts[key]}" for key in ("data", "epochs", "loss.name", "augment.policy") if key in facts
+    ]
+    return "\n".join([*lines, f"training: {', '.join(shown) or 'nothing recorded'}"])
+
+
+def _standing(evidence: Mapping[str, Any]) -> Iterator[str]:
+    """Clean, corrupted and attacked accuracy in a line each, and whether the attacked ones can be believed."""
+    cells = evidence.get("cells", ())
+    if not cells:
+        yield "how robust: not measured; `warplca export --format safetensors --results FILE` brings results along"
+    corrupted = [cell["accuracy"] for cell in cells if cell["kind"] == "corruption"]
+    verdict = evidence.get("verdict")
+    worst: dict[str, Mapping[str, Any]] = {}
+    for cell in cells:
+        if cell["kind"] == "attack":
+            threat = str(cell.get("threat"))
+            worst[threat] = min(worst.get(threat, cell), cell, key=lambda cell: cell["accuracy"])
+        elif cell["kind"] != "corruption":
+            yield _line(cell)
+    if corrupted:
+        yield f"corrupted: {_percent(sum(corrupted) / len(corrupted))}, mean of {len(corrupted)} cells"
+    for cell in worst.values():
+        known = verdict.get(_label(cell)) if isinstance(verdict, Mapping) else None
+        yield f"{_line(cell)}{f', {known}' if known else ''}"
+    if worst and not isinstance(verdict, Mapping):
+        yield str(verdict or UNASSESSED)
+
+
+def _line(cell: Mapping[str, Any]) -> str:
+    return (
+        f"{_label(cell)}: {_percent(cell['accuracy'])} [{_interval(cell)}], {cell.get('images', '?')} images"
+    )
+
+
+def _identity(config: Mapping[str, Any]) -> str:
+    ours = config["warplca"]
     names = ", ".join(ours["class_names"]) or "not named"
     size = " x ".join(str(side) for side in config["pretrained_cfg"]["input_size"])
     count = ours.get("parameters", 0)
     weights = f"{count / 1e6:.2f} million weights" if 0 < count < 2**60 else "weights"
+    return f"{_title(ours['model'])}: {weights}, images {size}, {config['num_classes']} classes ({names})"
+
+
+def summary(config: Mapping[str, Any]) -> str:
+    """Say what a checkpoint is, how it was trained, how robust it is and by what evidence, for the screen."""
+    ours = config["warplca"]
+    model = ours["model"]
     return "\n\n".join(
         [
-            f"{_title(model)}: {weights}, images {size}, {config['num_classes']} classes ({names})",
+            _identity(config),
             f"Written by warplca {ours['version']}, torch {ours['torch']}, timm {ours['timm']}.",
             _table_of_parts(model),
             *_gates(model),
             f"## Training\n\n{_facts(ours['training'])}",
             f"## How robust, by what evidence\n\n{_measured(ours)}",
         ]
-    )
-
-
-def described(config: Any, path: Path) -> dict[str, Any]:
-    """Return a checkpoint's description after checking what others rely on: the file may come from anywhere.
-
-    Raises:
-        InputError: If it is no description of a checkpoint, is damaged, or is of another format.
-    """
-    ours = config.get("warplca") if isinstance(config, dict) else None
-    if not isinstance(ours, dict) or "format" not in ours:
-        raise InputError(f"{path} is not the description of a warplca checkpoint.")
-    if ours["format"] != FORMAT:
-        raise InputError(
-            f"{path} has checkpoint format {brief(ours['format'])}; this version of warplca reads format {FORMAT}."
-        )
-    for key, kind in PARTS.items():
-        if not isinstance(ours.setdefault(key, kind()), kind):
-            raise InputError(
-                f"{path}: {key} is {brief(ours[key])}; the file is damaged, copy the folder again."
-            )
-    size = (
-        config["pretrained_cfg"].get("input_size") if isinstance(config.get("pretrained_cfg"), dict) else None
-    )
-    if not (
-        isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and 0 < n < 2**14 for n in size)
-    ):
-        raise InputError(f"{path}: input_size is {brief(size)}; expected channels, height and width.")
-    timm = config["pretrained_cfg"]
-    if timm.get("crop_mode", "center") != "center" or timm.get("crop_pct", 1.0) != 1.0:
-        raise InputError(
-            f"{path} prepares images in a way that this version of warplca does not know; use a later one."
-        )
-    classes = config.get("num_classes")
-    ours["class_names"] = list(check_class_names(ours["class_names"], str(path)))
-    if not isinstance(classes, int) or len(ours["class_names"]) not in (0, classes):
-        raise InputError(
-            f"{path} has num_classes {brief(classes)} and {len(ours['class_names'])} class names."
-        )
-    sections = ours["model"].get("frontend")
-    for section in sections if isinstance(sections, list) and sections else [sections]:
-        if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-            raise InputError(f"{path}: a front-end is {brief(section)}; expected its settings with its name.")
-    if not isinstance(ours["model"].get("backbone"), str):
-        raise InputError(
-            f"{path}: the backbone is {brief(ours['model'].get('backbone'))}; expected its name."
-        )
-    check_evidence(ours["evidence"], path)
-    return config
-
-
-def check_evidence(evidence: Mapping[str, Any], path: object) -> None:
-    """Refuse evidence that no card could show.
-
-    Raises:
-        InputError: If a cell lacks what it was, or its accuracy, or has another type there.
-    """
-    cells = evidence.get("cells", [])
-    for cell in cells if isinstance(cells, list) else [cells]:
-        if not (isinstance(cells, list) and isinstance(cell, dict) and _is_cell(cell)):
-            raise InputError(
-                f"{path}: the evidence holds {brief(cell)}, which is no measured cell; it is damaged."
-            )
-    if not isinstance(evidence.get("settings", {}), Mapping):
-        raise InputError(
-            f"{path}: the settings of the evidence are {brief(evidence['settings'])}; it is damaged."
-        )
-
-
-def _is_cell(cell: Mapping[str, Any]) -> bool:
-    """Tell whether a measured cell has what cards show of it; corruptions stand in tables by severity."""
-    shares = [cell.get("accuracy", -1), cell.get("low"), cell.get("high")]
-    return (
-        all(isinstance(cell.get(key), str) for key in ("kind", "condition"))
-        and all(value is None or (isinstance(value, int | float) and 0 <= value <= 1) for value in shares)
-        and shares[0] is not None
-        and isinstance(cell.get("images", 0), int)
-        and isinstance(cell.get("severity"), int if cell["kind"] == "corruption" else int | None)
     )
 
 
@@ -290,7 +248,7 @@ def _front_matter(title: str, ours: Mapping[str, Any]) -> str:
     results = [
         EvalResult(
             task_type="image-classification",
-            dataset_type=data,
+            dataset_type=data.replace(" ", "-"),
             dataset_name=f"{data}, {_label(cell)}",
             dataset_config=_label(cell),
             metric_type="accuracy",
@@ -299,7 +257,10 @@ def _front_matter(title: str, ours: Mapping[str, Any]) -> str:
         for cell in evidence.get("cells", ())
         if cell["kind"] != "corruption"
     ]
+    own = str(ours.get("source", "")).partition(":")[0]
     card = ModelCardData(
+        license="unknown",  # whose weights they are only their owner knows
+        datasets=["uoft-cs/cifar10"] if own in CIFAR10 else None,
         library_name="timm",
         pipeline_tag="image-classification",
         tags=["image-classification", "robustness", "warplca"],

@@ -35,7 +35,8 @@ from ..configs.integrity import (
 )
 from ..configs.load import to_plain
 from ..configs.untrusted import folder_with, plain_file, read_json
-from .card import FORMAT, described, model_card
+from .card import model_card
+from .card_checks import FORMAT, described
 from .timm_api import TimmAPI, architecture, data_config, model_arguments
 
 SHIPPED = Path(__file__).parent / "pretrained"

@@ -13,10 +13,10 @@ import queue
 import signal
 import threading
 import traceback
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from logging.handlers import QueueHandler
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from tqdm import tqdm
 from ..configs import EvaluationPlan, InputError, RunConfig
 from ..configs.device import choose_device
 from ..configs.extensions import import_file, imported_files
+from ..configs.notices import log_warnings
+from ..configs.progress import on_terminal
 from ..data import ImageDataset
 from ..eval import CorruptionSource, Entry, Execution, ResultsStore, evaluate
 from ..models import load_checkpoint
@@ -94,14 +96,16 @@ class Measurement:
     corrupted: Path | None = None
 
     def work(self, dataset: ImageDataset, *, share: Share, progress: bool) -> None:
-        """Measure on these images; only the first process shows its progress."""
+        """Measure on these images; only the first process shows a bar."""
         evaluate(
             load_checkpoint(self.run / "checkpoint"),
             dataset,
             self.plan,
             results=self.results,
             name=Entry(self.name, self.seed),
-            execution=Execution(device=share.device, progress=progress and share.place == 0),
+            execution=Execution(
+                device=share.device, progress=progress and (share.place == 0 or not on_terminal())
+            ),
             corruptions=CorruptionSource(
                 # On a CPU the network needs the cores itself.
                 workers=0 if share.device.type == "cpu" else share.cores - 1,
@@ -201,10 +205,10 @@ def _work_at_once(
 ) -> None:
     workers = min(workers, len(waiting))
     context = multiprocessing.get_context("spawn")
-    tasks, failures, lock = context.Queue(), context.Queue(), context.RLock()
+    tasks, failures, logged, lock = context.Queue(), context.Queue(), context.Queue(), context.RLock()
     for task in [*waiting, *[None] * workers]:
         tasks.put(task)
-    shared = (tasks, failures, lock, dataset, progress, tuple(imported_files))
+    shared = (tasks, failures, logged, lock, dataset, progress, tuple(imported_files))
     shares = [share_of_machine(device, place, workers) for place in range(workers)]
     # Not daemonic: those may have no processes of their own, which augment images or make corruptions ahead.
     processes = [context.Process(target=_work, args=(share, *shared)) for share in shares]
@@ -212,7 +216,7 @@ def _work_at_once(
         try:
             for process in processes:
                 process.start()
-            failed = _wait(processes, failures, stop)
+            failed = _wait(processes, failures, logged, stop)
         finally:
             for process in processes:
                 process.terminate()
@@ -228,12 +232,15 @@ def _work_at_once(
         )
 
 
-def _wait(processes: Sequence[BaseProcess], failures: Any, stop: threading.Event) -> list[Exception]:
+def _wait(
+    processes: Sequence[BaseProcess], failures: Any, logged: Any, stop: threading.Event
+) -> list[Exception]:
     """Wait for all processes; after a failure or a signal, ask the others to save and stop."""
     failed: list[Exception] = []
     asked = False
     while True:
         alive = any(process.is_alive() for process in processes)
+        _log_here(logged)
         try:
             failed.append(failures.get(timeout=0.2))
         except queue.Empty:
@@ -245,10 +252,19 @@ def _wait(processes: Sequence[BaseProcess], failures: Any, stop: threading.Event
                 process.terminate()
 
 
+def _log_here(logged: Any) -> None:
+    """Hand what workers logged to the loggers of this process, which know what was said before."""
+    with suppress(queue.Empty):
+        while True:
+            record = logged.get_nowait()
+            logging.getLogger(record.name).handle(record)
+
+
 def _work(
     share: Share,
     tasks: Any,
     failures: Any,
+    logged: Any,
     lock: Any,
     dataset: ImageDataset,
     progress: bool,
@@ -259,8 +275,8 @@ def _work(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches every process; outside a run only the first acts
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    logging.basicConfig(level=logging.WARNING, format="warplca: %(message)s")
-    warnings.filterwarnings("ignore", module=r"(?!warplca)")
+    logging.basicConfig(level=logging.WARNING, handlers=[QueueHandler(logged)])
+    log_warnings()
     torch.set_num_threads(share.cores if share.device.type == "cpu" else 1)
     tqdm.set_lock(lock)
     name = "a worker process"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..configs.device import choose_device
 from ..configs.errors import InputError
+from ..configs.progress import Bar
 from ..frontend import WarpLCA, noise_level
 from ..frontend.pretrained import load_noise_rule, open_primed
 from ..frontend.sparse.lca import LCA
@@ -165,7 +166,7 @@ def denoise_files(
             were finished before stay.
     """
     targets = _targets([Path(image) for image in images], Path(out), overwrite)
-    for source, target in targets.items():
+    for source, target in Bar(targets.items(), desc="restoring", unit="picture", delay=1):
         start = time.perf_counter()
         photograph = read_photograph(source)
         try:

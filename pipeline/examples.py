@@ -56,11 +56,13 @@ def _disturbed(
     models: dict[str, Classifier], one: ImageDataset, plan: EvaluationPlan
 ) -> list[tuple[str, Picture]]:
     clean = one.images[0] / 255.0
-    pictures = [("image", clean)]
+    pictures = [(f"image; {_said(models, one, one.images[:])}", clean)]
     if plan.corruptions and plan.corruptions[0] not in CORRUPTION_GROUPS:
         name, severity = plan.corruptions[0].split("+")[0], max(plan.severities)
         corrupted = corrupt(one.images[:], name, severity=severity, seed=plan.seed, indices=one.indices)
-        pictures.append((f"{name} {severity}", corrupted[0] / 255.0))
+        pictures.append(
+            (f"{name.replace('_', ' ')} {severity}; {_said(models, one, corrupted)}", corrupted[0] / 255.0)
+        )
     if plan.attacks:
         arm, model = list(models.items())[-1]
         setting = plan.attacks[-1]
@@ -71,9 +73,27 @@ def _disturbed(
         images, labels = one.tensors(device=_device(model))
         result = run_attack(model, images, labels, attack, setting.threat, seed=plan.seed)
         adversarial = _picture(result.adversarial[0])
-        pictures.append((f"{attack}, {setting.threat}, against {arm}", adversarial))
+        outcome = (
+            "wrong before"
+            if not bool(result.correct[0])
+            else f"succeeded: {one.class_names[int(result.predictions[0])]}"
+            if bool(result.success[0])
+            else "failed"
+        )
+        pictures.append((f"{attack}, {setting.threat}, against {arm}; {outcome}", adversarial))
         pictures.append(("difference x 10", difference_picture(clean, adversarial)))
     return pictures
+
+
+@torch.no_grad()
+def _said(models: dict[str, Classifier], one: ImageDataset, images: np.ndarray) -> str:
+    """What the models say of an image, (1, H, W, C) as bytes: each answer with those that gave it."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    answers: dict[str, list[str]] = {}
+    for arm, model in models.items():
+        said = one.class_names[int(model(pixels.to(_device(model))).argmax())]
+        answers.setdefault(said, []).append(arm)
+    return "; ".join(f"{said}: {', '.join(arms)}" for said, arms in answers.items())
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from ..configs import EvaluationPlan, InputError
 from ..configs.errors import unknown_name
 from ..data import ImageDataset
-from ..eval import Comparison, CorruptionSource, Entry, Execution, ResultsStore, compare
+from ..eval import Comparison, CorruptionSource, Entry, Evaluation, Execution, ResultsStore, compare
 from ..eval.compare.wording import NO_DIFFERENCE, difference_text, headline_tests, judgement
 from ..eval.measure.inference import Model
 from ..models import Classifier, as_classifier, create_classifier, harden, load_checkpoint, save_checkpoint
@@ -110,7 +110,7 @@ def evaluate_plug_in(
     results: str | Path,
     execution: Execution = Execution(),  # noqa: B008 - frozen
     corruptions: CorruptionSource = CorruptionSource(),  # noqa: B008 - frozen
-) -> tuple[pd.DataFrame, Comparison]:
+) -> tuple[Evaluation, Comparison]:
     """Measure a classifier without and with a front-end before it.
 
     Args:
@@ -137,7 +137,7 @@ def evaluate_plug_in(
     with ResultsStore(results, read_only=True) as store:
         rows = store.to_frame(predictions=True)
     rows = rows[rows["model"].isin([name.name, both.name]) & (rows["dataset"] == dataset.name)]
-    return pd.concat(frames, ignore_index=True), compare(rows, baseline=name.name)
+    return Evaluation(pd.concat(frames, ignore_index=True)), compare(rows, baseline=name.name)
 
 
 def advice(comparison: Comparison) -> str:

@@ -299,7 +299,7 @@ def frontend_card(config: PrimeConfig, data: str, facts: dict[str, float]) -> st
         f"- Data: {data}.",
         *([f"- Started from the front-end `{config.start}`."] if config.start else []),
         f"- Seed: {config.plan.seed}.",
-        "- Licence: MIT, like the package.",
+        "- Licence: yours to choose.",
         "",
         f"Measured on 64 of these images that priming left out ({unit}):",
         "",

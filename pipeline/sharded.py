@@ -28,6 +28,7 @@ from ..eval import (
     CertificationPlan,
     CorruptionSource,
     Entry,
+    Evaluation,
     Execution,
     ResultsStore,
     certify,
@@ -55,7 +56,7 @@ def evaluate_sharded(
     name: str | Entry | None = None,
     execution: Execution = Execution(),  # noqa: B008 - frozen
     corruptions: CorruptionSource = CorruptionSource(),  # noqa: B008 - frozen
-) -> pd.DataFrame:
+) -> Evaluation:
     """Measure a model with the processes that were started together; see ``eval.evaluate``.
 
     Corruptions and attacks are dealt out like cards. All processes write to one results store, so that a stopped

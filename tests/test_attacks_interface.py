@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -73,6 +74,11 @@ def quick(name: str):
     return dataclasses.replace(attack, **{k: v for k, v in shorter.items() if k in known})
 
 
+ADV_LIB = ("adv_lib", "adversarial-library")
+OPTIONAL = {"brendel-bethge": ("numba", "numba"), "fmn": ADV_LIB, "ddn": ADV_LIB}
+"""Packages, and what messages call them, of the attacks that need one."""
+
+
 @pytest.mark.parametrize(
     ("name", "norm"),
     [
@@ -92,8 +98,9 @@ def test_every_attack_keeps_its_promises(name: str, norm: str) -> None:
         with pytest.raises(InputError, match=f"not '{norm}'"):
             attack(model, images, labels, threat)
         return
-    if name == "brendel-bethge" and importlib.util.find_spec("numba") is None:
-        with pytest.raises(InputError, match="needs numba, which is not installed; install it with"):
+    package, called = OPTIONAL.get(name, ("torch", ""))
+    if importlib.util.find_spec(package) is None:
+        with pytest.raises(InputError, match=f"needs {called}, which is not installed.*install it with"):
             attack(model, images, labels, threat)
         return
     result = attack(model, images, labels, threat, batch_size=3)
@@ -294,3 +301,21 @@ def test_unknown_names_get_their_neighbour() -> None:
         run_attack(small_network(), *GOOD, "autoatack", "linf 8/255")
     with pytest.raises(InputError, match="batch_size is 0"):
         run_attack(small_network(), *GOOD, "fgsm", "linf 8/255", batch_size=0)
+
+
+def test_installed_packages_offer_attacks_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        EntryPoint("mine", "warplca.attacks.gradient_descent:FGSM", "warplca.attacks"),
+        EntryPoint("no attack", "builtins:dict", "warplca.attacks"),
+        EntryPoint("broken", "no_such_package:Attack", "warplca.attacks"),
+    ]
+    monkeypatch.setattr("warplca.attacks.registry.entry_points", lambda group: points)
+    assert type(as_attack("mine")) is type(as_attack("fgsm"))
+    with pytest.raises(InputError, match=r"the installed attack 'no attack' is \{\}; expected a"):
+        as_attack("no attack")
+    with pytest.raises(
+        InputError, match="the installed attack 'broken' .* cannot be made: ModuleNotFoundError"
+    ):
+        as_attack("broken")
+    with pytest.raises(InputError, match="unknown attack 'mime'; did you mean 'mine'"):
+        as_attack("mime")

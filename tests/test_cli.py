@@ -75,7 +75,7 @@ def test_config_files_are_named_in_errors(capsys, tmp_path):
         capsys, "train", "--config", file, "--out", tmp_path / "run"
     )
     file.write_text("train: {label_smoothing: 2.0}\n")
-    assert "mine.yaml: label_smoothing is 2.0" in refused(
+    assert "mine.yaml: train.label_smoothing is 2.0" in refused(
         capsys, "train", "--config", file, "--out", tmp_path / "run"
     )
     message = refused(capsys, "train", "--config", tmp_path / "absent.yaml", "--out", tmp_path / "run")

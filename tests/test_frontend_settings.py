@@ -39,7 +39,11 @@ def test_mistakes_name_the_key_and_what_the_front_end_has(frontend, message):
             {"frontend": {"lam_spread": 2}},
             "front-end conv.*train.frontend.lam_spread.*rate",
         ),
-        ({"frontend": "conv"}, {"frontend": {"frozen_epochs": 11}}, "frozen_epochs is 11; give 0 to epochs"),
+        (
+            {"frontend": "conv"},
+            {"frontend": {"frozen_epochs": 11}},
+            "frozen_epochs 11, more than there are",
+        ),
         ({"frontend": "lca"}, {"frontend": {"anneal_share": 0.5}}, "nothing is annealed; set lam_factor"),
         ({"frontend": "lca"}, {"frontend": {"distillation": 0.5}}, "lca.*train.frontend.distillation"),
         (

@@ -98,7 +98,7 @@ def test_the_exported_checkpoint_follows_the_choice(finished):
 def test_unassessed_attacks_are_never_called_trusted(finished, capsys):
     run, arguments = finished
     page = " ".join((run / "report.html").read_text().split())
-    assert page.count("not assessed: only fgsm were run") == len(CONFIG["arms"])
+    assert page.count("not assessed: only fgsm were run") == 1  # one verdict, said once of all arms
     main(arguments)
     assert "accuracies under attack are upper bounds" in capsys.readouterr().out
 

@@ -98,7 +98,7 @@ def test_a_frozen_front_end_is_frozen_for_as_long_as_training_takes():
         layer.at(epoch, 7, LCATraining(frozen_epochs=None))
         assert not layer.dictionary.weight.requires_grad
     with pytest.raises(
-        InputError, match=r"frozen_epochs is 9; give 0 to epochs \(7\), or null for all of them"
+        InputError, match=r"train.epochs is 7 and train.frontend.frozen_epochs 9, more than there are; add"
     ):
         config("lca", epochs=7, training={"frozen_epochs": 9})
 

@@ -30,7 +30,8 @@ from warplca.data import load_dataset
 from warplca.frontend import WarpLCA
 from warplca.frontend.pretrained import open_primed, save_frontend
 from warplca.models import create_classifier, load_checkpoint, open_predictor, save_checkpoint
-from warplca.models.card import described, model_card, summary
+from warplca.models.card import model_card, summary
+from warplca.models.card_checks import described
 from warplca.models.export.program import load_program
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 
 import torch
-from tqdm import tqdm
 
-from .record import means
+from ..configs.progress import Bar, note
+from .record import epoch_line, means
 
 SKIPPED, TIMED = 3, 5  # steps: the first ones compile, or choose algorithms
 BUSY = 0.5  # load per core of other work, above which threads wait for one another
@@ -44,14 +43,8 @@ class Display:
         self.total, self.epochs, self.device, self.shown = total, epochs, device, shown
         self.first, self.began = done, 0.0
         self.load = _load()
-        self.bar = tqdm(
-            total=total,
-            initial=done,
-            desc=f"train {name}",
-            unit="step",
-            position=position,
-            disable=not shown,
-            dynamic_ncols=True,
+        self.bar = Bar(
+            total=total, initial=done, desc=f"train {name}", unit="step", position=position, show=shown
         )
 
     def __enter__(self) -> Display:
@@ -73,9 +66,13 @@ class Display:
             self.began = now
             return
         seconds = (now - self.began) / TIMED
-        tqdm.write(duration(seconds, self.total - step), file=sys.stderr)
+        note(duration(seconds, self.total - step))
         if self.device.type == "cpu" and (busy := crowded(self.load, torch.get_num_threads())):
-            tqdm.write(busy, file=sys.stderr)
+            note(busy)
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """Write the row of a finished epoch where there is no bar."""
+        self.bar.line(epoch_line(row, self.epochs))
 
     def show(self, sums: Mapping[str, float], step: int) -> None:
         """Show the figures of the epoch under way."""

@@ -214,6 +214,7 @@ class TrainingRun:
                 if ends:
                     with memory_explained(self.recipe, step - 1):
                         finished = self._end_epoch(meter, curves, record)
+                    display.epoch(curves[-1])
                     if finished:
                         break
                 due = time.monotonic() - saved > 60.0 * self.recipe.save_minutes

@@ -8,7 +8,7 @@ import logging
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -236,3 +236,10 @@ def revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def epoch_line(row: Mapping[str, float], epochs: int) -> str:
+    """Return an epoch's row of the curves in a line."""
+    shown = {name: row[name] for name in ("train_accuracy", "val_accuracy") if name in row}
+    figures = "".join(f", {name.replace('_', ' ')} {value:.1%}" for name, value in shown.items())
+    return f"epoch {row['epoch']:.0f}/{epochs}: loss {row['train_loss']:.3f}{figures}"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ...configs.execution import Deadline, Session
+from ...configs.progress import Bar
 from ..access import Model, frozen_parameters
 from ..autoattack import AutoAttack
 from ..checks import NotApplicable, chance_note
@@ -148,7 +148,7 @@ class _Run:
 
     def attack_all(self, attacks: Mapping[str, Attack], *, progress: bool) -> None:
         """Run the attacks in order until none, no image or no time is left."""
-        with tqdm(attacks.items(), unit="attack", disable=not progress) as bar:
+        with Bar(attacks.items(), desc="suite", unit="attack", show=progress) as bar:
             for name, attack in bar:
                 standing = self._standing()
                 bar.set_postfix_str(f"{name} on {len(standing)}")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
-from tqdm import tqdm
 
 from ...configs.atomic import file_written_whole, only_one
 from ...configs.errors import InputError
 from ...configs.integrity import sha256
+from ...configs.progress import Bar
 from ...configs.untrusted import read_json
 from ..dataset import ImageDataset
 from .generate import SEVERITIES, Scale, check_severity, corrupt, default_scale
@@ -159,7 +159,7 @@ def _write(dataset: ImageDataset, folder: Path, names: Sequence[str], wanted: Ma
         dtype = np.uint8 if len(dataset.class_names) <= 256 else np.int64
         np.save(stream, np.tile(dataset.labels, len(severities)).astype(dtype), allow_pickle=False)
     images = len(missing) * len(severities) * len(dataset)
-    with _pool(workers) as run, tqdm(total=images, unit="image", disable=not images) as progress:
+    with _pool(workers) as run, Bar(total=images, unit="image", show=bool(images)) as progress:
         for name in missing:
             progress.set_description(name)
             _write_file(dataset, folder, name, manifest, run, progress)
@@ -187,7 +187,7 @@ def _finished(manifest: Manifest, folder: Path, name: str) -> bool:
 
 
 def _write_file(
-    dataset: ImageDataset, folder: Path, name: str, manifest: Manifest, run: Run, progress: tqdm
+    dataset: ImageDataset, folder: Path, name: str, manifest: Manifest, run: Run, progress: Bar
 ) -> None:
     shape = (len(manifest.severities) * len(dataset), *dataset.images.shape[1:])
     tasks: Iterator[Task] = (

@@ -111,6 +111,19 @@ def trust_sentences(comparison: Comparison) -> Iterator[str]:
         yield f"{', '.join(model for model in verdicts if verdicts[model] == verdict)}: {verdict}."
 
 
+def trust_line(comparison: Comparison) -> str:
+    """In a line: do the figures speak of methods, and can those under attack be trusted?"""
+    seeds = comparison.seeds
+    scope = (
+        f"{seeds} training seeds each"
+        if comparison.about_methods
+        else f"{seeds} training seed{'s' if seeds > 1 else ''} each: about these networks, not about methods"
+    )
+    verdicts = {verdict.partition(":")[0] for verdict in comparison.verdicts.values()}
+    attacked = f"under attack: {', '.join(sorted(verdicts))}" if verdicts else "no attack was run"
+    return f"{scope}; {attacked}."
+
+
 def figures_of(summary: pd.DataFrame) -> list[str]:
     """Names of the accuracies in a summary, in order: those that have bounds and image counts."""
     return [name for name in summary.columns if f"{name} images" in summary.columns]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ...configs.device import float32
 from ...configs.errors import InputError
 from ...configs.execution import Execution
+from ...configs.progress import Bar
 from ...data import ImageDataset
 from ..results.records import Entry, choose_images
 from ..results.store import ResultsStore
@@ -122,14 +122,12 @@ def _measure(runs: Sequence[SmoothedRun], *, progress: bool, say: Callable[[str]
             f"up to {_duration(passes / rate)}; images that cannot be proven take less"
         )
     looks = range(1, len(runs[0].sampling.looks) + 1)
-    with tqdm(
-        total=len(looks) * sum(len(run.order) for run in runs), unit="image", disable=not progress
-    ) as bar:
+    with Bar(total=len(looks) * sum(len(run.order) for run in runs), unit="image", show=progress) as bar:
         for look in looks:
             for run in runs:
                 bar.set_description(f"sigma {run.smoothed.sigma:g}")
                 run.sample(look, bar.update)
-    with tqdm(total=sum(len(run.order) for run in runs), unit="image", disable=not progress) as bar:
+    with Bar(total=sum(len(run.order) for run in runs), unit="image", show=progress) as bar:
         for run in runs:
             bar.set_description(f"attack, sigma {run.smoothed.sigma:g}")
             run.attack_in_turn(bar.update)

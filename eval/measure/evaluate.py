@@ -16,14 +16,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from ...attacks import Suite
 from ...configs.device import float32
 from ...configs.errors import InputError
 from ...configs.execution import Execution
 from ...configs.plan import EvaluationPlan, resolve_plan
+from ...configs.progress import Bar
 from ...data import CorruptedFiles, ImageDataset
+from ..results.evaluation import Evaluation
 from ..results.records import (
     COMPLETE,
     KEY_COLUMNS,
@@ -81,7 +82,7 @@ def evaluate(
     execution: Execution = Execution(),  # noqa: B008 - frozen
     corruptions: CorruptionSource = CorruptionSource(),  # noqa: B008 - frozen
     surrogates: Mapping[str, nn.Module] | None = None,
-) -> pd.DataFrame:
+) -> Evaluation:
     """Measure a model under every condition of a plan.
 
     Finished cells are found in the results store and skipped, so a second or a killed run goes on where the
@@ -103,7 +104,8 @@ def evaluate(
         surrogates: Other classifiers by name, whose adversarial images a suite tries on this model too.
 
     Returns:
-        One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes.
+        One row for each cell of the plan, in the plan's order, as `ResultsStore.to_frame` describes; a pandas table
+        that prints name, condition, accuracy and interval.
 
     Raises:
         InputError: The plan does not fit the data set; the model's logits are NaN, random in shape or
@@ -142,7 +144,7 @@ def evaluate(
             notes=[TF32_NOTE] if execution.tf32 else [],
         )
         run.measure(cells)
-        return rows_of(run.store.to_frame(), [run.key(cell) for cell in cells])
+        return Evaluation(rows_of(run.store.to_frame(), [run.key(cell) for cell in cells]))
 
 
 def _check_classes(model: Model, dataset: ImageDataset) -> None:
@@ -218,11 +220,13 @@ class _Run:
             logger.warning("model %r: %s (its results carry this note)", self.entry.name, note)
         self.notes.extend(remarked)
         stream = corrupted_chunks(self.dataset, self._tasks(todo), self.corruptions)
-        hidden = not self.attacker.progress
-        with tqdm(todo, desc=self.entry.name, unit="cell", disable=hidden) as bar, closing(stream):
+        shown = self.attacker.progress
+        with Bar(todo, desc=self.entry.name, unit="cell", show=shown) as bar, closing(stream):
             for cell in bar:
                 bar.set_postfix_str(cell.condition.label)
-                self.store.save(self._measure_cell(cell, stream, fingerprint))
+                result = self._measure_cell(cell, stream, fingerprint)
+                self.store.save(result)
+                bar.line(f"{cell.condition.label}: {result.correct.mean():.1%}, {result.seconds:.0f} s")
 
     def _fingerprint(self) -> str:
         if isinstance(self.model, nn.Module) and not is_opaque(self.model):

@@ -131,6 +131,19 @@ def severity_lines(comparison: Comparison) -> dict[str, list[Line]]:
     return {name: _lines(comparison, cells[cells["condition"] == name], "severity") for name in names}
 
 
+def overview_lines(comparison: Comparison) -> list[Line]:
+    """For each model its accuracy over severity, mean over all corruptions; severity 0 is clean, where measured."""
+    cells = comparison.cells
+    shown = cells[cells["kind"].isin(["corruption", "clean"])]
+    if not (shown["kind"] == "corruption").any():
+        return []
+    lines = []
+    for model in comparison.summary["model"]:
+        means = shown[shown["model"] == model].groupby("severity")["accuracy"].mean()
+        lines.append(Line(model, [float(str(x)) for x in means.index], [100 * y for y in means]))
+    return lines
+
+
 def epsilon_lines(comparison: Comparison) -> dict[tuple[str, str], list[Line]]:
     """For each norm and attack a line over epsilon for each model, from the unattacked images at epsilon 0 on.
 

@@ -8,6 +8,7 @@ readers can distinguish, in every panel.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's palette without yellow and black, which vanish on white and on dark paper.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+ARMS = ("none", "conv", "lca", "warp-lca")
 
 _MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"))
 
@@ -38,9 +41,16 @@ class ModelStyle(NamedTuple):
 
 
 def model_styles(models: Iterable[str]) -> dict[str, ModelStyle]:
-    """Give each model a style; no two among the first thirty share colour and marker."""
+    """Give each model a style; no two among the first thirty share colour and marker.
+
+    The arms of comparisons have the same ones in every figure and report, whichever of them and what else is there.
+    """
+    models = list(dict.fromkeys(models))
+    places = {model: ARMS.index(model) for model in models if model in ARMS}
+    free = (number for number in itertools.count() if number not in places.values())
     styles = {}
-    for number, model in enumerate(models):
+    for model in models:
+        number = places[model] if model in places else next(free)
         marker, glyph = _MARKERS[number % len(_MARKERS)]
         dashes = _DASHES[(number // len(_COLOURS)) % len(_DASHES)]
         styles[model] = ModelStyle(_COLOURS[number % len(_COLOURS)], marker, dashes, glyph)

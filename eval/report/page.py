@@ -23,6 +23,8 @@ from ..compare.wording import (
     lead,
     left_out_sentence,
     scope_sentence,
+    trust_line,
+    trust_sentences,
 )
 from ..results.store import ResultsStore
 from ..results.suites import bounds_sentence
@@ -34,6 +36,7 @@ from .charts import (
     corruption_accuracies,
     difference_maps,
     epsilon_lines,
+    overview_lines,
     readable,
     severity_lines,
 )
@@ -79,6 +82,38 @@ def corruption_section(comparison: Comparison, styles: Mapping[str, ModelStyle])
     return {"panels": panels, "accuracy": accuracy, "difference": difference_maps(comparison, tables)}
 
 
+def overview_panel(comparison: Comparison, styles: Mapping[str, ModelStyle]) -> Panel | None:
+    """The picture of the first screen: accuracy over severity, else under the worst attack; None without either."""
+    lines, label, ticks = overview_lines(comparison), "severity (0: clean)", None
+    what = "Mean accuracy over corruptions"
+    if not lines:
+        attacked = epsilon_lines(comparison)
+        if not attacked:
+            return None
+        (norm, attack), lines = next(iter(attacked.items()))
+        label, what = _epsilon_label(norm), f"Accuracy under attack ({attack})"
+        ticks = sorted({x for line in lines for x in line.x})
+    svg = line_panel(
+        lines,
+        styles,
+        name="overview",
+        x_label=label,
+        y_label="accuracy, %",
+        x_ticks=ticks,
+        x_tick_labels=None if ticks is None else _epsilon_ticks(label, ticks),
+        y_limits=_limits(lines),
+    )
+    return Panel(what, _alt(what, lines), svg)
+
+
+def _epsilon_label(norm: str) -> str:
+    return "Linf epsilon, in 1/255" if norm == "linf" else f"{norm.upper()} epsilon"
+
+
+def _epsilon_ticks(label: str, ticks: Sequence[float]) -> list[str]:
+    return [f"{255 * tick:.3g}" if "255" in label else f"{tick:g}" for tick in ticks]
+
+
 def attack_section(comparison: Comparison, styles: Mapping[str, ModelStyle]) -> dict[str, Any] | None:
     """Panels over epsilon and the table of attacked cells; None without attacks."""
     if not (comparison.cells["kind"] == "attack").any():
@@ -87,15 +122,15 @@ def attack_section(comparison: Comparison, styles: Mapping[str, ModelStyle]) -> 
     panels = []
     for (norm, attack), lines in groups.items():
         ticks = sorted({x for line in lines for x in line.x})
-        levels = norm == "linf"
+        label = _epsilon_label(norm)
         svg = line_panel(
             lines,
             styles,
             name=f"epsilon-{norm}-{attack}",
-            x_label=f"{norm} perturbation{', in 255ths' if levels else ''}",
+            x_label=label,
             y_label="accuracy, %",
             x_ticks=ticks,
-            x_tick_labels=[f"{255 * tick:.3g}" if levels else f"{tick:g}" for tick in ticks],
+            x_tick_labels=_epsilon_ticks(label, ticks),
             y_limits=(-3.0, max(10.0, _limits(lines)[1])),
         )
         caption = f"{norm}, {'worst of all attacks' if attack == WORST_CASE else attack}"
@@ -166,8 +201,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 is_report = file_with(b'<meta name="generator" content="warplca">')
 
 _SECTIONS = {
+    "words": "In words",
     "verdicts": "Trust",
-    "comparison": "Comparison",
     "corruptions": "Corruptions",
     "worst": "Worst cells",
     "gates": "Gates",
@@ -240,8 +275,8 @@ def _page(comparison: Comparison, title: str, run: RunRecord) -> str:
     ]
     styles = model_styles(models)
     sections: dict[str, Any] = {
-        "verdicts": comparison.verdicts,
-        "comparison": True,
+        "words": True,
+        "verdicts": list(trust_sentences(comparison)),
         "corruptions": corruption_section(comparison, styles),
         "worst": worst_table(comparison),
         "gates": gate_table(comparison),
@@ -268,6 +303,8 @@ def _page(comparison: Comparison, title: str, run: RunRecord) -> str:
         baseline=comparison.baseline,
         models=list(comparison.summary["model"]),
         styles=styles,
+        overview=overview_panel(comparison, styles),
+        trust=trust_line(comparison),
         lead=lead(comparison),
         headline=headline(comparison),
         scope=scope_sentence(comparison),

@@ -14,9 +14,9 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ...configs.errors import InputError
+from ...configs.progress import Bar
 from ..sparse.encoding import SparseEncoding
 from ..sparse.metrics import active_fraction
 from ..sparse.problem import Problem
@@ -90,15 +90,9 @@ def make_stages(
         yield RestoringStage(layer, images, plan, plan.restoring_steps)
 
 
-def progress_bar(stage: Stage, done: int, progress: bool) -> tqdm:
+def progress_bar(stage: Stage, done: int, progress: bool) -> Bar:
     """Return the bar of a stage of which ``done`` steps are done."""
-    return tqdm(
-        total=stage.steps,
-        initial=done,
-        desc=f"priming: {stage.name}",
-        disable=not progress,
-        dynamic_ncols=True,
-    )
+    return Bar(total=stage.steps, initial=done, desc=f"priming: {stage.name}", show=progress)
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from ...configs.atomic import file_written_whole
+from ...configs.progress import Bar
 from ..sparse.problem import Problem
 from ..sparse.solver import solve
 from ..sparse.warp import WarpLCA
@@ -54,7 +54,7 @@ class SettledStates:
         """All states, (N, M, h, w); computed on first use."""
         if self._states is None:
             batches = self.images.split(self.batch_size)
-            bar = tqdm(batches, desc="priming: settled states", disable=not self.progress, dynamic_ncols=True)
+            bar = Bar(batches, desc="priming: settled states", show=self.progress)
             self._states = torch.cat([self._batch(index, batch) for index, batch in enumerate(bar)])
         return self._states
 
@@ -115,12 +115,7 @@ def search_schedule(layer: WarpLCA, images: Tensor, *, progress: bool = False) -
     steps.reach = REACH
     choices = list(itertools.product((False, True), STEPS, MOMENTA, annealings))
     tails = list(itertools.product(STEPS, TAIL_MOMENTA))
-    with tqdm(
-        total=len(choices) + 3 * len(tails),
-        desc="priming: schedule",
-        disable=not progress,
-        dynamic_ncols=True,
-    ) as bar:
+    with Bar(total=len(choices) + 3 * len(tails), desc="priming: schedule", show=progress) as bar:
         best = min(choices, key=lambda choice: (with_cycles(*choice), bar.update())[0])
         with_cycles(*best)
         with_tail(*min(tails, key=lambda choice: (with_tail(*choice), bar.update(3))[0]))

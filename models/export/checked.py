@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from ...configs.load import to_plain
 from ...configs.untrusted import file_with, parse_json
 from ...frontend import Frontend
 from ..classifier import Classifier
+
+logger = logging.getLogger(__name__)
 
 is_export = file_with(b"warplca")
 """Tells whether a file is an exported classifier, which another may replace: all of them say by whom they were made."""
@@ -185,12 +188,15 @@ def export_checked(
     deployed = Deployed(copied, sparsity=sparsity)
     with file_written_whole(Path(path), ours=is_export) as target, TemporaryDirectory() as folder:
         draft = Path(folder) / "model.pt2"  # a name that every writer accepts
+        logger.info("writing %s", backend.name)
         backend.write(deployed, images, draft, metadata(model, images))
+        logger.info("running it beside PyTorch on %d images", len(images))
         run = backend.open(draft)
         expected = eager(model, images)
         found = in_batches(run, images)
         difference = np.abs(expected - found).max(axis=1)
         outliers = np.flatnonzero(~(difference <= TOLERANCE))
+        logger.info("timing both, and looking at what differs (%d images)", len(outliers))
         latency, eager_latency = interleaved_latency(run, copied, images[:1])
         check = ExportCheck(
             images=len(images),

@@ -1,0 +1,5 @@
+"""``python -m warplca`` is the `warplca` command."""
+
+from .cli.main import main
+
+raise SystemExit(main())
