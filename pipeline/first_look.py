@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -109,7 +109,7 @@ def first_look(
     return table[list(networks)]
 
 
-def _figure(name: str, row: Mapping[str, float]) -> str:
+def _figure(name: str, row: Mapping[Any, Any]) -> str:
     accuracy, low, high = (100 * row[key] for key in ("accuracy", "low", "high"))
     return f"{name} {accuracy:5.1f} % [{low:.1f}, {high:.1f}]"
 
