@@ -18,7 +18,7 @@ from torch import Tensor
 from ..configs.errors import InputError
 from .access import CountingModel
 from .checks import NotApplicable
-from .interface import BatchwiseAttack
+from .interface import PLAIN_GRADIENTS, BatchwiseAttack
 from .threat import ThreatModel, scale_into_ball
 
 ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
@@ -37,6 +37,11 @@ class MinimalNorm(BatchwiseAttack):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"{type(self).__name__} has steps={self.steps}; expected at least 1.")
+
+    @property
+    def kind(self) -> str:
+        """They follow the model's own gradient."""
+        return PLAIN_GRADIENTS
 
     @abstractmethod
     def _call(self, attacks: Any, norm: str) -> Callable[..., Tensor]:

@@ -48,6 +48,22 @@ class _Convolution(nn.Conv2d):
         nn.init.dirac_(self.weight.data[:in_channels])
 
 
+class _Head(nn.Linear):
+    """A linear layer whose answers are scaled, which keeps the first ones small."""
+
+    def __init__(self, in_features: int, out_features: int, scale: float) -> None:
+        super().__init__(in_features, out_features)
+        self.scale = scale
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, in_features) to logits."""
+        return self.scale * super().forward(input)
+
+    def extra_repr(self) -> str:
+        """Name the scale, too."""
+        return f"{super().extra_repr()}, scale={self.scale:g}"
+
+
 class QuickGroup(nn.Module):
     """A convolution, pooling, norm and GELU, then more convolutions; the last one is added to what came before it.
 
@@ -86,7 +102,7 @@ class QuickResNet(nn.Module):
         num_classes: Size of the logits; 0 for none.
         in_chans: Input channels. More than four are a code: they are not whitened, and the first group does not pool.
         global_pool: timm's name of the pooling.
-        scale: Of the logits, which keeps the first ones small.
+        scale: Of the logits.
     """
 
     def __init__(
@@ -145,7 +161,8 @@ class QuickResNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str = "max") -> None:
         """Replace the last linear layer and the pooling."""
         self.num_classes = num_classes
-        self.global_pool, self.fc, *_ = create_head(self.num_features, num_classes, pool_type=global_pool)
+        self.global_pool, fc, *_ = create_head(self.num_features, num_classes, pool_type=global_pool)
+        self.fc = _Head(self.num_features, num_classes, self.scale) if num_classes else fc
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map (N, in_chans, H, W) to (N, num_features, h, w)."""
@@ -154,7 +171,7 @@ class QuickResNet(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool and, unless ``pre_logits``, classify."""
         pooled = self.global_pool(x)
-        return pooled if pre_logits else self.fc(pooled) * self.scale
+        return pooled if pre_logits else self.fc(pooled)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes)."""

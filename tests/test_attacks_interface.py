@@ -281,7 +281,10 @@ def test_a_model_at_chance_is_noted() -> None:
     assert note.startswith("Only 3 of 40 clean images are classified rightly, about chance for 5 classes")
 
 
-def test_progress_counts_images_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_counts_images_on_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warplca.configs.progress.on_terminal", lambda: True)
     network = small_network()
     run_attack(network, *images_and_labels(network, 8, wrong=0), PGD(steps=5), "linf 0.01", progress=True)
     captured = capsys.readouterr()

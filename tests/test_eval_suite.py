@@ -231,7 +231,7 @@ def test_the_report_puts_verdicts_first_and_says_which_attack_broke_how_many(
     write_report(tmp_path / "r.html", store, baseline="conv")
     page = (tmp_path / "r.html").read_text()
     row = attacked(store.to_frame()).iloc[0]
-    assert page.index("Can the adversarial figures be trusted?") < page.index('<section id="comparison">')
+    assert page.index("Can I trust it?") < page.index('<section id="words">')
     assert row["attribution"] in page
     assert "Worst case per image over all attacks of a suite" in page
     assert "loss rises along the attack" in page

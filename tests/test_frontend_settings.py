@@ -107,7 +107,7 @@ def test_overrides_reach_sections_by_name_and_by_number():
         frontend("model.frontend=[lca, equaliser]", "model.frontend.2.lam=1")
     replaced = load_config(RunConfig, "none", "train", ["model.frontend=conv", "model.frontend.features=9"])
     assert to_plain(replaced.model.frontend)[0] == {
-        "name": "conv", "in_channels": 3, "features": 9, "kernel_size": 9, "stride": 2,
+        "name": "conv", "in_channels": 3, "features": 9, "kernel_size": 9, "stride": 2, "output": "code",
     }  # fmt: skip
 
 

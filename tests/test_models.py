@@ -131,8 +131,8 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         ),
         ({"backbone": "vgg11", "stem": "small"}, "'vgg11' is not of timm's ResNet family"),
         (
-            {"backbone": "resnet18", "frontend": {"name": "conv", "output": "reconstruction"}},
-            "unknown key 'frontend.output' .*front-end conv",
+            {"backbone": "resnet18", "frontend": {"name": "conv", "iterations": 3}},
+            "unknown key 'frontend.iterations' .*front-end conv",
         ),
         ({"backbone": "resnet18", "num_classes": 1}, "num_classes is 1"),
     ],
