@@ -88,7 +88,7 @@ def _disturbed(
 @torch.no_grad()
 def _said(models: dict[str, Classifier], one: ImageDataset, images: np.ndarray) -> str:
     """What the models say of an image, (1, H, W, C) as bytes: each answer with those that gave it."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
     answers: dict[str, list[str]] = {}
     for arm, model in models.items():
         said = one.class_names[int(model(pixels.to(_device(model))).argmax())]
