@@ -1,9 +1,9 @@
 """Tables of the field-scale study from its stores: networks untouched behind a chain, and in robust recipes.
 
-    python benchmarks/field_report.py docs/results/field --out docs/results/field.md
+    python benchmarks/field_report.py docs/results/field.sqlite --figure docs/results/study.png
 
-The folder's stores hold what field.py and plugin.py measured. Clean accuracy is that of all test images; the cells of
-CIFAR-10-C are those of 2,000 images. Models without all 75 cells are named and left out.
+The stores hold what field.py measured. Clean accuracy is that of all test images; the cells of CIFAR-10-C are those of
+2,000 images. Models without all 75 cells are named and left out.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ RECIPES = ("noise", "augmix", "l2-at", "augmix+l2-at", "prime-augment")
 CHAIN = " + cifar10"
 
 
-def frames(folder: Path) -> pd.DataFrame:
-    """Return the cells of all stores of field.py, of clean images the largest choice only."""
+def frames(stores: list[Path]) -> pd.DataFrame:
+    """Return the cells of all stores, of clean images the largest choice only."""
     found = []
-    for path in sorted(folder.glob("*.sqlite")):
-        if not path.stem.startswith(("plugin", "certified")):
-            with ResultsStore(path, read_only=True) as store:
-                found.append(store.to_frame(predictions=True))
+    for path in stores:
+        with ResultsStore(path, read_only=True) as store:
+            found.append(store.to_frame(predictions=True))
     frame = pd.concat(found, ignore_index=True)
     clean = frame[frame["kind"] == "clean"]
     fewer = clean[clean["images"] < clean["images"].max()].index
@@ -48,19 +47,12 @@ def whole(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return frame[~lacking], left
 
 
-def sections(folder: Path) -> list[str]:
+def sections(frame: pd.DataFrame, left: list[str]) -> list[str]:
     """Return the page's parts."""
-    frame, left = whole(frames(folder))
     parts = ["## Networks of ours, untouched behind the chain\n"]
     own = frame[frame["model"].isin(["quick", f"quick{CHAIN}"])]
     seeds = own["model_seed"].unique()
     parts.append(f"`quick94`, seeds {', '.join(map(str, seeds))}.\n\n{measured(own, 'quick', {})}")
-    parts.append("## Published networks, untouched behind the chain\n")
-    for path in sorted(folder.glob("plugin-resnet*.sqlite")):
-        with ResultsStore(path, read_only=True) as store:
-            published, missing = whole(store.to_frame(predictions=True))
-            left += [f"{path.stem}: {name}" for name in missing]
-            parts.append(f"{path.stem.split('-')[1]}\n\n{measured(published, 'bare', {})}")
     parts.append("## Robust recipes, alone, trained behind the restoring WARP-LCA, and behind the chain\n")
     for recipe in RECIPES:
         names = [f"{recipe}-{arm}{chain}" for chain in ("", CHAIN) for arm in ("none", "warp-lca")]
@@ -106,13 +98,14 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("folder", type=Path)
+    options.add_argument("stores", nargs="+", type=Path)
     options.add_argument("--out", type=Path, help="a page; default: the screen")
     options.add_argument("--figure", type=Path, help="a PNG")
     arguments = options.parse_args()
+    frame, left = whole(frames(arguments.stores))
     if arguments.figure:
-        figure(whole(frames(arguments.folder))[0], arguments.figure)
-    text = "\n".join(sections(arguments.folder))
+        figure(frame, arguments.figure)
+    text = "\n".join(sections(frame, left))
     if arguments.out:
         write(arguments.out, text)
     else:
