@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +13,7 @@ from stripes import config, stripes
 
 import warplca.models  # noqa: F401 - registers the networks with timm
 from warplca.configs import InputError, RunConfig, load_config
-from warplca.data import load_dataset
+from warplca.data import ImageDataset, load_dataset
 from warplca.frontend.conv import ConvFrontend
 from warplca.models import create_classifier, load_checkpoint
 from warplca.train import train
@@ -124,14 +125,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, precision):
 
 
 def test_a_fine_tuned_network_keeps_its_first_layer(tmp_path):
-    data = stripes(48)
-    start = train(quick(epochs=1), data, tmp_path / "start", progress=False)
-    tuned = quick(epochs=1, init=tmp_path / "start" / "checkpoint", learning_rate=0.01)
-    assert torch.allclose(
-        start.backbone.whitening.weight,
-        train(tuned, data, tmp_path / "tuned", progress=False).backbone.whitening.weight,
-        atol=0.05,
+    start = train(quick(epochs=1), stripes(48), tmp_path / "start", progress=False)
+    rng = np.random.default_rng(0)  # of other statistics, so that whitening anew would show
+    other = ImageDataset(
+        "noise", rng.integers(0, 256, (48, 16, 16, 3), dtype=np.uint8), np.arange(48) % 2, ("a", "b")
     )
+    tuned = quick(epochs=1, init=tmp_path / "start" / "checkpoint", learning_rate=1e-6)
+    weights = [start.backbone.whitening.weight]
+    weights.append(train(tuned, other, tmp_path / "tuned", progress=False).backbone.whitening.weight)
+    weights.append(train(quick(epochs=1), other, tmp_path / "anew", progress=False).backbone.whitening.weight)
+    assert torch.allclose(weights[0], weights[1], atol=1e-3)
+    assert not torch.allclose(weights[0], weights[2], atol=0.1)
 
 
 def test_a_precision_that_is_left_to_the_machine_is_said(monkeypatch, caplog):
