@@ -190,7 +190,7 @@ def _export(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--data", default=None, help=f"images to check on: {DATA_HELP} (default: {OWN_DATA_HELP})"
     )
-    device(parser, "cpu, where every file runs; pt2 and aoti are for the device that they are made on")
+    device(parser, "cpu; elsewhere only the check computes there, as every file is written for the CPU")
     parser.add_argument(
         "--results", default=None, help="results store whose figures for this network go along as evidence"
     )
