@@ -59,15 +59,8 @@ class AttackResult:
         return 1.0 - float(self.success.double().mean())
 
 
-PLAIN_GRADIENTS = "plain gradients"
-
-RANDOM_SEARCH = "random search"
-
-BLACK_BOX = "black-box attacks"
-
-TRANSFER = "transfer"
-
-ADAPTIVE_ATTACKS = "adaptive attacks"
+PLAIN_GRADIENTS, RANDOM_SEARCH, BLACK_BOX = "plain gradients", "random search", "black-box attacks"
+TRANSFER, ADAPTIVE_ATTACKS = "transfer", "adaptive attacks"
 
 RANDOM_PROBES = 16
 """Images that are looked at for randomness."""

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from warplca.eval import ResultsStore
-from warplca.eval.results.records import pack
+from warplca.eval.results.database import pack
 
 SOURCE = "files"
 

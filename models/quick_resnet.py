@@ -16,6 +16,8 @@ from timm.layers.classifier import create_classifier as create_head
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from .wide_resnet import HeadedNetwork
+
 _CFG = {
     "input_size": (3, 32, 32),
     "pool_size": (3, 3),
@@ -93,7 +95,7 @@ class QuickGroup(nn.Module):
         return F.gelu(x + self.norms[-1](self.convs[-1](x))) if len(self.convs) > 1 else x
 
 
-class QuickResNet(nn.Module):
+class QuickResNet(HeadedNetwork):
     """Whitened 2 x 2 patches, three groups, the maximum over space, a linear layer.
 
     Args:
@@ -154,10 +156,6 @@ class QuickResNet(nn.Module):
         """Return the layers' grouping for layer-wise learning rates."""
         return {"stem": r"^whitening", "blocks": r"^groups\.(\d+)"}
 
-    def get_classifier(self) -> nn.Module:
-        """Return the last linear layer."""
-        return self.fc
-
     def reset_classifier(self, num_classes: int, global_pool: str = "max") -> None:
         """Replace the last linear layer and the pooling."""
         self.num_classes = num_classes
@@ -167,15 +165,6 @@ class QuickResNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Map (N, in_chans, H, W) to (N, num_features, h, w)."""
         return self.groups(F.gelu(self.whitening(x)))
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool and, unless ``pre_logits``, classify."""
-        pooled = self.global_pool(x)
-        return pooled if pre_logits else self.fc(pooled)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes)."""
-        return self.forward_head(self.forward_features(x))
 
 
 @register_model

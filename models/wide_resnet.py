@@ -65,7 +65,31 @@ class WideBlock(nn.Module):
         return kept + self.conv2(self.drop(F.relu(self.bn2(self.conv1(active)))))
 
 
-class WideResNet(nn.Module):
+class HeadedNetwork(nn.Module):
+    """What timm asks of a network with ``forward_features``, a ``global_pool`` and a last layer ``fc``."""
+
+    global_pool: nn.Module
+    fc: nn.Module
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer."""
+        return self.fc
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map (N, in_chans, H, W) to (N, num_features, h, w)."""
+        raise NotImplementedError
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool and, unless ``pre_logits``, classify."""
+        pooled = self.global_pool(x)
+        return pooled if pre_logits else self.fc(pooled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+class WideResNet(HeadedNetwork):
     """Three groups of pre-activation blocks with 16, 32 and 64 times ``width`` channels.
 
     Args:
@@ -126,10 +150,6 @@ class WideResNet(nn.Module):
         """Return the layers' grouping for layer-wise learning rates."""
         return {"stem": r"^conv1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
-    def get_classifier(self) -> nn.Module:
-        """Return the last linear layer."""
-        return self.fc
-
     def reset_classifier(self, num_classes: int, global_pool: str = "avg") -> None:
         """Replace the last linear layer and the pooling."""
         self.num_classes = num_classes
@@ -143,15 +163,6 @@ class WideResNet(nn.Module):
             again = self.grad_checkpointing and self.training
             x = cast(Tensor, checkpoint(group, x, use_reentrant=False) if again else group(x))
         return F.relu(self.bn(x))
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool and, unless ``pre_logits``, classify."""
-        pooled = self.global_pool(x)
-        return pooled if pre_logits else self.fc(pooled)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes)."""
-        return self.forward_head(self.forward_features(x))
 
 
 @register_model

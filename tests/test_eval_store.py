@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from warplca.configs.errors import InputError
 from warplca.eval.compare.statistics import wilson_interval
-from warplca.eval.results.records import COMPLETE, CellResult, Condition, ImageSet, cell_key, pack, unpack
+from warplca.eval.results.database import pack, unpack
+from warplca.eval.results.records import COMPLETE, CellResult, Condition, ImageSet, cell_key
 from warplca.eval.results.store import ResultsStore
 
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.int16)

@@ -1,5 +1,6 @@
 """Several processes, on one machine and on two simulated ones, do what one process does."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -9,6 +10,7 @@ from contextlib import ExitStack
 
 import pandas as pd
 import pytest
+import torch
 from stripes import TIMES, stripes
 
 from warplca.configs import InputError
@@ -145,3 +147,22 @@ def test_more_processes_than_images_are_refused():
         check_data(config(None), stripes(), 17)
     with pytest.raises(InputError, match="9 processes share batches of 8 images"):
         check_data(config(None), stripes(24), 9)
+
+
+def test_every_process_cuts_its_share_into_as_many_parts():
+    from warplca.train.losses import Batch
+    from warplca.train.sampling import StepOrder
+    from warplca.train.step import _parts
+
+    for count, processes, accumulation in itertools.product(range(1, 12), (1, 2, 3), (1, 2, 4)):
+        orders = [StepOrder(count, 16, 0, process=p, processes=processes) for p in range(processes)]
+        smallest = max(count // processes, 1)
+        cut = [
+            len(
+                _parts(
+                    Batch(torch.zeros(len(chosen), 1), torch.zeros(len(chosen))), min(accumulation, smallest)
+                )
+            )
+            for chosen, _ in (order.share(0) for order in orders)
+        ]
+        assert len(set(cut)) == 1

@@ -346,22 +346,3 @@ def test_batch_norm_after_swa_sees_the_averaged_atoms(tmp_path, monkeypatch):
     )
     assert seen
     assert all(seen)
-
-
-def test_every_process_cuts_its_share_into_as_many_parts():
-    from warplca.train.losses import Batch
-    from warplca.train.sampling import StepOrder
-    from warplca.train.step import _parts
-
-    for count, processes, accumulation in itertools.product(range(1, 12), (1, 2, 3), (1, 2, 4)):
-        orders = [StepOrder(count, 16, 0, process=p, processes=processes) for p in range(processes)]
-        smallest = max(count // processes, 1)
-        cut = [
-            len(
-                _parts(
-                    Batch(torch.zeros(len(chosen), 1), torch.zeros(len(chosen))), min(accumulation, smallest)
-                )
-            )
-            for chosen, _ in (order.share(0) for order in orders)
-        ]
-        assert len(set(cut)) == 1

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...configs.errors import InputError
 
@@ -161,3 +165,27 @@ def _explain(error: sqlite3.DatabaseError, path: Path | None) -> str:
     return (
         f"{path} is no warplca results store or is damaged ({text}): choose another path or restore a copy."
     )
+
+
+MOST_UNPACKED = 2**26  # bytes: sixteen million images
+
+
+def pack(values: NDArray[np.generic], dtype: str) -> bytes:
+    """Array to compressed bytes of the given little-endian type."""
+    return zlib.compress(np.ascontiguousarray(values, dtype=dtype).tobytes(), 6)
+
+
+def unpack(blob: bytes, dtype: str) -> NDArray[Any]:
+    """Inverse of `pack`: a one-dimensional array.
+
+    Raises:
+        InputError: The bytes are damaged, or grow beyond what the largest data set needs.
+    """
+    try:
+        opened = zlib.decompressobj()
+        values = opened.decompress(blob, MOST_UNPACKED)
+        if opened.unconsumed_tail or not opened.eof:
+            raise ValueError("incomplete, or too large")
+        return np.frombuffer(values, dtype=dtype)
+    except (zlib.error, ValueError, TypeError) as error:
+        raise InputError(f"the results store is damaged ({error}); restore a copy of it.") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...configs.errors import InputError, brief
 from ..compare.statistics import calibration_error
+from .database import pack
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,6 @@ TF32_NOTE = "Convolutions in TF32."
 
 CONFIDENCE_UNITS = 65535
 
-MOST_UNPACKED = 2**26  # bytes: sixteen million images
 
 SCHEMA = """
 CREATE TABLE image_sets (
@@ -338,24 +337,3 @@ def check_rows(rows: Sequence[Sequence[object]], columns: Sequence[str], path: o
             raise InputError(
                 f"{path} is damaged: {correct} of {images} images are right in a row; restore a copy."
             )
-
-
-def pack(values: NDArray[np.generic], dtype: str) -> bytes:
-    """Array to compressed bytes of the given little-endian type."""
-    return zlib.compress(np.ascontiguousarray(values, dtype=dtype).tobytes(), 6)
-
-
-def unpack(blob: bytes, dtype: str) -> NDArray[Any]:
-    """Inverse of `pack`: a one-dimensional array.
-
-    Raises:
-        InputError: The bytes are damaged, or grow beyond what the largest data set needs.
-    """
-    try:
-        opened = zlib.decompressobj()
-        values = opened.decompress(blob, MOST_UNPACKED)
-        if opened.unconsumed_tail or not opened.eof:
-            raise ValueError("incomplete, or too large")
-        return np.frombuffer(values, dtype=dtype)
-    except (zlib.error, ValueError, TypeError) as error:
-        raise InputError(f"the results store is damaged ({error}); restore a copy of it.") from error

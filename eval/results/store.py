@@ -20,7 +20,7 @@ import pandas as pd
 from ...configs.errors import InputError
 from ..compare.statistics import wilson_interval
 from .certificates import StoredImages, has_table
-from .database import Database
+from .database import Database, pack, unpack
 from .records import (
     BLOB_COLUMNS,
     COLUMNS,
@@ -34,9 +34,7 @@ from .records import (
     ImageSet,
     check_rows,
     from_row,
-    pack,
     to_row,
-    unpack,
 )
 from .suites import StoredOutcomes, attribution_text, verdict_text
 
