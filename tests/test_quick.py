@@ -148,10 +148,8 @@ def test_a_precision_that_is_left_to_the_machine_is_said(monkeypatch, caplog):
 
 
 def test_a_run_tells_how_long_it_takes_and_that_its_threads_wait():
-    assert (
-        duration(0.5, 240) == "training takes about 2.0 minutes (240 steps of 0.5 s), validation not counted"
-    )
-    assert duration(2.0, 7200).startswith("training takes about 4.0 hours")
+    assert duration(0.5, 240) == "about 2.0 minutes left (240 steps of 0.5 s), validation not counted"
+    assert duration(2.0, 7200).startswith("about 4.0 hours left")
     assert crowded(0.0, os.cpu_count()) == ""
     assert crowded(1000.0, 1) == ""
     assert "OMP_NUM_THREADS=1 may be several times faster" in crowded(1000.0, 2)
@@ -160,7 +158,9 @@ def test_a_run_tells_how_long_it_takes_and_that_its_threads_wait():
 def test_the_duration_is_told_after_eight_steps(tmp_path, capsys):
     train(quick(), stripes(96), tmp_path / "run", progress=True)
     told = [
-        line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "training takes" in line
+        line
+        for line in capsys.readouterr().err.replace("\r", "\n").splitlines()
+        if "train none: about" in line
     ]
     assert len(told) == 1
     assert "(4 steps of" in told[0]

@@ -66,7 +66,7 @@ class Display:
             self.began = now
             return
         seconds = (now - self.began) / TIMED
-        note(duration(seconds, self.total - step))
+        note(f"{self.bar.what}: {duration(seconds, self.total - step)}")
         if self.device.type == "cpu" and (busy := crowded(self.load, torch.get_num_threads())):
             note(busy)
 
@@ -97,7 +97,7 @@ def duration(seconds: float, steps: int) -> str:
     """
     left = seconds * steps
     amount = f"{left / 3600:.1f} hours" if left >= 5400 else f"{max(left / 60, 0.1):.1f} minutes"
-    return f"training takes about {amount} ({steps} steps of {seconds:.2g} s), validation not counted"
+    return f"about {amount} left ({steps} steps of {seconds:.2g} s), validation not counted"
 
 
 def crowded(load: float, threads: int) -> str:
