@@ -18,7 +18,15 @@ from warplca.frontend import Encoding, Frontend, register_frontend, standardise
 
 @dataclass(frozen=True)
 class GaborSettings:
-    """Number, side in pixels and stride of the filters; their wavelength in pixels."""
+    """Settings of the Gabor front-end; ``warplca config --import`` lists what "Attributes" says of them.
+
+    Attributes:
+        in_channels: Channels of the images.
+        features: Number of filters, of evenly spaced orientations.
+        kernel_size: Side of a filter in pixels; odd.
+        stride: Pixels from one place of a filter to the next.
+        wavelength: Of the filters, in pixels.
+    """
 
     in_channels: int = 3
     features: int = 16
