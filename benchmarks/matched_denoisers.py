@@ -14,8 +14,10 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +31,9 @@ from warplca.data import ImageDataset, corrupt, load_dataset
 from warplca.frontend import WarpLCA
 from warplca.frontend.gate import mean_of_image, through_gate
 from warplca.frontend.priming.restoring import ERROR_FLOOR, LEVELS, SHARE, STRONGEST, noisy, psnr
+from warplca.frontend.sparse import functional
+from warplca.frontend.sparse.operator import ConvOperator
+from warplca.frontend.sparse.problem import Problem
 
 START = "cifar10-64x9s2-soft"
 START_OPTIONS = {
@@ -64,16 +69,9 @@ class Residual(nn.Module):
         return images - F.pixel_shuffle(self.layers[-1](x), self.fold)
 
 
-def warp(**changed: object) -> WarpLCA:
+def warp(kind: type[WarpLCA] = WarpLCA, **changed: object) -> WarpLCA:
     """WARP-LCA as the shipped one is before it learns to restore: 3 cycles, lambda and its rule learned."""
-    options = {
-        "lam": 0.05,
-        "adaptive_lam": 1.5,
-        "learn_lam": True,
-        "iterations": 3,
-        "output": "reconstruction",
-    }
-    return WarpLCA.from_pretrained(START, **{**options, **changed})
+    return kind.from_pretrained(START, **{**START_OPTIONS, **changed})
 
 
 def unprimed() -> WarpLCA:
@@ -105,9 +103,47 @@ def without_predictor(cycles: int) -> WarpLCA:
     return layer
 
 
+class ThresholdsPerAtom(WarpLCA):
+    """WARP-LCA whose lambda has a factor for each atom."""
+
+    def __init__(self, settings: Any = None, **options: Any) -> None:
+        super().__init__(settings, **options)
+        self.factor_log = nn.Parameter(torch.zeros(self.settings.features, 1, 1))
+
+    def problem(self, images: Tensor, lam: Tensor | float) -> Problem:
+        """Return what is minimised."""
+        return super().problem(images, lam * self.factor_log.exp())
+
+
+class Untied(WarpLCA):
+    """WARP-LCA whose analysis has filters of its own, as in CDLNet; they start as the atoms."""
+
+    def __init__(self, settings: Any = None, **options: Any) -> None:
+        super().__init__(settings, **options)
+        self.analysis = nn.Parameter(self.atoms().detach().clone())
+
+    def problem(self, images: Tensor, lam: Tensor | float) -> Problem:
+        """Return what the cycles iterate on; it minimises nothing where analysis and synthesis differ."""
+        problem = super().problem(images, lam)
+        parts = {field.name: getattr(problem.operator, field.name) for field in fields(problem.operator)}
+        return replace(problem, operator=_UntiedOperator(**parts, analysis=self.analysis))
+
+
+@dataclass(frozen=True)
+class _UntiedOperator(ConvOperator):
+    analysis: Tensor | None = None
+
+    def analyse(self, images: Tensor) -> Tensor:
+        """Correlate images with the filters of the analysis."""
+        assert self.analysis is not None
+        return functional.analyse(images, self.analysis, self.stride)
+
+
 ARMS: dict[str, Callable[[], nn.Module]] = {
     "WARP-LCA": warp,
     "WARP-LCA from random atoms": unprimed,
+    "WARP-LCA, thresholds per atom": lambda: warp(ThresholdsPerAtom),
+    "WARP-LCA, untied analysis": lambda: warp(Untied),
     "no predictor, equal multiply-adds": lambda: without_predictor(8),
     "no sparsity (lambda 0)": lambda: warp(lam=1e-6, adaptive_lam=0.0, learn_lam=False),
     "convolutions, equal weights": lambda: Residual(66, 6),

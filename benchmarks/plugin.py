@@ -5,7 +5,8 @@ Usage: python benchmarks/plugin.py --data cifar10.npz --classifiers DIR [--netwo
 DIR is a checkout of github.com/akamaster/pytorch_resnet_cifar10 with the weights of its folder pretrained_models beside
 resnet.py; its code is run, its weights are read as tensors only. Every row is a model of one results store, whose
 finished cells are not measured again. Test images 1,000 to 1,999; gates and strengths are those that plugin_choice.py
-chose elsewhere. With --noise the three noise corruptions only, on fewer images, for the slower denoisers too.
+chose elsewhere. With --noise the three noise corruptions only, on fewer images, for the slower denoisers too. With
+--attacked no corruptions, but the suite `quick` at these Linf radii: how many of the images each row answers rightly.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from common import table, write
 from plugin_rows import ADAPTED, parser, published, rows
 from torch import Tensor, nn
 
-from warplca.configs import EvaluationPlan
+from warplca.configs import AttackSetting, EvaluationPlan
 from warplca.configs.device import choose_device
 from warplca.data import CORRUPTION_GROUPS, ImageDataset, load_dataset, write_corruptions
 from warplca.eval import CorruptionSource, ResultsStore, compare, evaluate
@@ -77,6 +78,21 @@ def measured(store: ResultsStore, baseline: str, times: Mapping[str, float]) -> 
     return table(head, lines)
 
 
+def attacked(store: ResultsStore) -> str:
+    """The table of rightly classified images, clean and under attack, with each suite's verdict."""
+    cells = store.to_frame()
+    cells["cell"] = cells["threat"].where(cells["kind"] == "attack", "clean")
+    lines = []
+    for model, rows_of_model in cells.groupby("model", sort=False):
+        found = rows_of_model.set_index("cell")
+        texts = [
+            f"{row['correct']} of {row['images']}" + (f" ({row['verdict']})" if row["verdict"] else "")
+            for row in (found.loc[cell] for cell in cells["cell"].unique())
+        ]
+        lines.append([str(model), *texts])
+    return table(["before the classifier", *cells["cell"].unique()], lines)
+
+
 def _figures(row: dict[str, Any], cells: pd.DataFrame) -> list[str]:
     by = cells.groupby("condition")["accuracy"].mean() * 100
     quiet = by[[name for name in by.index if name not in NOISE]].mean()
@@ -126,6 +142,7 @@ def main() -> None:
     )
     options.add_argument("--rows", nargs="*", default=None, help="only these (default: all)")
     options.add_argument("--noise", action="store_true", help="only the three noise corruptions")
+    options.add_argument("--attacked", nargs="*", default=[], metavar="RADIUS", help="Linf radii, of 255")
     options.add_argument(
         "--severities", nargs="*", type=int, default=[1, 2, 3, 4, 5], help="(default: %(default)s)"
     )
@@ -145,18 +162,13 @@ def main() -> None:
     count = arguments.images if arguments.corrupted else max(COUNT, arguments.images)
     dataset = whole.subset(list(range(FIRST, FIRST + count)))
     files = arguments.corrupted or corrupted(dataset, arguments.work / "corrupted")
-    plan = EvaluationPlan(
-        corruptions=NOISE if arguments.noise else CORRUPTION_GROUPS["standard"],
-        severities=tuple(arguments.severities),
-        corruption_images=arguments.images,
-        clean_images=arguments.images,
-        batch_size=arguments.batch_size,
-    )
+    plan = _plan(arguments)
     if arguments.checkpoint:
         model, network = load_checkpoint(arguments.checkpoint).eval(), "ours"
     else:
         model, network = published(arguments.classifiers, arguments.network), arguments.network
-    name = f"plugin-{'noise-' if arguments.noise else ''}{network}-{arguments.images}"
+    kind = "attacked-" if arguments.attacked else "noise-" if arguments.noise else ""
+    name = f"plugin-{kind}{network}-{arguments.images}"
     model, pool = model.to(device), mixed(files).to(device)
     path = arguments.work / f"{name}.sqlite"
     for row, build in rows(pool).items():
@@ -172,12 +184,28 @@ def main() -> None:
             )
     with ResultsStore(path, read_only=True) as store:
         times = _times(model, dataset, pool) if arguments.times else {}
-        text = measured(store, arguments.baseline, times) + _caption(arguments, network)
+        text = attacked(store) if arguments.attacked else measured(store, arguments.baseline, times)
+        text += _caption(arguments, network)
     print(text)
     write(arguments.out / f"{name}.md", text)
 
 
+def _plan(arguments: argparse.Namespace) -> EvaluationPlan:
+    plan = EvaluationPlan(clean_images=arguments.images, batch_size=arguments.batch_size)
+    if arguments.attacked:
+        attacks = tuple(AttackSetting("suite:quick", f"linf {radius}/255") for radius in arguments.attacked)
+        return replace(plan, attacks=attacks, attack_images=arguments.images)
+    names = NOISE if arguments.noise else CORRUPTION_GROUPS["standard"]
+    severities = tuple(arguments.severities)
+    return replace(plan, corruptions=names, severities=severities, corruption_images=arguments.images)
+
+
 def _caption(arguments: argparse.Namespace, network: str) -> str:
+    if arguments.attacked:
+        return (
+            f"\nMade by `python benchmarks/plugin.py --network {network} --images {arguments.images} --attacked "
+            f"{' '.join(arguments.attacked)}`. {network}, untouched; images left right by the suite `quick`.\n"
+        )
     return (
         f"\nMade by `python benchmarks/plugin.py --network {network}{' --noise' * arguments.noise} "
         f"--images {arguments.images} --severities {' '.join(map(str, arguments.severities))}`. {network}, "
