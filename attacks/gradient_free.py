@@ -68,7 +68,7 @@ class Transfer(BatchwiseAttack):
 
     Attributes:
         source: The surrogate, in evaluation mode, on the device of the attacked model.
-        name: What it is, for reports.
+        name: Name of the surrogate in reports.
         restarts: Runs of Auto-PGD, with cross-entropy and the difference of logits ratio in turn.
         steps: Steps of each run.
     """

@@ -41,7 +41,7 @@ def lead(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Walks:
-    """What walks from N images found.
+    """Results of walks from N images.
 
     Attributes:
         found: (N, C, H, W), the misclassified point of a broken image, else where its last walk ended.
@@ -199,7 +199,7 @@ class MarginAttack(Attack):
         seed: int,
         batch_size: int,
     ) -> Tensor:
-        """Walk to every goal in turn, on the images that still stand."""
+        """Walk to every goal in turn, on the images that are not broken yet."""
         torch.manual_seed(seed)
         logits = forward(model, images, batch_size).scatter(1, labels[:, None], -torch.inf)
         others = logits.shape[1] - 1

@@ -119,7 +119,7 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
     Args:
         cls: The dataclass. Its ``ELSEWHERE``, if it has one, maps keys that belong to another section to where they go.
         values: A mapping of field names to plain values.
-        where: What to call the source in messages.
+        where: Name of the source in messages.
         prefix: Dotted path of ``cls`` inside the whole.
     """
     if not isinstance(values, Mapping):
@@ -166,7 +166,7 @@ def read_sections(registry: Registry, value: Any, *, where: str, prefix: str) ->
         registry: Whose classes have ``Settings``, a dataclass.
         value: A name, a mapping with ``name`` and settings, settings that are built already, or a list of such; None
             stands for the name "none".
-        where: What to call the source in messages.
+        where: Name of the source in messages.
         prefix: Dotted path of the section.
 
     Raises:

@@ -52,7 +52,7 @@ def collect_evidence(
     Args:
         results: The results store.
         model: The network; only rows with its fingerprint count.
-        name: Its name in the store; None where one name has rows of it.
+        name: Name of the model in the store; None if only one name has its rows.
         dataset: The data set, if the store has rows of several.
 
     Raises:

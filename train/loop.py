@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -24,11 +24,11 @@ from .folder import CHECKPOINT_FOLDER, STATES_FOLDER, is_finished, refuse_foreig
 from .initial import start_from, start_from_images
 from .losses import build_loss
 from .optim import WeightAverage, make_optimiser
-from .processes import Interrupted, Loaded, chosen_precision, from_main, make_accelerator, stop_requested
+from .processes import Loaded, chosen_precision, from_main, make_accelerator, stop_requested
 from .record import Meter, RunRecord, means
 from .sampling import StepOrder
 from .source import BatchSource, Share, check_data, probe
-from .state import Progress, RunState, identity, read_state, save_state
+from .state import Progress, RunState, StateKeeper, identity
 from .step import Objective, Stepper, memory_explained
 from .validate import Validator, best_epoch, keeps_best, returns_best_epoch, stop_reason
 
@@ -124,7 +124,16 @@ class TrainingRun:
         if start is not None:
             about["initial"] = start
         self.about = json.loads(json.dumps(about))  # as it will be read back: tuples become lists
-        self.identity = identity(self.about)
+        self.keeper = StateKeeper(
+            self.out / STATES_FOLDER,
+            self.state,
+            identity(self.about),
+            self.total_steps,
+            keep=recipe.keep_states,
+            seconds=60.0 * recipe.save_minutes,
+            agree=self._agree,
+            writes=self.accelerator.is_main_process,
+        )
 
     def _prepare(self) -> None:
         """Place model and optimiser on the device, and wrap them for several processes."""
@@ -173,7 +182,7 @@ class TrainingRun:
                 where = self._run(where, record, stop_after)
             finally:
                 record.close()
-            self._save(where)
+            self.keeper.save(where)
         self._hand_over(where)
         if self.accelerator.is_main_process and (unfinished or not is_finished(self.out)):
             self._write_checkpoint(self.out / CHECKPOINT_FOLDER, where)
@@ -188,20 +197,14 @@ class TrainingRun:
             try:
                 refuse_foreign_run(self.out)
                 held.enter_context(only_one(self.out))
-                loaded = read_state(self.out / STATES_FOLDER, self.identity)
+                loaded = self.keeper.read()
             except InputError as mistake:
                 error = mistake
-        loaded = from_main(self.accelerator, loaded, error)
-        if loaded is None:
-            return Progress()
-        about, tensors = loaded
-        self.state.restore(tensors, about["scaler"])
-        return Progress(about["step"], about["curves"], about["sums"])
+        return self.keeper.restore(from_main(self.accelerator, loaded, error))
 
     def _run(self, where: Progress, record: RunRecord, stop_after: int | None) -> Progress:
         step, curves = where.step, where.curves
         meter = Meter(self.accelerator, where.sums, step)
-        saved = time.monotonic()
         self.model.train()
         with stop_requested() as stop, self._display(step) as display:
             for share in self.source.shares(step, self.total_steps):
@@ -217,17 +220,12 @@ class TrainingRun:
                     display.epoch(curves[-1])
                     if finished:
                         break
-                due = time.monotonic() - saved > 60.0 * self.recipe.save_minutes
-                stopping, saving = self._agree(stop.is_set() or step == stop_after, due, step)
-                if (stopping or saving) and step < self.total_steps:
-                    self._save(Progress(step, curves, meter.read()), needed=stopping)
-                    saved = time.monotonic()
-                    if stopping:
-                        raise Interrupted(
-                            f"stopped at step {step} of {self.total_steps}; state saved in {self.out}"
-                        )
+                if step < self.total_steps:
+                    progress = partial(self._progress, step, curves, meter)
+                    self.keeper.after_step(step, progress, stop=stop.is_set() or step == stop_after)
                 meter.start_clock()
-        return Progress(step, curves, {})
+        self._check_weights(step)
+        return Progress(step, curves)
 
     def _step(self, step: int, share: Share, meter: Meter) -> None:
         """Do step number ``step``, counted from 1."""
@@ -296,23 +294,19 @@ class TrainingRun:
             self.model.load_state_dict(self._evaluated().state_dict())
         self.model.eval()
 
-    def _save(self, where: Progress, *, needed: bool = True) -> None:
-        """Save the state; where it is not needed now, a full disk only costs a warning."""
+    def _progress(self, step: int, curves: list[dict[str, float]], meter: Meter) -> Progress:
+        """Return where the run stands within an epoch."""
+        sums = meter.read()
+        self._check_weights(step)
+        return Progress(step, curves, sums)
+
+    def _check_weights(self, step: int) -> None:
         sound = torch.stack([torch.isfinite(parameter).all() for parameter in self.model.parameters()])
         if not bool(sound.all()):
             raise InputError(
-                f"the weights are not finite after step {where.step}; lower train.learning_rate or train.clip_norm and "
+                f"the weights are not finite after step {step}; lower train.learning_rate or train.clip_norm and "
                 "choose another output folder. This one keeps the last good state."
             )
-        if not self.accelerator.is_main_process:
-            return
-        folder = self.out / STATES_FOLDER
-        try:
-            save_state(folder, self.state, where, self.identity, keep=self.recipe.keep_states)
-        except InputError as error:
-            if needed:
-                raise
-            logger.warning("%s Training goes on; the state will be saved at the next chance.", error)
 
     def _write_checkpoint(self, folder: Path, where: Progress) -> None:
         final = {f"final {name}": round(value, 4) for name, value in where.curves[-1].items()}

@@ -22,7 +22,7 @@ L = TypeVar("L", bound="StandardLoss")
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees.
+    """The images of one step.
 
     Attributes:
         images: (N, C, H, W), augmented, pixels in [0, 1].

@@ -57,7 +57,7 @@ class CodeAttack(BatchwiseAttack):
     def run_batch(
         self, model: CountingModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, seed: int
     ) -> Tensor:
-        """Run away from the clean code, then towards other codes, on the images that still stand."""
+        """Run away from the clean code, then towards other codes, on the images that are not broken yet."""
         torch.manual_seed(seed)
         codes_of = _code_reader(model, self.view.surrogate(model, images[:1]))
         with torch.no_grad():

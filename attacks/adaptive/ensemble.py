@@ -69,7 +69,7 @@ class ViewAttack(Attack):
         return self.inner.run(stand_in, images, labels, threat, seed=seed, batch_size=batch_size)
 
     def _stand_in(self, model: CountingModel, image: Tensor) -> CountingModel:
-        """The view of the model; where something else still cuts the gradient, that is looked through too."""
+        """The view of the model; where something else cuts the gradient as well, that is looked through too."""
         with differentiable():
             stand_in = model.replaced_by(self.view.surrogate(model, image))
         if not carries_gradient(stand_in, image) and not isinstance(self.view, LookThroughCalls):

@@ -83,7 +83,7 @@ SMOOTHNESS = 4.0
 
 @runtime_checkable
 class SparseCodingLayer(IterativeLayer, Protocol):
-    """What these views need of a layer.
+    """The interface of a layer that these views need.
 
     Attributes:
         threshold: Turns a state into a code, called as ``threshold(state, lam)``; read on every call.
@@ -236,11 +236,11 @@ class _ReplacedSlope:
 
 @runtime_checkable
 class GatedLayer(Protocol):
-    """A layer that hands on an image untouched where it finds no damage.
+    """A layer that outputs an image untouched where it finds no damage.
 
     Attributes:
         gate: The damage at which its gate begins to open, and at which it is open; None without a gate.
-        gate_mode: ``"measured"`` decides by the damage, ``"smooth"`` likewise with the gradient of a smooth decision,
+        gate_mode: ``"measured"`` decides by the damage, ``"smooth"`` the same with the gradient of a smooth decision,
             ``"open"`` and ``"closed"`` hold it whatever the damage.
     """
 

@@ -1,4 +1,4 @@
-"""What a suite found: the outcome of one image under one attack, the worst case of each, and the verdict."""
+"""Results of a suite: the outcome of one image under one attack, the worst case of each, and the verdict."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ class AttackTally:
     """One attack's share of a suite.
 
     Attributes:
-        name: Its name.
-        kind: Its kind, as `Attack.kind` says; ``PROBES`` for the measurements behind the checks.
+        name: Name of the attack.
+        kind: Kind of the attack, as in `Attack.kind`; ``PROBES`` for the measurements behind the checks.
         entered: Images that it was tried on: those left standing by the attacks before.
         broken: Images among them that it broke.
         queries: Images passed forward in this run; what an earlier run did is not counted again.
         gradients: Images passed backward in this run.
         seconds: Time taken in this run.
-        notes: What the attack had to say.
+        notes: Notes of the attack.
         zero_gradients: Images passed backward in this run whose gradient came out as zero.
     """
 
@@ -98,7 +98,7 @@ class SuiteResult:
         correct: (N,) whether the clean image was classified rightly.
         success: (N,) whether any attack broke the image; true wherever ``correct`` is false.
         broken_by: For each image the first attack that broke it, ``"clean"`` if it was misclassified
-            unattacked, ``None`` if it still stands.
+            unattacked, ``None`` if it is not broken.
         adversarial: (N, C, H, W), broken images as broken, the others clean.
         predictions: (N,) classes of ``adversarial``.
         tallies: The attacks that ran, in order.

@@ -33,7 +33,7 @@ def one_dataset(frame: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
 
     Args:
         frame: Rows as `ResultsStore.to_frame` gives them.
-        dataset: Its name; None takes the only one there is.
+        dataset: Name of the data set; None takes the only one.
 
     Raises:
         InputError: There are no rows, the name is unknown, or there are several and none is named.

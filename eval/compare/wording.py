@@ -191,7 +191,7 @@ def difference_sentences(comparison: Comparison) -> Iterator[tuple[str, str]]:
 
 
 def _cells_text(comparison: Comparison, model: str) -> str:
-    """How many cells differ significantly, and the ones that lost most."""
+    """Return the number of cells that differ significantly, and those that lost most."""
     tests = comparison.tests
     cells = tests[(tests["model"] == model) & (tests["level"] == "cell")]
     better = int(((cells["p_holm"] < SIGNIFICANT) & (cells["difference"] > 0)).sum())
@@ -205,7 +205,7 @@ def _cells_text(comparison: Comparison, model: str) -> str:
 
 
 def headline(comparison: Comparison) -> list[str]:
-    """What the numbers say, one sentence for each headline figure, significance included."""
+    """Return one sentence for each headline figure, significance included."""
     baseline = comparison.baseline
     summary = comparison.summary.set_index("model")
     tests = pd.concat([headline_tests(comparison, str(model)) for model in summary.index])

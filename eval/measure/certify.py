@@ -49,10 +49,10 @@ def certify(
     Args:
         model: Any callable on [0, 1] pixels to logits, one fixed function of one image; its noisy copies leave [0, 1].
         dataset: The test images.
-        plan: What to prove; a number, or several, stand for ``CertificationPlan(sigma)``.
+        plan: The certificates to compute; a number, or several, stand for ``CertificationPlan(sigma)``.
         results: Store, or path of the file, that keeps the votes; None keeps them for this call only.
         name: The model's name in the results, or an `Entry` with its training seed; None takes the class's name.
-        execution: Where, and for how long.
+        execution: Device, and budget of time.
         say: Called with the expected time before the work.
 
     Returns:

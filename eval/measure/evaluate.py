@@ -95,12 +95,12 @@ def evaluate(
             (N, classes). One that wants normalised pixels or another dtype, an exported program or a foreign ONNX
             file goes through ``warplca.models.as_classifier`` first; a bare timm model gets a note that says so.
         dataset: The test images.
-        plan: What to measure, or the name of a preset: ``"clean"``, ``"quick"``, ``"standard"``.
+        plan: The conditions to measure, or the name of a preset: ``"clean"``, ``"quick"``, ``"standard"``.
         results: Store, or path of the file, that keeps every prediction; None keeps them for this call only.
         name: The model's name in the results, or an `Entry` with its training seed; None takes the class's name.
-        execution: Where, and for how long. When its budget is over no further attack, and no further batch of a suite,
+        execution: Device and budget. When the budget is over no further attack, and no further batch of a suite,
             starts, and the rows have the status ``"bound so far"`` or ``"not run"``.
-        corruptions: Where corrupted images come from.
+        corruptions: Source of corrupted images.
         surrogates: Other classifiers by name, whose adversarial images a suite tries on this model too.
 
     Returns:

@@ -108,7 +108,7 @@ def evaluation_mode(model: Model, device: torch.device | str | None) -> Iterator
 
     Args:
         model: A module; any other callable is left alone.
-        device: Where to evaluate; None means where the module's parameters are (the CPU without any).
+        device: Device to evaluate on; None means that of the module's parameters (the CPU without any).
 
     Yields:
         The device on which the model expects its images.

@@ -44,7 +44,7 @@ _SAVE_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class CertificationPlan:
-    """What to prove of a smoothed classifier, and how it is attacked.
+    """The certificates to compute for smoothed classifiers, and the attack on them.
 
     Attributes:
         sigma: Standard deviations of the noise in pixels; each gives another smoothed classifier.
@@ -133,7 +133,7 @@ class SmoothedRun:
                 self.attacked = {image: _attacked(text) for image, text in found.items()}
 
     def passes_left(self) -> int:
-        """Passes of the base classifier that are still to do, at most."""
+        """Largest number of passes of the base classifier that are left to do."""
         per_image = self.sampling.selection + self.sampling.looks[-1]
         sampling = sum(
             0
@@ -280,7 +280,7 @@ class SmoothedRun:
 
     @property
     def condition_name(self) -> str:
-        """What makes it this smoothed classifier and this much of a proof, e.g. "sigma 0.25, 10000 samples"."""
+        """The noise and the number of samples in words, e.g. "sigma 0.25, 10000 samples"."""
         noise = ["told"] * self.smoothed.tell + ["clipped"] * self.smoothed.clip
         samples = "/".join(str(look) for look in self.sampling.looks)
         return ", ".join([f"sigma {self.smoothed.sigma:g}", f"{samples} samples", *noise])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...configs.device import sent
 from ...configs.errors import InputError
+from ...configs.rates import rate_factor, set_rates
 from ..sparse.lca import LCA
 from ..sparse.operator import ConvOperator
 from ..sparse.problem import Problem
@@ -31,17 +32,17 @@ SURROGATE_GAMMA = 50.0  # steepness, in units of 1 / lam, at the end of the unro
 
 @dataclass(frozen=True)
 class PrimingPlan:
-    """How long and how to prime.
+    """Lengths and settings of the stages of priming.
 
     Attributes:
         dictionary_steps: Gradient steps on the atoms; 0 keeps the present dictionary.
         target_images: Images whose settled states are computed for the second stage; 0 skips it.
         predictor_steps: Gradient steps on states (second stage).
         unrolled_steps: Gradient steps through the unrolled cycles (third stage).
-        unrolled_cycles: How many cycles these go through; 0 for as many as the layer has.
+        unrolled_cycles: Number of unrolled cycles; 0 for as many as the layer has.
         restoring_steps: Gradient steps of the last stage: restore noisy images, all weights learning; see
             :class:`RestoringStage`.
-        restoring_rate: Its peak rate.
+        restoring_rate: Peak learning rate of the last stage.
         search_images: Images on which the schedule is searched between these two; 0 keeps the present schedule.
         batch_size: Images a step.
         solve_cycles: Cycles of a thorough, accelerated solve.
@@ -96,7 +97,6 @@ class Stage(ABC):
         self.layer, self.images, self.plan, self.steps = layer, images, plan, steps
         self.progress = False
         self.optimiser = self.make_optimiser()
-        self.peaks = [group["lr"] for group in self.optimiser.param_groups]
 
     def prepare(self, check_stop: Callable[[], None]) -> None:  # noqa: B027 - most stages need nothing
         """Compute what steps look at; ``check_stop`` is called now and then, and may raise."""
@@ -114,9 +114,7 @@ class Stage(ABC):
 
     def advance(self, step: int) -> float:
         """Do one step and return its loss."""
-        factor = _one_cycle(step, self.steps, self.warm_up)
-        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * factor
+        set_rates(self.optimiser, rate_factor(step, self.steps, self.warm_up, single_peak=True))
         loss = self.loss(step)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -267,10 +265,3 @@ def _accelerated(layer: LCA, operator: ConvOperator, x: Tensor, cycles: int) -> 
         schedule = replace(schedule, levels=accelerated_thresholds(lam, cycles))
     return solve(Problem(operator, x, layer.threshold, lam), schedule)
 
-
-def _one_cycle(step: int, steps: int, warm_up: float) -> float:
-    """Factor on the peak rate: linear up during the warm-up, then down by a cosine."""
-    up = warm_up * steps
-    if step < up:
-        return (step + 1) / (up + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * (step - up) / max(steps - up, 1)))

@@ -66,12 +66,12 @@ SHORTER = 0.25  # factor on an image's steps each time one is taken back
 
 
 class Pace(NamedTuple):
-    """How far a guarded step goes, numbers or scalar tensors.
+    """Step size and limits of a guarded step, numbers or scalar tensors.
 
     Attributes:
         step_size: eta.
         ahead: 1 + mu.
-        floor: What an image's step is not shortened below: 1 / L, or eta where that is less.
+        floor: The shortest step to which an image's step is cut: 1 / L, or eta where that is less.
         safe: 1 / L; where a step no longer than this led is not judged.
     """
 
@@ -82,13 +82,13 @@ class Pace(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """What is known of each image's last accepted state; the state itself is ``before`` of the next step.
+    """Facts about each image's last accepted state; the state itself is ``before`` of the next step.
 
     Attributes:
-        direction: Where the dynamics drive that state, (N, M, h, w).
+        direction: Direction in which the dynamics drive that state, (N, M, h, w).
         lowest: Lowest energy of an accepted state so far, (N, 1, 1, 1).
         factor: Factor on the step size, (N, 1, 1, 1), 1 or a power of ``SHORTER``.
-        calm: Whether the step from that state was no longer than 1 / L, so that where it led is not judged; likewise.
+        calm: Whether the step from that state is at most 1 / L, so that the next state is not judged, (N, 1, 1, 1).
     """
 
     direction: Tensor

@@ -1,4 +1,4 @@
-"""What one forward pass of a sparse-coding layer computes, and the decisions that it takes on the way."""
+"""Results of one forward pass of a sparse-coding layer, and its threshold decisions."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class SparseEncoding(Encoding):
     """All that one forward pass of a sparse-coding layer computes.
 
     Attributes:
-        output: What the layer hands on: the code, or the reconstruction in pixel range.
+        output: The code, or the reconstruction in pixel range.
         code: (N, M, ceil(H/s), ceil(W/s)).
         state: The final state, same shape.
         initial_state: The state before the first iteration; None for a cold start.
         standardised: The images as the solver saw them.
         operator: The dictionary used.
         lam: The threshold value used; one per image, (N, 1, 1, 1), where it is adaptive.
-        gated: What the gate decided; None without one.
+        gated: Decision of the gate; None without one.
     """
 
     code: Tensor
@@ -41,7 +41,7 @@ class SparseEncoding(Encoding):
 
     @property
     def reconstruction(self) -> Tensor:
-        """What the code restores, (N, C, H, W) in pixel range."""
+        """Images from the code, (N, C, H, W) in pixel range."""
         height, width = self.standardised.images.shape[2:]
         return self.standardised.restore(self.operator.synthesise(self.code, (height, width)))
 

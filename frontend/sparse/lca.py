@@ -30,7 +30,7 @@ from .tiled import Coded, behind_gate, coded_in_tiles
 
 
 class _Varied(NamedTuple):
-    """What training varies of a layer at present; see :class:`LCATraining`."""
+    """Present values of what training varies; see :class:`LCATraining`."""
 
     lam_spread: float = 1.0
     lam_factor: float = 1.0
@@ -49,7 +49,7 @@ class LCA(Primable, Frontend):
     ``checkpoint_every``, ``gate`` and ``tile`` are attributes that may be set on a built layer.
 
     Attributes:
-        gate_mode: How the gate decides; see ``gate.through_gate``. Only adaptive attacks change it.
+        gate_mode: Mode of the gate; see ``gate.through_gate``. Only adaptive attacks change it.
         known_noise: Standard deviation of white noise in the pixels, where it is known: ``adaptive_lam`` then takes it
             instead of an estimate from each image. None, the default, estimates.
         adjoint_residual: (N,) relative residual at which the last "implicit" backward pass stopped, or None; above
@@ -119,7 +119,7 @@ class LCA(Primable, Frontend):
 
     @property
     def convolution_dtype(self) -> torch.dtype | None:
-        """What the convolutions compute in."""
+        """Data type of the convolutions; None for that of the images."""
         name = self._settings.convolution_dtype
         return None if name is None else getattr(torch, name)
 

@@ -84,7 +84,7 @@ def plain_schedule(
     """Return the constant schedule, eta = 1 / L unless given.
 
     Args:
-        operator: Whose L.
+        operator: The operator that sets L.
         iterations: Number of steps.
         step_size: eta.
         momentum: mu.

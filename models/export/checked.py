@@ -116,7 +116,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How an exported file agrees with PyTorch on real images.
+    """Agreement of an exported file with PyTorch on real images.
 
     Attributes:
         images: Number of images compared.
@@ -124,7 +124,7 @@ class ExportCheck:
         within_tolerance: Share of images whose logits all agree to 1e-4.
         same_prediction: Share of images with the same predicted class.
         outliers: Number of images whose logits differ by more than 1e-4.
-        flips: How many of those (of the first 20) are shown to be threshold flips.
+        flips: Number of those (of the first 20) that are shown to be threshold flips.
         double_difference: Largest difference of a logit in float64; None where the backend has no float64.
         size: Bytes of the file.
         latency: Median milliseconds for one image on the CPU, as many threads as PyTorch has here.
@@ -144,7 +144,7 @@ class ExportCheck:
 
 
 class Deployed(nn.Module):
-    """What is written: logits, and what the front-end knows of each image, such as the share of active units.
+    """The exported module: logits, and the front-end's figures of each image, such as the share of active units.
 
     Args:
         model: The classifier, or any module from pixels to logits.
