@@ -108,7 +108,10 @@ def export(args: Namespace) -> int:
         echo(f"wrote {args.out}")
         return 0
     refuse_foreign(Path(args.out), is_export)  # before the work
-    test, training = data_for(model, args.data, "test", say=progress_printer(args)), data_for(model, args.data, "train")
+    test, training = (
+        data_for(model, args.data, "test", say=progress_printer(args)),
+        data_for(model, args.data, "train"),
+    )
     logging.getLogger("warplca.models.export").setLevel(logging.WARNING if args.quiet else logging.INFO)
     check = EXPORTERS[args.format](model, Path(args.out), test, training)
     echo(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")

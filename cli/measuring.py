@@ -11,7 +11,7 @@ from ..configs import EvaluationPlan, InputError, load_config
 from ..configs.atomic import refuse_foreign, refuse_input
 from ..configs.device import choose_device, described
 from ..configs.plan import PLANS
-from .listing import printed, print_table
+from .listing import print_table, printed
 from .screen import echo, progress_printer
 
 if TYPE_CHECKING:

@@ -114,7 +114,9 @@ def test_foreign_data_pass_through_every_command_with_the_defaults(
     run(capsys, "evaluate", "--checkpoint", "runs/conv/checkpoint", "--plan", "clean", "--data", permuted)
     correct = {row[2]: row[5] for row in rows(tmp_path / "results.sqlite") if row[0] == "conv"}
     assert correct["permuted-test"] == correct["mine-test"]
-    for wrong, message in (("cifar10-subset", "images of 32 x 32 pixels, and the checkpoint is for 64 x 64"),):
+    for wrong, message in (
+        ("cifar10-subset", "images of 32 x 32 pixels, and the checkpoint is for 64 x 64"),
+    ):
         assert (
             main(["evaluate", "--checkpoint", "runs/conv/checkpoint", "--plan", "clean", "--data", wrong])
             == 2

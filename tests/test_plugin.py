@@ -185,7 +185,8 @@ def test_predict_and_info_tell_what_the_gates_decide(
     assert main(["info", str(tmp_path / "h")]) == 0
     printed = capsys.readouterr().out
     assert (
-        "contrast begins to open at 0.3 and is open at 0.4: what the range of grey levels lacks of 1." in printed
+        "contrast begins to open at 0.3 and is open at 0.4: what the range of grey levels lacks of 1."
+        in printed
     )
     assert "impulse-repair begins to open at 0.002" in printed
     assert "## Gates" in (tmp_path / "h" / "README.md").read_text(encoding="utf-8")

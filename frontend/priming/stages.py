@@ -264,4 +264,3 @@ def _accelerated(layer: LCA, operator: ConvOperator, x: Tensor, cycles: int) -> 
     if layer.threshold.alpha < 1.0:
         schedule = replace(schedule, levels=accelerated_thresholds(lam, cycles))
     return solve(Problem(operator, x, layer.threshold, lam), schedule)
-

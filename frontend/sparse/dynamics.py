@@ -128,6 +128,7 @@ def guarded_step(
     residual = problem.residual(code)
     energy = energy_of(residual, problem.threshold.total_cost(code, problem.lam))[:, None, None, None]
     if accepted is None:
+        # An initial state that is worse than zero, whose energy is 1/2 ||x||^2, is replaced by zero.
         lowest = energy_of(images)[:, None, None, None]
         factor = torch.ones_like(energy)
         sound = energy <= lowest  # NaN is not
@@ -137,7 +138,8 @@ def guarded_step(
         before, direction = state, _direction(operator, residual, code, state, preconditioned)
     else:
         factor, lowest = accepted.factor, accepted.lowest
-        # After a safe step an energy that rises is the dynamics' own way.
+        # The energy may rise by momentum, hence the slack; after a step of at most 1 / L it may rise however much,
+        # for there is no shorter step to go back to. Other images return to ``before`` and step from there, shorter.
         sound = (energy <= SLACK * lowest) | accepted.calm
         direction = _direction(operator, residual, code, state, preconditioned)
         if _worth_choosing(sound):
