@@ -83,7 +83,7 @@ def test_curves_that_cannot_be_written_stop_only_the_last_epoch(tmp_path, monkey
         with pytest.raises(InputError, match="No space left"):
             train(run, stripes(), tmp_path, progress=False)
     train(run, stripes(), tmp_path, progress=False)
-    assert caplog.text.count("No space left on device. The work goes on; the next epoch writes them all") == 2
+    assert caplog.text.count("No space left on device. Training goes on; the next epoch writes them all") == 2
     assert len(pd.read_csv(tmp_path / "curves.csv")) == 3
 
 
