@@ -73,6 +73,7 @@ class Transfer(BatchwiseAttack):
         steps: Steps of each run.
     """
 
+    rechecks_alone: ClassVar[bool] = True
     source: nn.Module
     name: str = "surrogate"
     restarts: int = 4
@@ -95,11 +96,6 @@ class Transfer(BatchwiseAttack):
     def uses_gradients(self) -> bool:
         """False: only the surrogate is differentiated, and what that costs is not counted."""
         return False
-
-    @property
-    def rechecks_alone(self) -> bool:
-        """True: a success must hold in batches of one as well."""
-        return True
 
     def run_batch(
         self, model: CountingModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, seed: int

@@ -19,8 +19,30 @@ from .access import CountingModel, Model, frozen_parameters, seeded
 from .threat import ThreatModel, enforce, project, random_direction
 
 
+class Accuracies:
+    """Figures of an outcome on N images.
+
+    Attributes:
+        correct: (N,) whether the clean image was classified rightly.
+        success: (N,) whether the image was broken; true wherever ``correct`` is false.
+    """
+
+    correct: Tensor
+    success: Tensor
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of images classified rightly before the attack, 0 to 1."""
+        return float(self.correct.double().mean())
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of images that no attack broke, 0 to 1: an upper bound on the true robust accuracy."""
+        return 1.0 - float(self.success.double().mean())
+
+
 @dataclass(frozen=True)
-class AttackResult:
+class AttackResult(Accuracies):
     """Outcome of one attack on N images.
 
     Attributes:
@@ -48,16 +70,6 @@ class AttackResult:
     notes: tuple[str, ...] = ()
     zero_gradients: int = 0
 
-    @property
-    def clean_accuracy(self) -> float:
-        """Share of images classified rightly before the attack, 0 to 1."""
-        return float(self.correct.double().mean())
-
-    @property
-    def robust_accuracy(self) -> float:
-        """Share of images that the attack did not break, 0 to 1."""
-        return 1.0 - float(self.success.double().mean())
-
 
 PLAIN_GRADIENTS, RANDOM_SEARCH, BLACK_BOX = "plain gradients", "random search", "black-box attacks"
 TRANSFER, ADAPTIVE_ATTACKS = "transfer", "adaptive attacks"
@@ -75,9 +87,17 @@ class Attack(ABC):
     Subclasses are frozen dataclasses whose fields are the settings, and write only ``run``. The call
     owns validation, clipping, the proof that every perturbation lies in the ball, the check of every
     success on the real forward pass, and the counts.
+
+    Attributes:
+        norms: Norms of the threats that the attack can take.
+        rechecks_alone: Whether a success counts only if the image alone, in a batch of one, is misclassified too.
+        refills: Whether the attack fills the places of broken images from those that wait, so that it wants many at
+            once.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    rechecks_alone: ClassVar[bool] = False
+    refills: ClassVar[bool] = False
 
     @property
     def kind(self) -> str:
@@ -102,16 +122,6 @@ class Attack(ABC):
     def needs_differentiable_model(self) -> bool:
         """Whether a model cut off from its pixels is refused."""
         return self.uses_gradients
-
-    @property
-    def rechecks_alone(self) -> bool:
-        """Whether a success counts only if the image alone, in a batch of one, is misclassified too."""
-        return False
-
-    @property
-    def refills(self) -> bool:
-        """Whether the attack fills the places of broken images from those that wait, so that it wants many at once."""
-        return False
 
     @abstractmethod
     def run(

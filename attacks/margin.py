@@ -169,6 +169,7 @@ class MarginAttack(Attack):
         targets: Most classes that are aimed at one by one, likeliest first.
     """
 
+    refills: ClassVar[bool] = True
     steps: int = 25
     targets: int = 3
 
@@ -183,11 +184,6 @@ class MarginAttack(Attack):
                 f"MarginAttack has steps={self.steps}, targets={self.targets}; "
                 "expected at least 1 step and no fewer than 0 targets."
             )
-
-    @property
-    def refills(self) -> bool:
-        """True: images that wait take the places of broken ones."""
-        return True
 
     def run(
         self,

@@ -22,7 +22,6 @@ from .base import Encoding, Frontend, Setting
 
 Gate = tuple[float, float]
 GateMode = Literal["measured", "smooth", "open", "closed"]
-GATE_MODES: tuple[GateMode, ...] = ("measured", "smooth", "open", "closed")
 
 
 def mean_of_image(values: Tensor) -> Tensor:

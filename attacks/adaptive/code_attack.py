@@ -32,6 +32,7 @@ class CodeAttack(BatchwiseAttack):
         check_every: The real prediction is looked at after every so many steps.
     """
 
+    rechecks_alone: ClassVar[bool] = True
     view: ClassVar[LayerView] = LayerView(threshold="smooth")
     steps: int = 40
     targets: int = 3
@@ -48,11 +49,6 @@ class CodeAttack(BatchwiseAttack):
     def needs_differentiable_model(self) -> bool:
         """False: the gradient goes through the view."""
         return False
-
-    @property
-    def rechecks_alone(self) -> bool:
-        """True: a success must hold in batches of one as well."""
-        return True
 
     def run_batch(
         self, model: CountingModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, seed: int

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..interface import Accuracies
 from ..threat import ThreatModel
 from .masking import Verdict
 
@@ -90,7 +91,7 @@ class AttackTally:
 
 
 @dataclass(frozen=True, eq=False)
-class SuiteResult:
+class SuiteResult(Accuracies):
     """Outcome of a suite on N images.
 
     Attributes:
@@ -117,16 +118,6 @@ class SuiteResult:
     skipped: Mapping[str, str]
     complete: bool
     verdict: Verdict
-
-    @property
-    def clean_accuracy(self) -> float:
-        """Share of images classified rightly unattacked, 0 to 1."""
-        return float(self.correct.double().mean())
-
-    @property
-    def robust_accuracy(self) -> float:
-        """Share of images that no attack broke, 0 to 1: an upper bound on the true robust accuracy."""
-        return 1.0 - float(self.success.double().mean())
 
     @property
     def label(self) -> str:
