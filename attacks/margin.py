@@ -8,6 +8,7 @@ margin keeps its gradient in both, and every step here has a length of its own, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
