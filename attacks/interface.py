@@ -1,4 +1,4 @@
-"""The interface that every attack shares: checks before, proof after, accounting throughout; and its result."""
+"""The interface that every attack shares: checks before, proof after, accounting throughout."""
 
 from __future__ import annotations
 
@@ -16,60 +16,8 @@ from ..configs.errors import InputError
 from ..configs.progress import Bar
 from . import checks
 from .access import CountingModel, Model, frozen_parameters, seeded
+from .result import AttackResult
 from .threat import ThreatModel, enforce, project, random_direction
-
-
-class Accuracies:
-    """Figures of an outcome on N images.
-
-    Attributes:
-        correct: (N,) whether the clean image was classified rightly.
-        success: (N,) whether the image was broken; true wherever ``correct`` is false.
-    """
-
-    correct: Tensor
-    success: Tensor
-
-    @property
-    def clean_accuracy(self) -> float:
-        """Share of images classified rightly before the attack, 0 to 1."""
-        return float(self.correct.double().mean())
-
-    @property
-    def robust_accuracy(self) -> float:
-        """Share of images that no attack broke, 0 to 1: an upper bound on the true robust accuracy."""
-        return 1.0 - float(self.success.double().mean())
-
-
-@dataclass(frozen=True)
-class AttackResult(Accuracies):
-    """Outcome of one attack on N images.
-
-    Attributes:
-        adversarial: (N, C, H, W) images in [0, 1] inside the ball. An image that the model got wrong
-            before the attack comes back unchanged; one that withstood comes back as the attack's last
-            try, or unchanged where the attack keeps none.
-        predictions: (N,) classes of ``adversarial`` on the real forward pass.
-        correct: (N,) whether the clean image was classified rightly.
-        success: (N,) whether ``adversarial`` is misclassified (for attacks on a stand-in: in batches of many
-            and of one); true wherever ``correct`` is false.
-        queries: Images that the attack passed forward (the checks around it not counted).
-        gradients: Images that the attack passed backward.
-        seconds: Wall-clock time of the attack and its checks.
-        notes: Everything that makes the figure less than it looks, in sentences; empty if nothing does.
-        zero_gradients: Images passed backward whose gradient came out as zero in every pixel.
-    """
-
-    adversarial: Tensor
-    predictions: Tensor
-    correct: Tensor
-    success: Tensor
-    queries: int
-    gradients: int
-    seconds: float
-    notes: tuple[str, ...] = ()
-    zero_gradients: int = 0
-
 
 PLAIN_GRADIENTS, RANDOM_SEARCH, BLACK_BOX = "plain gradients", "random search", "black-box attacks"
 TRANSFER, ADAPTIVE_ATTACKS = "transfer", "adaptive attacks"

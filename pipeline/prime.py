@@ -161,7 +161,11 @@ def _stage_by_stage(config: PrimeConfig, images: Tensor, seen: str, job: Priming
 
 def _spectrum(config: PrimeConfig, images: Tensor, seen: str, job: PrimingJob) -> Primed:
     """Let an equaliser learn, in one pass."""
-    equaliser, facts = learn_spectrum(config, images)
+    if config.plan != PrimingPlan() or config.start:
+        name = "start" if config.start else "plan"
+        raise InputError(f"{name} is set, and an equaliser has no stages of priming; leave it out.")
+    equaliser = Equaliser(config.frontend)
+    facts = learn_spectrum(equaliser, images)
     return Primed(equaliser, facts, spectrum_card(seen, (images.shape[2], images.shape[3]), facts))
 
 

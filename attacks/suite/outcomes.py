@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..interface import Accuracies
+from ..result import Accuracies
 from ..threat import ThreatModel
 from .masking import Verdict
 
