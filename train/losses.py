@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -76,6 +76,23 @@ def build_loss(recipe: TrainConfig, auxiliary: Mapping[str, float] | None = None
     """
     smoothing = filled(recipe.label_smoothing)
     return recipe.loss_class.of(recipe.loss, label_smoothing=smoothing, auxiliary=auxiliary)
+
+
+def auxiliary_weights(training: Sequence[Any]) -> dict[str, float]:
+    """Return the weights of the auxiliary losses of several front-ends, by the settings of their training.
+
+    Raises:
+        InputError: If two of them weigh losses of one name, which are added, differently.
+    """
+    weights: dict[str, float] = {}
+    for part in training:
+        for name, weight in part.auxiliary_weights().items():
+            if weights.setdefault(name, weight) != weight:
+                raise InputError(
+                    f"two front-ends weigh the loss {name!r} by {weights[name]} and {weight}; losses of one name "
+                    "are added, so give equal weights."
+                )
+    return weights
 
 
 @dataclass(frozen=True)
