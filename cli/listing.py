@@ -31,7 +31,7 @@ def config(args: Namespace) -> int:
 
 
 def printed(args: Namespace, built: Any) -> bool:
-    """Print a configuration as YAML where ``--print-config`` asks for that, and tell whether it did."""
+    """Print a configuration as YAML where ``--print-config`` asks for that, and return whether it did."""
     if not args.print_config:
         return False
     import yaml

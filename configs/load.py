@@ -232,13 +232,13 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _said(hint: Any) -> str:
+def _type_text(hint: Any) -> str:
     """Return a type as its users would write it."""
     kind, parts = typing.get_origin(hint), typing.get_args(hint)
     if kind is typing.Literal:
         return " or ".join(map(str, parts))
     if kind in (typing.Union, types.UnionType):
-        return " or ".join(_said(part) for part in parts)
+        return " or ".join(_type_text(part) for part in parts)
     return str(hint).replace("typing.", "") if parts else getattr(hint, "__name__", None) or str(hint)
 
 
@@ -249,7 +249,7 @@ def _typed(hint: Any, value: Any, key: str, where: str) -> Any:
     except TypeError as error:
         if typing.get_origin(hint) is typing.Literal:
             raise unknown_name(key, value, map(str, typing.get_args(hint)), where=where) from error
-        raise InputError(f"{where}: {key} is {brief(value)}; expected {_said(hint)}.") from error
+        raise InputError(f"{where}: {key} is {brief(value)}; expected {_type_text(hint)}.") from error
     if isinstance(found, float) and math.isnan(found):
         raise InputError(f"{where}: {key} is not a number (NaN); give one.")
     return found

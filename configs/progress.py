@@ -78,7 +78,7 @@ class Bar(tqdm):
             self.update()
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Count; in a file, say how far it is where nothing was said for a minute."""
+        """Count; in a file, write how far it is if the last line is a minute old."""
         if not self.lines:
             return super().update(n)
         self.n += n or 0

@@ -86,7 +86,7 @@ def harden(
         model: Any callable from pixels in [0, 1], (N, C, H, W), to logits (N, classes); normalisation is its own.
         frontend: A front-end whose output is images: the name of a shipped chain (``shipped_chains()``) or front-end
             (``shipped_frontends()``), a registered name, a folder that ``warplca prime`` wrote, settings, a front-end,
-            or a list of such in order. None takes the shipped chain for the model's image size, and says so.
+            or a list of such in order. None takes the shipped chain for the model's image size, and logs which.
         image_size: Side of the images in pixels, for models that do not say.
         tile: Side in pixels, 128 or more, above which sparse coding works in tiles that overlap, which bounds its
             memory; None leaves it at the front-end's own, 512. Means, contrast, spectra and gates are those of whole

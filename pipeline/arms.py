@@ -253,7 +253,7 @@ def _wait(
 
 
 def _log_here(logged: Any) -> None:
-    """Hand what workers logged to the loggers of this process, which know what was said before."""
+    """Pass records of workers to the loggers of this process, which drop repeated ones."""
     with suppress(queue.Empty):
         while True:
             record = logged.get_nowait()

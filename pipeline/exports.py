@@ -24,7 +24,7 @@ from ..models import (
     export_quantised,
 )
 
-# What a cell says of itself, where the store has it; a column added later is one entry here.
+# Columns of a cell, where the store has them; a column added later is one entry here.
 COLUMNS = (
     "kind",
     "condition",

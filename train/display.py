@@ -17,7 +17,7 @@ BUSY = 0.5  # load per core of other work, above which threads wait for one anot
 
 
 class Display:
-    """A progress bar with figures; it tells the run's expected duration after a few steps.
+    """A progress bar with figures; it prints the run's expected duration after a few steps.
 
     Args:
         name: What is trained.

@@ -216,7 +216,7 @@ class TrainingRun:
         meter.add_seconds(self.source.take_seconds())
 
     def _end_epoch(self, meter: Meter, curves: list[dict[str, float]], record: RunRecord) -> bool:
-        """Validate, write the curves, and tell whether to stop here."""
+        """Validate, write the curves, and return whether to stop here."""
         row = {"epoch": len(curves) + 1, **means(meter.read())}
         if self.validate.dataset is not None:
             measured = self.weights.measured(self.source.plain_batches())

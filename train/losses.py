@@ -105,7 +105,7 @@ class StandardSettings:
 class StandardLoss:
     """Cross entropy with label smoothing, plus the auxiliary losses of the front-end.
 
-    Every loss is one of these. What a loss needs of training, its class says.
+    Every loss is one of these; its class attributes name what it needs of training.
 
     Attributes:
         label_smoothing: 0 to below 1 (Szegedy et al., CVPR 2016).

@@ -32,7 +32,7 @@ class Evaluation(pd.DataFrame):
         return pd.DataFrame(self[[*LEADING, *rest]])
 
     def __str__(self) -> str:
-        """One line a cell, the mean over several corruptions, and what must be said of attacks."""
+        """One line a cell, the mean over several corruptions, and sentences on attacks."""
         rows = [_HEADS, *self._lines()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []

@@ -100,8 +100,7 @@ def search_schedule(layer: WarpLCA, images: Tensor, *, progress: bool = False) -
     x = layer.standardise(images).images
     problem = Problem(layer.dictionary.operator().detached(), x, layer.threshold, layer.lam)
     start = layer.initial_state(x)
-    convex = layer.threshold.alpha == 1.0
-    annealings = (1.0,) if convex else ANNEALINGS  # a convex cost has but one minimum
+    annealings = (1.0,) if layer.threshold.convex else ANNEALINGS
 
     def with_cycles(preconditioned: bool, step: float, momentum: float, annealing: float) -> float:
         steps.preconditioned, steps.annealing = preconditioned, annealing

@@ -231,24 +231,20 @@ class UnrolledStage(Stage):
         """Return the energy after all cycles; after half of them at every second step."""
         layer, lam = self.layer, float(self.layer.lam)
         gamma = (10.0 + (SURROGATE_GAMMA - 10.0) * step / self.steps) / lam
-        smooth = replace(layer.threshold, gamma=gamma) if layer.threshold.alpha < 1.0 else layer.threshold
         x = layer.standardise(self.batch(step)).images
         operator = layer.dictionary.operator().detached()
         most = self.plan.unrolled_cycles or layer.iterations
         cycles = most if step % 2 == 0 else max(most // 2, 1)
-        problem = Problem(operator, x, smooth, lam)
+        problem = Problem(operator, x, layer.threshold.surrogate(gamma), lam)
         state = solve(problem, layer.schedule(problem, cycles), state=layer.initial_state(x))
         return smooth_energy(problem, state).mean()
 
 
 def smooth_energy(problem: Problem, state: Tensor) -> Tensor:
-    """E(T(u)) with the count of active units replaced by a sigmoid of the state, shape (N,)."""
-    threshold, lam, code = problem.threshold, problem.lam, problem.code(state)
-    magnitude = state if threshold.rectified else state.abs()
-    gamma = threshold.gamma if math.isfinite(threshold.gamma) else 20.0 / lam
-    count = torch.sigmoid(gamma * (magnitude - lam))
-    cost = 0.5 * (1.0 - threshold.alpha) ** 2 * lam**2 * count + threshold.alpha * lam * code.abs()
-    return 0.5 * problem.residual(code).square().flatten(1).sum(1) + cost.flatten(1).sum(1)
+    """E(T(u)), (N,), with a gradient that reaches every unit; see ``Threshold.smooth_cost``."""
+    code = problem.code(state)
+    cost = problem.threshold.smooth_cost(state, code, problem.lam)
+    return 0.5 * problem.residual(code).square().flatten(1).sum(1) + cost
 
 
 @torch.no_grad()
@@ -261,6 +257,6 @@ def settled_states(layer: LCA, images: Tensor, cycles: int) -> Tensor:
 def _accelerated(layer: LCA, operator: ConvOperator, x: Tensor, cycles: int) -> Tensor:
     lam = layer.lam.detach() if isinstance(layer.lam, Tensor) else layer.lam
     schedule = accelerated_schedule(operator, cycles)
-    if layer.threshold.alpha < 1.0:
+    if not layer.threshold.convex:
         schedule = replace(schedule, levels=accelerated_thresholds(lam, cycles))
     return solve(Problem(operator, x, layer.threshold, lam), schedule)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,22 +61,19 @@ class SparseEncoding(Encoding):
         return {"reconstruction": self.reconstruction, "activity": self.code.abs().sum(1)}
 
 
-@dataclass(frozen=True)
-class Recording(Threshold):
-    """A threshold that keeps every state it is applied to, relative to its value: |u| - lambda."""
+class Recording:
+    """Stands in for a threshold and keeps the margin of every state to which it is applied."""
 
-    margins: list[Tensor] = field(default_factory=list)
+    def __init__(self, threshold: Threshold) -> None:
+        self.threshold, self.margins = threshold, list[Tensor]()
 
-    @classmethod
-    def of(cls, threshold: Threshold) -> Recording:
-        """Return one that gives what another gives."""
-        return cls(threshold.alpha, threshold.gamma, threshold.rectified)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.threshold, name)
 
     def __call__(self, state: Tensor, lam: Tensor | float) -> Tensor:
-        """Keep the margin, and give what the threshold gives."""
-        size = state if self.rectified else state.abs()
-        self.margins.append(size - lam)
-        return super().__call__(state, lam)
+        """Keep the margin, and return the threshold's result."""
+        self.margins.append(self.threshold.margin(state, lam))
+        return self.threshold(state, lam)
 
     def stacked(self) -> Tensor:
         """Return the margins, (N, calls, units); units that a smaller tile does not have are zero."""

@@ -160,7 +160,7 @@ class LCA(Primable, Frontend):
         return raised_lam(lam, self.adaptive_lam, noise)
 
     def at(self, epoch: float | None, epochs: int, training: Any) -> None:
-        """Freeze, anneal and spread as ``training`` says; see :class:`LCATraining`."""
+        """Freeze, anneal and spread by the settings ``training``; see :class:`LCATraining`."""
         super().at(epoch, epochs, training)
         if training.lam_factor != 1.0 and self.lam_raw is not None:
             raise InputError(
@@ -190,7 +190,7 @@ class LCA(Primable, Frontend):
     @torch.no_grad()
     def margins(self, images: Tensor) -> Tensor:
         """Return how far every unit is above the threshold in every cycle, (N, cycles, units)."""
-        plain, recording = self.threshold, Recording.of(self.threshold)
+        plain, recording = self.threshold, Recording(self.threshold)
         self._threshold = recording
         try:
             self.encode(images)
@@ -209,7 +209,7 @@ class LCA(Primable, Frontend):
         """Return step sizes, momenta and threshold values of ``iterations`` cycles on a problem."""
         if self.accelerated:
             schedule = accelerated_schedule(problem.operator, iterations)
-            if self.threshold.alpha == 1.0:  # annealing finds better minima; a convex cost has but one
+            if self.threshold.convex:
                 return schedule
             return replace(schedule, levels=accelerated_thresholds(problem.lam, iterations))
         given = self.step_size is not None and not torch.compiler.is_compiling()

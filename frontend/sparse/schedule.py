@@ -147,7 +147,7 @@ class LearnedSteps(nn.Module):
     """Step sizes and momenta by cycle, kept in range by construction.
 
     mu = sigmoid(momentum_raw); eta = reach (1 + mu) / L * 0.99 sigmoid(step_raw). Unprimed, ``reach`` is 2, the
-    classical bound, and eta = 1 / L. Priming may raise it, because a sparse code bears longer steps; then every
+    classical bound, and eta = 1 / L. Priming may raise it, because a sparse code allows longer steps; then every
     step is guarded (see ``guard``).
 
     Args:

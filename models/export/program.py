@@ -112,7 +112,7 @@ def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
 
 
 def load_program(path: str | Path, *, trust: bool = False) -> tuple[Any, dict[str, Any]]:
-    """Open a .pt2 archive and return its callable and what the file says of itself.
+    """Open a .pt2 archive and return its callable and the description in the file.
 
     Args:
         path: A torch.export or AOTInductor archive.
