@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .extensions import FRONTENDS, Registry
-from .load import to_plain
+from .load import default_of, is_required, to_plain
 
 WIDTH = 110
 _ENTRY = re.compile(r"^    (\w+)(?: \([^)]*\))?: (.*)$")
@@ -66,7 +66,13 @@ def _keys(cls: type, prefix: str, of: tuple[str, ...] = ()) -> Iterator[Key]:
             yield from _keys(hint, f"{name}.", of)
             continue
         kind = f"name of a {registry.kind}, or a section" if registry else _spelled(hint)
-        yield Key(name, kind, _default(field), meanings.get(field.name, ""), of)
+        yield Key(
+            name,
+            kind,
+            "" if is_required(field) else as_yaml(default_of(field)),
+            meanings.get(field.name, ""),
+            of,
+        )
         if registry:
             yield from _sections(registry, name)
         elif name == "train.frontend":
@@ -110,13 +116,6 @@ def _spelled(hint: Any) -> str:
         inner = dict.fromkeys(_spelled(member) for member in arguments if member is not ...)
         return f"list of {', '.join(inner)}"
     return words.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-def _default(field: dataclasses.Field) -> str:
-    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-        return ""
-    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return as_yaml(value)
 
 
 def as_yaml(value: Any) -> str:

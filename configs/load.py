@@ -134,8 +134,7 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
         if key not in fields:
             raise unknown_name("key", f"{prefix}{key}", [prefix + name for name in fields], where=where)
     for field in fields.values():
-        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if needed and field.name not in values:
+        if is_required(field) and field.name not in values:
             raise InputError(f"{where}: the key {prefix + field.name!r} is missing.")
     built: dict[str, Any] = {}
     for key, value in values.items():
@@ -210,7 +209,7 @@ def to_plain(config: Any, *, defaults: bool = True) -> Any:
         kept = {}
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
-            if defaults or value not in (_default(field), getattr(config, "FILLED", {}).get(field.name)):
+            if defaults or value not in (default_of(field), getattr(config, "FILLED", {}).get(field.name)):
                 single = "registry" in field.metadata and isinstance(value, tuple) and len(value) == 1
                 kept[field.name] = to_plain(value[0] if single else value, defaults=defaults)
         name = registered_name(config)
@@ -228,7 +227,13 @@ def registered_name(settings: Any) -> str | None:
     return next((name for name in names if name is not None), None)
 
 
-def _default(field: dataclasses.Field) -> Any:
+def is_required(field: dataclasses.Field) -> bool:
+    """Whether a field has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """Return the default of a field that has one."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 

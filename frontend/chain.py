@@ -31,7 +31,7 @@ class NoSettings:
 
 @register_frontend("none")
 class NoFrontend(Frontend):
-    """Hands on the images as they are."""
+    """Outputs the images as they are."""
 
     Settings = NoSettings
     Training = NoTraining
@@ -158,7 +158,7 @@ class Chain(Frontend):
         return losses
 
     def at(self, epoch: float | None, epochs: int, training: Any) -> None:
-        """Hand on to each front-end its own part of ``training``, a tuple."""
+        """Give each front-end its own part of ``training``, a tuple."""
         for stage, part in zip(self, training, strict=True):
             stage.at(epoch, epochs, part)
 

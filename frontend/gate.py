@@ -65,7 +65,7 @@ class Gated:
 def through_gate(
     images: Tensor, restored: Tensor, damage: Tensor, gate: Gate | None, mode: GateMode = "measured"
 ) -> Gated:
-    """Hand on each image, its restoration, or what lies between.
+    """Return each image, its restoration, or a mixture of the two.
 
     Args:
         images: (N, C, H, W).

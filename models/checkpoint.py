@@ -194,8 +194,7 @@ def load_weights(model: TimmAPI, path: Path) -> None:
     """Load a safetensors file into a classifier; every tensor must match by name and shape."""
     state = read_weights(path)
     own = model.state_dict()
-    # Plain numbers saved beside the weights: modules supply those that an older checkpoint does not hold.
-    differing = sorted(name for name in own.keys() ^ state.keys() if not name.endswith("_extra_state"))
+    differing = sorted(own.keys() ^ state.keys())
     differing += [
         name
         for name in own

@@ -42,7 +42,7 @@ class Hardened(nn.Module):
     """A front-end before any callable on pixels in [0, 1], which sees pixels in [0, 1] again.
 
     Args:
-        frontend: Hands on images.
+        frontend: A front-end whose output is images.
         model: The classifier, untouched: the very object, in whatever mode it is.
 
     Attributes:

@@ -223,12 +223,8 @@ class _ReplacedSlope:
 
     def _smoothed(self, state: Tensor, lam: Any) -> Tensor:
         gate = torch.sigmoid(SMOOTHNESS * (state.abs() / lam - 1.0))
-        passed = state if self._is_signed else state.relu()
-        return passed * gate
-
-    @property
-    def _is_signed(self) -> bool:
-        return not getattr(self._threshold, "rectified", False)
+        signed = not getattr(self._threshold, "rectified", False)
+        return (state if signed else state.relu()) * gate
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._threshold, name)

@@ -184,8 +184,8 @@ class Outcomes:
 
         With ``worst`` an image counts as right only where no attack among the cells broke it.
         """
-        scores = [self.scores(model, seed, self._tried(model, seed, cells)) for seed in self.seeds[model]]
+        scores = [
+            self.scores(model, seed, [cell for cell in cells if (model, seed, cell) not in self.unattacked])
+            for seed in self.seeds[model]
+        ]
         return np.stack([values.min(axis=1) if worst else values.mean(axis=1) for values in scores])
-
-    def _tried(self, model: str, seed: int, cells: Sequence[CellId]) -> list[CellId]:
-        return [cell for cell in cells if (model, seed, cell) not in self.unattacked]

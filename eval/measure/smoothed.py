@@ -207,7 +207,8 @@ class SmoothedRun:
 
     def save_cells(self) -> Iterator[tuple[str | int, ...]]:
         """Save a row for radius 0 and for each other, proven and attacked, of the images that were reached."""
-        sampled = self._reached(lambda index: index in self.votes and self._looked_at(self.votes[index]))
+        begun = {index for index, votes in self.votes.items() if votes.stopped or votes.hits}
+        sampled = self._reached(begun.__contains__)
         if not len(sampled):
             raise InputError("the budget ended before the first image was certified; give more minutes.")
         whole = len(sampled) == len(self.order) and all(v.finished(self.sampling) for v in self._of(sampled))
@@ -292,9 +293,6 @@ class SmoothedRun:
     @property
     def _attack_settings(self) -> str:
         return f"{self.plan.attack} at {list(self.radii)}"
-
-    def _looked_at(self, votes: Votes) -> bool:
-        return votes.stopped or bool(votes.hits)
 
     def _of(self, positions: NDArray[np.intp]) -> list[Votes]:
         return [self.votes[int(self.dataset.indices[position])] for position in positions]

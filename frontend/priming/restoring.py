@@ -87,7 +87,7 @@ def measure_restoration(layer: LCA, images: Tensor) -> dict[str, float]:
     """Return PSNR in dB, mean over images, noisy and restored, at noise of 10, 25 and 50 grey levels and without.
 
     Args:
-        layer: Hands on reconstructions.
+        layer: A layer whose output is the reconstruction.
         images: (N, C, H, W) of pixels in [0, 1] that priming did not see.
     """
     figures = {"psnr_clean": float(psnr(layer(images), images).mean())}

@@ -47,7 +47,7 @@ Coded = SparseEncoding | TiledEncoding
 
 
 def behind_gate(images: Tensor, coded: Coded, gate: Gate | None, mode: GateMode) -> Coded:
-    """Hand on the reconstruction, behind the gate: an image's damage is what coding leaves out of it."""
+    """Output the reconstruction, behind the gate: an image's damage is what coding leaves out of it."""
     restored = coded.reconstruction
     if gate is None:
         return replace(coded, output=restored)

@@ -13,7 +13,6 @@ states agree to a tolerance, and each unit that differs there lies within that t
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -255,11 +254,6 @@ def metadata(model: nn.Module, images: Tensor) -> dict[str, Any]:
         "results": dict(about.get("results", {})),
         "evidence": dict(about.get("evidence", {})),
     }
-
-
-def metadata_text(values: Mapping[str, Any]) -> str:
-    """As JSON."""
-    return json.dumps(values)
 
 
 def read_metadata(text: str | bytes, path: Path) -> dict[str, Any]:

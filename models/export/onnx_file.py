@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 import warnings
@@ -33,7 +34,6 @@ from .checked import (
     in_batches,
     is_export,
     metadata,
-    metadata_text,
     on_cpu,
 )
 
@@ -74,7 +74,7 @@ class OnnxBackend:
             )
             if program is None:
                 raise InputError("PyTorch's exporter gave no ONNX program; try another version of torch.")
-            program.model.metadata_props[KEY] = metadata_text(metadata)
+            program.model.metadata_props[KEY] = json.dumps(metadata)
             program.save(str(path), include_initializers=True)
 
     def open(self, path: Path) -> Run:
