@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..configs import EvaluationPlan, InputError, load_config
 from ..configs.atomic import refuse_foreign, refuse_input
@@ -33,30 +33,17 @@ def evaluate(args: Namespace) -> int:
         return 0
     device = choose_device(args.device)
     model, dataset, entry = _measured(args)
-    execution = Execution(device=device, tf32=args.tf32, budget=args.budget)
-    corruptions = CorruptionSource(folder=args.corrupted, workers=args.workers)
+    options: dict[str, Any] = {
+        "results": args.results,
+        "name": entry,
+        "execution": Execution(device=device, tf32=args.tf32, budget=args.budget),
+        "corruptions": CorruptionSource(folder=args.corrupted, workers=args.workers),
+    }
     found = None
     if args.harden is None:
-        frame = evaluate_sharded(
-            model,
-            dataset,
-            plan,
-            results=args.results,
-            name=entry,
-            execution=execution,
-            corruptions=corruptions,
-        )
+        frame = evaluate_sharded(model, dataset, plan, **options)
     else:
-        frame, found = evaluate_plug_in(
-            model,
-            dataset,
-            plan,
-            args.harden or None,
-            results=args.results,
-            name=entry,
-            execution=execution,
-            corruptions=corruptions,
-        )
+        frame, found = evaluate_plug_in(model, dataset, plan, args.harden or None, **options)
     if not processes().is_main_process:
         return 0
     if args.table != "text":

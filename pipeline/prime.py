@@ -34,6 +34,8 @@ from .spectrum import learn_spectrum, spectrum_card
 
 JOB = "job.json"
 
+_refuse_another = partial(refuse_another, job="priming job")
+
 SAVE_SECONDS = 60.0
 
 
@@ -233,11 +235,7 @@ class PrimingJob:
             raise InputError(
                 f"{file} cannot be read; delete the folder {self.folder} to start anew."
             ) from error
-        self._refuse_another(self.folder, kept, self.identity)
-
-    @staticmethod
-    def _refuse_another(folder: Path, kept: dict[str, Any], identity: dict[str, Any]) -> None:
-        refuse_another(folder, "priming job", kept, identity)
+        _refuse_another(self.folder, kept, self.identity)
 
     def complete(self, stage: Stage) -> None:
         """Do a stage's steps from wherever it stands."""
@@ -249,7 +247,7 @@ class PrimingJob:
             keep=2,
             seconds=SAVE_SECONDS,
             name=f"stage {stage.name!r}",
-            check=self._refuse_another,
+            check=_refuse_another,
         )
         step = states.restore(states.read()).step
         with stop_requested() as stop:

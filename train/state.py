@@ -149,10 +149,12 @@ def save_state(
 
 def check_identity(run: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
     """Refuse a state of a run with another configuration, naming what differs."""
-    refuse_another(run, "run", completed(saved), identity)
+    refuse_another(run, completed(saved), identity)
 
 
-def refuse_another(folder: Path, job: str, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def refuse_another(
+    folder: Path, saved: Mapping[str, Any], identity: Mapping[str, Any], *, job: str = "run"
+) -> None:
     """Refuse to go on with a job that is another one, naming what differs.
 
     Raises:
