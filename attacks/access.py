@@ -20,14 +20,14 @@ Model = nn.Module | Callable[[Tensor], Tensor]
 
 @dataclass
 class Tally:
-    """What an attack spent and had to say.
+    """Queries, gradients and notes of an attack.
 
     Attributes:
         queries: Images passed forward so far.
         gradients: Images passed backward so far.
         bad_gradients: Those among them whose gradient held a NaN or an infinity.
         zero_gradients: Those among them whose gradient was zero in every pixel.
-        notes: What the attack had to leave out or change, one sentence each.
+        notes: Sentences about what the attack left out or changed.
         watch: Called with the number of images of every forward pass, for a progress bar.
     """
 

@@ -49,7 +49,7 @@ class PaddedSquare:
 
     Attributes:
         seed: Set by the library before each call.
-        n_queries: As in the library.
+        n_queries: Largest number of queries, as in the library.
     """
 
     def __init__(self, inner: SquareAttack) -> None:

@@ -1,4 +1,4 @@
-"""What an attack demands of its input and its model before it starts."""
+"""Checks of an attack's input and model before it starts."""
 
 from __future__ import annotations
 

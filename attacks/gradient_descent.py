@@ -39,7 +39,7 @@ def ascend(
     """Climb the objective inside the ball, with momentum and a step that shrinks from epsilon to epsilon / 20.
 
     Args:
-        objective: What to raise.
+        objective: The function to maximise.
         images: (N, C, H, W) centres in [0, 1].
         threat: The ball.
         steps: Number of steps.
@@ -74,8 +74,8 @@ def step_uphill(
 
     Args:
         images: (N, C, H, W) centres.
-        current: Where the step begins.
-        before: Where the last one began.
+        current: The point at which the step begins.
+        before: The point at which the last step began.
         gradient: At ``current``, of any scale.
         length: In the ball's norm; one number, or (N, 1, 1, 1).
         threat: The ball.
@@ -146,7 +146,7 @@ class PGD(BatchwiseAttack):
     def run_batch(
         self, model: CountingModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, seed: int
     ) -> Tensor:
-        """Descend from each start in turn, on the images that still stand."""
+        """Descend from each start in turn, on the images that are not broken yet."""
         candidates = images.clone()
         standing = torch.arange(len(images), device=images.device)
         for restart in range(self.restarts):

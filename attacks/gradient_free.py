@@ -68,11 +68,12 @@ class Transfer(BatchwiseAttack):
 
     Attributes:
         source: The surrogate, in evaluation mode, on the device of the attacked model.
-        name: What it is, for reports.
+        name: Name of the surrogate in reports.
         restarts: Runs of Auto-PGD, with cross-entropy and the difference of logits ratio in turn.
         steps: Steps of each run.
     """
 
+    rechecks_alone: ClassVar[bool] = True
     source: nn.Module
     name: str = "surrogate"
     restarts: int = 4
@@ -95,11 +96,6 @@ class Transfer(BatchwiseAttack):
     def uses_gradients(self) -> bool:
         """False: only the surrogate is differentiated, and what that costs is not counted."""
         return False
-
-    @property
-    def rechecks_alone(self) -> bool:
-        """True: a success must hold in batches of one as well."""
-        return True
 
     def run_batch(
         self, model: CountingModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, seed: int

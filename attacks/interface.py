@@ -1,4 +1,4 @@
-"""The interface that every attack shares: checks before, proof after, accounting throughout; and its result."""
+"""The interface that every attack shares: checks before, proof after, accounting throughout."""
 
 from __future__ import annotations
 
@@ -16,48 +16,8 @@ from ..configs.errors import InputError
 from ..configs.progress import Bar
 from . import checks
 from .access import CountingModel, Model, frozen_parameters, seeded
+from .result import AttackResult
 from .threat import ThreatModel, enforce, project, random_direction
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """Outcome of one attack on N images.
-
-    Attributes:
-        adversarial: (N, C, H, W) images in [0, 1] inside the ball. An image that the model got wrong
-            before the attack comes back unchanged; one that withstood comes back as the attack's last
-            try, or unchanged where the attack keeps none.
-        predictions: (N,) classes of ``adversarial`` on the real forward pass.
-        correct: (N,) whether the clean image was classified rightly.
-        success: (N,) whether ``adversarial`` is misclassified (for attacks on a stand-in: in batches of many
-            and of one); true wherever ``correct`` is false.
-        queries: Images that the attack passed forward (the checks around it not counted).
-        gradients: Images that the attack passed backward.
-        seconds: Wall-clock time of the attack and its checks.
-        notes: Everything that makes the figure less than it looks, in sentences; empty if nothing does.
-        zero_gradients: Images passed backward whose gradient came out as zero in every pixel.
-    """
-
-    adversarial: Tensor
-    predictions: Tensor
-    correct: Tensor
-    success: Tensor
-    queries: int
-    gradients: int
-    seconds: float
-    notes: tuple[str, ...] = ()
-    zero_gradients: int = 0
-
-    @property
-    def clean_accuracy(self) -> float:
-        """Share of images classified rightly before the attack, 0 to 1."""
-        return float(self.correct.double().mean())
-
-    @property
-    def robust_accuracy(self) -> float:
-        """Share of images that the attack did not break, 0 to 1."""
-        return 1.0 - float(self.success.double().mean())
-
 
 PLAIN_GRADIENTS, RANDOM_SEARCH, BLACK_BOX = "plain gradients", "random search", "black-box attacks"
 TRANSFER, ADAPTIVE_ATTACKS = "transfer", "adaptive attacks"
@@ -75,9 +35,17 @@ class Attack(ABC):
     Subclasses are frozen dataclasses whose fields are the settings, and write only ``run``. The call
     owns validation, clipping, the proof that every perturbation lies in the ball, the check of every
     success on the real forward pass, and the counts.
+
+    Attributes:
+        norms: Norms of the threats that the attack can take.
+        rechecks_alone: Whether a success counts only if the image alone, in a batch of one, is misclassified too.
+        refills: Whether the attack fills the places of broken images from those that wait, so that it wants many at
+            once.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    rechecks_alone: ClassVar[bool] = False
+    refills: ClassVar[bool] = False
 
     @property
     def kind(self) -> str:
@@ -102,16 +70,6 @@ class Attack(ABC):
     def needs_differentiable_model(self) -> bool:
         """Whether a model cut off from its pixels is refused."""
         return self.uses_gradients
-
-    @property
-    def rechecks_alone(self) -> bool:
-        """Whether a success counts only if the image alone, in a batch of one, is misclassified too."""
-        return False
-
-    @property
-    def refills(self) -> bool:
-        """Whether the attack fills the places of broken images from those that wait, so that it wants many at once."""
-        return False
 
     @abstractmethod
     def run(

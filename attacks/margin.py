@@ -8,6 +8,7 @@ margin keeps its gradient in both, and every step here has a length of its own, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def lead(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Walks:
-    """What walks from N images found.
+    """Results of walks from N images.
 
     Attributes:
         found: (N, C, H, W), the misclassified point of a broken image, else where its last walk ended.
@@ -169,6 +170,7 @@ class MarginAttack(Attack):
         targets: Most classes that are aimed at one by one, likeliest first.
     """
 
+    refills: ClassVar[bool] = True
     steps: int = 25
     targets: int = 3
 
@@ -184,11 +186,6 @@ class MarginAttack(Attack):
                 "expected at least 1 step and no fewer than 0 targets."
             )
 
-    @property
-    def refills(self) -> bool:
-        """True: images that wait take the places of broken ones."""
-        return True
-
     def run(
         self,
         model: CountingModel,
@@ -199,7 +196,7 @@ class MarginAttack(Attack):
         seed: int,
         batch_size: int,
     ) -> Tensor:
-        """Walk to every goal in turn, on the images that still stand."""
+        """Walk to every goal in turn, on the images that are not broken yet."""
         torch.manual_seed(seed)
         logits = forward(model, images, batch_size).scatter(1, labels[:, None], -torch.inf)
         others = logits.shape[1] - 1

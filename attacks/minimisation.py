@@ -40,7 +40,7 @@ def starting_points(
         model: The model behind its counter.
         images: (N, C, H, W).
         labels: (N,) true classes.
-        threat: Its norm measures nearness.
+        threat: The threat model, whose norm measures distance.
 
     Returns:
         Starting points, and (N,) whether each is misclassified (the others are the clean images).

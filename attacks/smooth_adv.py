@@ -26,7 +26,7 @@ from .threat import ThreatModel, enforce
 
 
 class Smoothed(Protocol):
-    """What the attack needs of a smoothed classifier.
+    """The interface of a smoothed classifier that the attack needs.
 
     Attributes:
         model: The base classifier.
@@ -51,7 +51,7 @@ class Smoothed(Protocol):
 
 @dataclass(frozen=True)
 class SmoothedAttack:
-    """What the attack found on N images.
+    """Results of the attack on N images.
 
     Attributes:
         radius: (N,) smallest radius tried at which the smoothed classifier answers another class than the label: 0

@@ -122,7 +122,7 @@ def _format_epsilon(epsilon: float, *, as_levels: bool) -> str:
 
 
 BALL_TOLERANCE = 1e-6
-"""How far, in the threat's own norm, a perturbation may stick out of its ball."""
+"""Tolerance, in the threat's own norm, for perturbations that leave its ball by rounding."""
 
 ROUNDING = 1e-3
 """Relative excess that single-precision sums over an image can explain; more is an attack's fault."""

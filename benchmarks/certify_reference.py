@@ -61,9 +61,9 @@ def main() -> None:
     print(f"proven: {sure} of {len(images)}, radii up to {proven.radius.max():.3f}")
     rng = np.random.default_rng(0)
     votes = [rng.multinomial(200, rng.dirichlet(np.full(10, 0.4))) for _ in range(1000)]
-    told = [replayed(core.Smooth, [counts], 1.0).predict(None, 200, 0.001, 1) for counts in votes]
-    agree = sum(majority(counts, 0.001) == label for counts, label in zip(votes, told, strict=True))
-    print(f"predict: {agree} of 1000 simulated votes agree, {told.count(-1)} abstentions")
+    predicted = [replayed(core.Smooth, [counts], 1.0).predict(None, 200, 0.001, 1) for counts in votes]
+    agree = sum(majority(counts, 0.001) == label for counts, label in zip(votes, predicted, strict=True))
+    print(f"predict: {agree} of 1000 simulated votes agree, {predicted.count(-1)} abstentions")
     for path in sorted(arguments.reference.glob("sigma_*.tsv")):
         rows = pd.read_csv(path, sep="\t")
         shares = [((rows["radius"] >= r) & (rows["correct"] == 1)).mean() for r in (0.25, 0.5, 0.75, 1.0)]

@@ -6,7 +6,7 @@
 DIR holds ``resnet.py`` and ``resnet20-12fca82f.th`` of github akamaster/pytorch_resnet_cifar10 (91.7 % clean), whose
 code is run and whose weights are read without unpickling objects. Arms: "bare"; "soft", the front-end
 ``cifar10-64x9s2-soft`` (reconstruction, lambda 0.05, adaptive 1.5, 10 cycles); any other name or folder that ``harden``
-takes; "-told" after an arm tells it the strength of the noise. All go into one results store.
+takes; "-told" after an arm gives it the strength of the noise. All go into one results store.
 """
 
 from __future__ import annotations

@@ -91,11 +91,11 @@ def measures(arrays: Arrays, row: int) -> list[str]:
 def equalities(equal: dict[int, list[float]]) -> str:
     """Table of equal iterations."""
 
-    def told(value: float) -> str:
+    def number(value: float) -> str:
         return f"{value:.0f}" if np.isfinite(value) else "beyond 2,000"
 
     head = ("WARP-LCA after", "energy of plain LCA's iteration", "95 % interval")
-    return table(head, [(k, told(v[0]), f"{told(v[1])} to {told(v[2])}") for k, v in equal.items()])
+    return table(head, [(k, number(v[0]), f"{number(v[1])} to {number(v[2])}") for k, v in equal.items()])
 
 
 def other_lam(pairs: list[tuple[float, Arrays, Arrays]]) -> str:

@@ -8,7 +8,7 @@ WARP-LCA takes 10 or 30 iterations, or 28 shared among the four shifts of a grid
 `warplca denoise`), plain LCA (cold start, no momentum, eta = 1/L) 1,000, both with the front-end's
 dictionary and threshold; each has the lambda of the highest PSNR on training images for each noise ("chosen"), or
 follows the noise estimated in the image itself (adaptive lambda, a rule fitted on training images). Total variation's
-strength is chosen on the same training images; the wavelet and BM3D are told sigma. Photographs take the adaptive
+strength is chosen on the same training images; the wavelet and BM3D are given sigma. Photographs take the adaptive
 rules. scikit-image (pip install scikit-image PyWavelets) and bm3d are optional. Finished runs are kept in --work.
 """
 

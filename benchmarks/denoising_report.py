@@ -26,8 +26,8 @@ def summary(
             for kind, methods in part.items()
         }
 
-    told = {name: [rule.lam, rule.strength] for name, rule in rules.items()}
-    return {"cifar10": condensed(found), "photographs": condensed(large), "lambda": lams, "rules": told}
+    fitted = {name: [rule.lam, rule.strength] for name, rule in rules.items()}
+    return {"cifar10": condensed(found), "photographs": condensed(large), "lambda": lams, "rules": fitted}
 
 
 def report(
@@ -86,11 +86,11 @@ def differences(found: Found) -> list[str]:
     for method in ("WARP-LCA, 30", "WARP-LCA, 28 over four shifts"):
         lines += [f"{method} minus plain LCA, 1,000 iterations, image by image, PSNR in dB:", ""]
         for kind, part in found.items():
-            told = []
+            gaps = []
             for way in (", lambda chosen", ", adaptive lambda"):
                 gain = part[method + way]["psnr"] - part["plain LCA, 1,000 iterations" + way]["psnr"]
                 mean, low, high = interval(gain)
-                told.append(f"{mean:+.2f} ({low:+.2f} to {high:+.2f}){way}")
-            lines.append(f"- {kind}: " + "; ".join(told) + ".")
+                gaps.append(f"{mean:+.2f} ({low:+.2f} to {high:+.2f}){way}")
+            lines.append(f"- {kind}: " + "; ".join(gaps) + ".")
         lines.append("")
     return lines[:-1]

@@ -47,8 +47,8 @@ def main() -> None:
     rule = fitted_rule(trials, command)
     for sigma, trial in zip(SIGMAS, trials, strict=True):
         best = trial.psnr.mean(1).max()
-        told = f"PSNR {followed(trial, rule.lam, rule.strength):.2f} dB, with the best lambda for all images {best:.2f}"
-        print(f"sigma {sigma:4g}: {told}")
+        line = f"PSNR {followed(trial, rule.lam, rule.strength):.2f} dB, with the best lambda for all images {best:.2f}"
+        print(f"sigma {sigma:4g}: {line}")
     print(f"lam {rule.lam}, strength {rule.strength}: {save_noise_rule(arguments.frontend, rule)}")
 
 

@@ -205,7 +205,7 @@ def measured(network: nn.Module, classifier: nn.Module, dataset: ImageDataset) -
 
 
 def behind_gate(network: nn.Module, images: Tensor) -> Tensor:
-    """Hand on what the gate of the shipped chain lets through."""
+    """Return what the gate of the shipped chain lets through."""
     restored = network(images)
     damage = mean_of_image((restored - images).square()).sqrt()
     return through_gate(images, restored, damage, GATE).images.clamp(0, 1)

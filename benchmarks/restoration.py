@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/restoration.py --data cifar10.npz [--frontend NAME] [--images 100] [--bm3d 4]
 
-Noise is white and Gaussian, clipped to 8 bits or not. BM3D is told its strength; it runs on the photographs and on as
+Noise is white and Gaussian, clipped to 8 bits or not. BM3D is given its strength; it runs on the photographs and on as
 many CIFAR-10 images as --bm3d says. Times are processor time of one thread, in one run.
 """
 
@@ -24,7 +24,7 @@ from warplca.frontend.priming.restoring import LEVELS, noisy, psnr
 
 
 def bm3d(level: int) -> Callable[[Tensor], Tensor]:
-    """BM3D for colour, told the noise in grey levels, by its authors' package."""
+    """BM3D for colour, given the noise in grey levels, by its authors' package."""
     from bm3d import bm3d_rgb  # pyright: ignore[reportMissingImports]
 
     return lambda images: each(images, "BM3D", lambda image: bm3d_rgb(image, level / 255), quiet=True)

@@ -38,7 +38,7 @@ def options() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("docs/results"), help="of the tables (default: %(default)s)"
     )
     parser.add_argument("--parts", nargs="+", help="only these parts (default: all)")
-    parser.add_argument("--cost", action="store_true", help="tell the cost and stop")
+    parser.add_argument("--cost", action="store_true", help="print the cost and stop")
     parser.add_argument("--tables", action="store_true", help="write the tables of what there is and stop")
     parser.add_argument("overrides", nargs="*", help="key=value, for instance common.plan.attack_images=200")
     return parser
@@ -52,7 +52,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return args
 
 
-def tell_cost(config: StudyConfig) -> None:
+def print_cost(config: StudyConfig) -> None:
     """Print what each part costs on this machine."""
     for part, comparison in config.comparisons().items():
         print(f"cost of {part}, one run after the other:", flush=True)
@@ -69,7 +69,7 @@ def main() -> int:
         runs = args.runs or Path("runs") / name
         chosen = config.only(args.parts) if args.parts else config
         if args.cost or not (args.tables or runs.exists()):
-            tell_cost(chosen)
+            print_cost(chosen)
         if not args.tables and not args.cost:
             tables = partial(write_study, name, config, runs, args.out)
             run_study(chosen, runs, say=partial(print, flush=True), after=lambda part: tables())

@@ -1,4 +1,4 @@
-"""What a comparison costs, told before it starts: short trainings and evaluations on this machine, scaled up."""
+"""What a comparison will cost: short trainings and evaluations on this machine, scaled up."""
 
 from __future__ import annotations
 

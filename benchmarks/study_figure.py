@@ -13,7 +13,7 @@ from warplca.eval.report.charts import WORST_CASE, epsilon_lines, epsilon_of
 from warplca.eval.report.figures import ModelStyle, model_styles
 
 MOST_INSIDE = 6
-"""Arms whose legend still leaves room for the curves within a panel."""
+"""Largest number of arms whose legend leaves room for the curves within a panel."""
 
 
 def draw(path: Path, found: Comparison) -> bool:

@@ -53,7 +53,7 @@ def loop_steps(config: dict, dataset: ImageDataset, folder: Path) -> tuple[Step,
     def step() -> float:
         started = time.perf_counter()
         number[0] += 1
-        run._step(number[0], next(shares), meter)
+        run.step(number[0], next(shares), meter)
         if number[0] % run.recipe.log_steps == 0:
             meter.read()
         synchronise()

@@ -51,11 +51,11 @@ def main() -> None:
     print(f"{arguments.frontend}, {arguments.images} test images, energy per image")
     for cycles, energies in warp.items():
         print(
-            f"WARP-LCA after {cycles:>2} cycles: {told(energies)}  = {reached(curve, float(energies.mean()))}"
+            f"WARP-LCA after {cycles:>2} cycles: {shown(energies)}  = {reached(curve, float(energies.mean()))}"
         )
     for cycles in (100, 300, 1000, 2000):
         if cycles <= arguments.plain:
-            print(f"plain LCA after {cycles:>4} cycles: {told(plain[cycles // EVERY])}")
+            print(f"plain LCA after {cycles:>4} cycles: {shown(plain[cycles // EVERY])}")
     for cycles, goal in ((10, 1000), (30, 2000)):
         if goal <= arguments.plain:
             ratio = float(warp[cycles].mean() / curve[goal // EVERY])
@@ -81,7 +81,7 @@ def plain_energies(layer: LCA, images: Tensor, cycles: int) -> Tensor:
     return torch.stack(rows)
 
 
-def told(energies: Tensor) -> str:
+def shown(energies: Tensor) -> str:
     """Mean and half the width of its interval."""
     return f"{float(energies.mean()):7.2f} +- {1.96 * float(energies.std()) / len(energies) ** 0.5:.2f}"
 

@@ -58,10 +58,10 @@ def main() -> None:
         for kind, images in kinds(arguments.images, arguments.split):
             cells = measure(arguments.frontend, factor * lam, images)
             rows += [{"lambda": factor * lam, "images": kind, **cell} for cell in cells]
-            told = "  ".join(
+            figures = "  ".join(
                 f"{c['cycles']:>4}: {c['warp']:9.1f} / {c['plain']:9.1f} ({c['worse']:.0%})" for c in cells
             )
-            print(f"lambda {factor * lam:5.3g}  {kind:<18} {told}", flush=True)
+            print(f"lambda {factor * lam:5.3g}  {kind:<18} {figures}", flush=True)
     failed = [row for row in rows if not row["warp"] <= row["plain"] * (1 + 1e-5)]
     print(
         f"kinds, lambdas and numbers of cycles with a higher mean energy than plain LCA's: {len(failed)} of {len(rows)}"

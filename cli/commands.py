@@ -14,7 +14,7 @@ from ..configs.progress import note
 from .listing import config, printed
 from .measuring import certify, compare, evaluate
 from .parser import USAGE
-from .screen import complain, says, tell
+from .screen import echo, print_error, progress_printer
 
 
 def quickstart(args: Namespace) -> int:
@@ -29,13 +29,13 @@ def quickstart(args: Namespace) -> int:
         return 0
     out = Path(args.out or Path("runs") / Path(preset).stem)
     if args.config is None:
-        first_look(out, images=50 if args.fast else 200, say=says(args))
-    outcome = run_comparison(config, out, device=choose_device(args.device), say=says(args))
-    tell(f"\n{outcome.comparison.to_text()}\n")
-    tell(f"cycles:      {cycles_fact(config)}")
-    tell(f"report:      {outcome.report}")
-    tell(f"checkpoint:  {outcome.checkpoint}  ({outcome.chosen}, chosen on validation images)")
-    tell(f"time:        {outcome.seconds:.0f} s")
+        first_look(out, images=50 if args.fast else 200, say=progress_printer(args))
+    outcome = run_comparison(config, out, device=choose_device(args.device), say=progress_printer(args))
+    echo(f"\n{outcome.comparison.to_text()}\n")
+    echo(f"cycles:      {cycles_fact(config)}")
+    echo(f"report:      {outcome.report}")
+    echo(f"checkpoint:  {outcome.checkpoint}  ({outcome.chosen}, chosen on validation images)")
+    echo(f"time:        {outcome.seconds:.0f} s")
     return 0
 
 
@@ -48,8 +48,8 @@ def prime(args: Namespace) -> int:
         return 0
     facts = prime_frontend(config, args.data, args.out, device=choose_device(args.device))
     for name, value in facts.items():
-        tell(f"{name:<20} {value:.4g}")
-    tell(f"primed front-end:    {args.out}")
+        echo(f"{name:<20} {value:.4g}")
+    echo(f"primed front-end:    {args.out}")
     return 0
 
 
@@ -72,7 +72,7 @@ def train(args: Namespace) -> int:
     try:
         run(config, load_dataset(config.data, "train"), args.out, device=choose_device(args.device))
         if PartialState().is_main_process:
-            tell(f"checkpoint:  {Path(args.out) / 'checkpoint'}")
+            echo(f"checkpoint:  {Path(args.out) / 'checkpoint'}")
     finally:
         PartialState().destroy_process_group()
     return 0
@@ -85,8 +85,8 @@ def harden(args: Namespace) -> int:
     if args.timm and ":" not in args.timm:
         note(f"fetching timm's weights of {args.timm}, unless they are here")
     model = timm_classifier(args.timm) if args.timm else own_classifier(args.checkpoint)
-    tell(f"front-ends:  {save_hardened(model, args.frontend, args.out)}")
-    tell(f"checkpoint:  {args.out}")
+    echo(f"front-ends:  {save_hardened(model, args.frontend, args.out)}")
+    echo(f"checkpoint:  {args.out}")
     return 0
 
 
@@ -105,27 +105,30 @@ def export(args: Namespace) -> int:
         model.about["evidence"] = collect_evidence(args.results, model, name=args.name, dataset=args.dataset)
     if args.format == "safetensors":
         save_checkpoint(model, args.out)
-        tell(f"wrote {args.out}")
+        echo(f"wrote {args.out}")
         return 0
     refuse_foreign(Path(args.out), is_export)  # before the work
-    test, training = data_for(model, args.data, "test", say=says(args)), data_for(model, args.data, "train")
+    test, training = (
+        data_for(model, args.data, "test", say=progress_printer(args)),
+        data_for(model, args.data, "train"),
+    )
     logging.getLogger("warplca.models.export").setLevel(logging.WARNING if args.quiet else logging.INFO)
     check = EXPORTERS[args.format](model, Path(args.out), test, training)
-    tell(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")
+    echo(f"wrote {args.out} ({check.size / 1e6:.1f} MB)")
     if not isinstance(check, ExportCheck):
-        tell(
+        echo(
             f"measured on {check.images} images: accuracy {check.accuracy:.1%} in int8, {check.float_accuracy:.1%} in "
             f"float32, same prediction on {check.same_prediction:.1%}"
         )
         return 0
-    tell(
+    echo(
         f"checked against PyTorch on {check.images} images: max logit difference {check.max_difference:.2e},\n"
         f"within 1e-4 on {check.within_tolerance:.1%}, same prediction on {check.same_prediction:.2%}, "
         f"{check.outliers} outliers, of them shown to be threshold flips: {check.flips}"
     )
     double = check.double_difference
-    tell(f"in float64:  {'not available in this runtime' if double is None else f'{double:.1e}'}")
-    tell(f"one image:   {check.latency:.1f} ms, in PyTorch {check.eager_latency:.1f} ms (alternating runs)")
+    echo(f"in float64:  {'not available in this runtime' if double is None else f'{double:.1e}'}")
+    echo(f"one image:   {check.latency:.1f} ms, in PyTorch {check.eager_latency:.1f} ms (alternating runs)")
     return 0
 
 
@@ -140,7 +143,7 @@ def corrupt(args: Namespace) -> int:
         dataset, args.out, names=only, severities=args.severity, seed=args.seed, workers=args.workers
     )
     if processes().is_main_process:
-        tell(f"corrupted images: {args.out}")
+        echo(f"corrupted images: {args.out}")
     return 0
 
 
@@ -148,8 +151,8 @@ def data(args: Namespace) -> int:
     """Fetch a data set."""
     from ..data import download_cifar_c
 
-    tell(f"downloading CIFAR-10-C to {Path(args.out).resolve()}")
-    tell(f"files:       {download_cifar_c(args.out)}")
+    echo(f"downloading CIFAR-10-C to {Path(args.out).resolve()}")
+    echo(f"files:       {download_cifar_c(args.out)}")
     return 0
 
 
@@ -165,7 +168,7 @@ def denoise(args: Namespace) -> int:
     logging.getLogger("warplca.frontend.pretrained").setLevel(logging.ERROR)
     options = {"frontend": args.frontend or FRONTEND, "lam": args.lam, "iterations": args.iterations}
     device = choose_device(args.device)
-    denoise_files(args.images, args.out, **options, device=device, overwrite=args.overwrite, say=tell)
+    denoise_files(args.images, args.out, **options, device=device, overwrite=args.overwrite, say=echo)
     return 0
 
 
@@ -177,9 +180,9 @@ def info(args: Namespace) -> int:
     from ..models.checkpoint import checkpoint_folder
 
     card = read_card(args.checkpoint)
-    tell(summary(card) if args.all else headline(card))
+    echo(summary(card) if args.all else headline(card))
     if (checkpoint_folder(args.checkpoint) / MANIFEST).is_file():
-        tell(f"\nThe files match {MANIFEST}.")
+        echo(f"\nThe files match {MANIFEST}.")
     return 0
 
 
@@ -198,19 +201,19 @@ def predict(args: Namespace) -> int:
             logits, figures = predictor.answer(predictor.read(path))
         except InputError as error:  # one bad picture of many
             failed += 1
-            complain(str(error))
+            print_error(str(error))
             continue
         probabilities = torch.from_numpy(logits[0]).softmax(0)
         best = probabilities.topk(min(args.top, len(probabilities)))
         classes = ", ".join(
             f"{predictor.name(int(index))} {float(value):.1%}" for value, index in zip(*best, strict=True)
         )
-        tell("; ".join([f"{path}: {classes}", *_figures({name: float(x[0]) for name, x in figures.items()})]))
+        echo("; ".join([f"{path}: {classes}", *_figures({name: float(x[0]) for name, x in figures.items()})]))
     return USAGE if failed else 0
 
 
 def _figures(figures: dict[str, float]) -> Iterator[str]:
-    """What the front-end knows of one image, in words."""
+    """Describe the front-end's figures of one image in words."""
     for name, value in figures.items():
         kind, _, number = name.partition(" ")
         which = f" {number}" if number else ""

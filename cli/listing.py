@@ -8,7 +8,7 @@ from typing import Any
 
 from ..configs import ComparisonConfig, EvaluationPlan, RunConfig
 from ..configs.errors import InputError
-from .screen import tell
+from .screen import echo
 
 
 def config(args: Namespace) -> int:
@@ -21,28 +21,28 @@ def config(args: Namespace) -> int:
     if not keys:
         raise InputError(f"no key of {args.kind} holds {args.key!r}; `warplca config {args.kind}` lists all.")
     if args.table == "text":
-        tell("\n".join(key.to_text() for key in keys))
+        echo("\n".join(key.to_text() for key in keys))
         return 0
     import pandas as pd
 
     rows = [dataclasses.asdict(key) | {"of": ", ".join(key.of)} for key in keys]
-    tell_table(pd.DataFrame(rows), args.table)
+    print_table(pd.DataFrame(rows), args.table)
     return 0
 
 
 def printed(args: Namespace, built: Any) -> bool:
-    """Print a configuration as YAML where ``--print-config`` asks for that, and tell whether it did."""
+    """Print a configuration as YAML where ``--print-config`` asks for that, and return whether it did."""
     if not args.print_config:
         return False
     import yaml
 
     from ..configs.load import to_plain
 
-    tell(yaml.safe_dump(to_plain(built), sort_keys=False).rstrip())
+    echo(yaml.safe_dump(to_plain(built), sort_keys=False).rstrip())
     return True
 
 
-def tell_table(frame: Any, form: str) -> None:
+def print_table(frame: Any, form: str) -> None:
     """Print a pandas table as JSON (one object a row) or CSV."""
     text = frame.to_csv(index=False) if form == "csv" else frame.to_json(orient="records", indent=2)
-    tell(text.rstrip("\n"))
+    echo(text.rstrip("\n"))

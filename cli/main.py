@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..configs.notices import Notices, log_warnings
 from ..configs.progress import quiet
-from .screen import complain
+from .screen import print_error
 
 # A file, not the screen: a traceback is for the bug report, not for the user.
 ERROR_LOG = "warplca-error.log"
@@ -79,7 +79,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int = USAGE) -> int:
-    complain(message)
+    print_error(message)
     return code
 
 

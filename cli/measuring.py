@@ -5,14 +5,14 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..configs import EvaluationPlan, InputError, load_config
 from ..configs.atomic import refuse_foreign, refuse_input
 from ..configs.device import choose_device, described
 from ..configs.plan import PLANS
-from .listing import printed, tell_table
-from .screen import says, tell
+from .listing import print_table, printed
+from .screen import echo, progress_printer
 
 if TYPE_CHECKING:
     from ..data import ImageDataset
@@ -33,44 +33,31 @@ def evaluate(args: Namespace) -> int:
         return 0
     device = choose_device(args.device)
     model, dataset, entry = _measured(args)
-    execution = Execution(device=device, tf32=args.tf32, budget=args.budget)
-    corruptions = CorruptionSource(folder=args.corrupted, workers=args.workers)
+    options: dict[str, Any] = {
+        "results": args.results,
+        "name": entry,
+        "execution": Execution(device=device, tf32=args.tf32, budget=args.budget),
+        "corruptions": CorruptionSource(folder=args.corrupted, workers=args.workers),
+    }
     found = None
     if args.harden is None:
-        frame = evaluate_sharded(
-            model,
-            dataset,
-            plan,
-            results=args.results,
-            name=entry,
-            execution=execution,
-            corruptions=corruptions,
-        )
+        frame = evaluate_sharded(model, dataset, plan, **options)
     else:
-        frame, found = evaluate_plug_in(
-            model,
-            dataset,
-            plan,
-            args.harden or None,
-            results=args.results,
-            name=entry,
-            execution=execution,
-            corruptions=corruptions,
-        )
+        frame, found = evaluate_plug_in(model, dataset, plan, args.harden or None, **options)
     if not processes().is_main_process:
         return 0
     if args.table != "text":
-        tell_table(frame.to_frame(), args.table)
+        print_table(frame.to_frame(), args.table)
         return 0
-    tell(str(frame))
+    echo(str(frame))
     if found is not None:
-        tell(f"\n{found.to_text()}\n{advice(found)}\n")
+        echo(f"\n{found.to_text()}\n{advice(found)}\n")
     elif is_complete(frame):
-        tell(
+        echo(
             f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
         )
-    tell(f"computed on: {described(device, tf32=args.tf32)}")
-    tell(f"results:     {args.results}, under the name {entry.name!r}")
+    echo(f"computed on: {described(device, tf32=args.tf32)}")
+    echo(f"results:     {args.results}, under the name {entry.name!r}")
     return 0
 
 
@@ -86,7 +73,7 @@ def _measured(args: Namespace) -> tuple[Model, ImageDataset, Entry]:
     model = open_classifier(args.checkpoint, trust=args.trust)
     name = args.name or _run_name(args.checkpoint)
     if isinstance(model, Classifier):
-        say = says(args) if processes().is_main_process else _silent
+        say = progress_printer(args) if processes().is_main_process else _silent
         entry = Entry(name, _seed(model, args.model_seed), args.replace)
         return model, data_for(model, args.data, "test", say=say), entry
     if args.data is None:
@@ -142,16 +129,16 @@ def certify(args: Namespace) -> int:
         results=args.results,
         name=entry,
         execution=Execution(device=choose_device(args.device), tf32=args.tf32, budget=args.budget),
-        say=says(args) if processes().is_main_process else _silent,
+        say=progress_printer(args) if processes().is_main_process else _silent,
     )
     if not processes().is_main_process:
         return 0
     if args.table != "text":
-        tell_table(frame, args.table)
+        print_table(frame, args.table)
         return 0
     for line in bracket_lines(frame):
-        tell(line)
-    tell(f"results:     {args.results}")
+        echo(line)
+    echo(f"results:     {args.results}")
     return 0
 
 
@@ -170,14 +157,14 @@ def compare(args: Namespace) -> int:
     with ResultsStore(args.results, read_only=True) as store:
         found = run(store, baseline=args.baseline, dataset=args.dataset)
         if args.table == "text":
-            tell(found.to_text())
+            echo(found.to_text())
         else:
-            tell_table(headline_frame(found), args.table)
+            print_table(headline_frame(found), args.table)
         if args.report:
             from ..eval.report.page import write_report
 
             write_report(args.report, store, baseline=args.baseline, dataset=args.dataset)
-            says(args)(f"report:      {args.report}")
+            progress_printer(args)(f"report:      {args.report}")
     return 0
 
 

@@ -30,8 +30,8 @@ def imports(parser: argparse.ArgumentParser) -> None:
 
 def trust(parser: argparse.ArgumentParser) -> None:
     """Consent to programs."""
-    told = "open a .pt2 archive, which can run any code: only one that you trust"
-    parser.add_argument("--trust", action="store_true", help=told)
+    text = "open a .pt2 archive, which can run any code: only one that you trust"
+    parser.add_argument("--trust", action="store_true", help=text)
 
 
 def device(
@@ -59,14 +59,14 @@ def table(parser: argparse.ArgumentParser) -> None:
 
 def quiet(parser: argparse.ArgumentParser) -> None:
     """The option of every command."""
-    told = "no progress, neither bars nor lines (as the variable TQDM_DISABLE=1 of the environment)"
-    parser.add_argument("--quiet", action="store_true", help=told)
+    text = "no progress, neither bars nor lines (as the variable TQDM_DISABLE=1 of the environment)"
+    parser.add_argument("--quiet", action="store_true", help=text)
 
 
 def print_config(parser: argparse.ArgumentParser) -> None:
     """Print the configuration and stop."""
-    told = "print the whole configuration as YAML, as this command would run with it, and stop"
-    parser.add_argument("--print-config", action="store_true", help=told)
+    text = "print the whole configuration as YAML, as this command would run with it, and stop"
+    parser.add_argument("--print-config", action="store_true", help=text)
 
 
 def measured(parser: argparse.ArgumentParser) -> None:

@@ -12,18 +12,18 @@ from ..configs.untrusted import plain
 Say = Callable[[str], None]
 
 
-def says(args: Namespace) -> Say:
-    """What tells stages of the work: on stdout, on stderr where a table in JSON or CSV goes there, or nothing."""
+def progress_printer(args: Namespace) -> Say:
+    """Return a function that prints messages: on stdout, on stderr if stdout takes JSON or CSV, or nowhere."""
     if args.quiet:
         return lambda line: None
-    return tell if getattr(args, "table", "text") == "text" else note
+    return echo if getattr(args, "table", "text") == "text" else note
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print what is wrong on stderr."""
     print(f"warplca: {plain(text)}", file=sys.stderr)
 
 
-def tell(text: str = "") -> None:
+def echo(text: str = "") -> None:
     """Print a text of one or more lines."""
     print(plain(text, lines=True))

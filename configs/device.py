@@ -74,7 +74,7 @@ def float32(*, tf32: bool | None = None) -> Iterator[None]:
     NVIDIA's TF32 keeps 10 of 23 bits; cuDNN takes it by default.
 
     Args:
-        tf32: Whether TF32 is allowed; None means as the block around says, not allowed outside of any.
+        tf32: Whether TF32 is allowed; None takes what the surrounding block has, not allowed outside of any.
     """
     global _tf32
     outer = _tf32

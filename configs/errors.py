@@ -22,8 +22,8 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, where: str = 
     """Build the error for a name that is not in a list, with its nearest right neighbour.
 
     Args:
-        kind: What is named, e.g. ``"corruption"``.
-        name: What was received.
+        kind: The kind of thing that is named, e.g. ``"corruption"``.
+        name: The name that was received.
         known: All valid names.
         where: Optional place, e.g. a file's name.
     """

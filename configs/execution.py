@@ -25,7 +25,7 @@ class Deadline:
 
     @property
     def minutes_left(self) -> float | None:
-        """What is left of the budget; None for no limit."""
+        """Rest of the budget in minutes; None for no limit."""
         return None if self.at is None else max(0.0, (self.at - time.monotonic()) / 60)
 
 
@@ -54,10 +54,10 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution(Session):
-    """Where and for how long a model is measured.
+    """Device, precision and budget of a measurement.
 
     Attributes:
-        device: Where to compute; None means where the model is.
+        device: Device to compute on; None means that of the model.
         tf32: Whether NVIDIA GPUs may round float32 to TF32; what is measured so carries a note.
     """
 

@@ -21,7 +21,7 @@ class Registry(Generic[T]):
     """Classes by name.
 
     Args:
-        kind: What they are, for messages, e.g. ``"front-end"``.
+        kind: Kind of class, for messages, e.g. ``"front-end"``.
         home: Folder of the package that registers the built-in ones; imported at the first look-up.
         group: Group of entry points by which installed packages add theirs; each names a class, or a module that
             registers some.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .extensions import FRONTENDS, Registry
-from .load import to_plain
+from .load import default_of, is_required, to_plain
 
 WIDTH = 110
 _ENTRY = re.compile(r"^    (\w+)(?: \([^)]*\))?: (.*)$")
@@ -25,7 +25,7 @@ class Key:
 
     Attributes:
         name: Dotted, as on the command line.
-        type: What it holds.
+        type: Its type, as text.
         default: In YAML's spelling; empty where a value is needed.
         meaning: A sentence or two.
         of: The front-ends or losses that have it; empty where every configuration has it.
@@ -41,8 +41,8 @@ class Key:
         """As lines for a terminal: the key as it may be typed, then its meaning."""
         given = f"{self.name}={self.default}" if self.default else self.name
         whose = f"; of {', '.join(self.of)}" if self.of else ""
-        told = textwrap.wrap(self.meaning, WIDTH - 4, initial_indent="    ", subsequent_indent="    ")
-        return "\n".join([f"{given}  ({self.type}{whose})", *told])
+        meaning = textwrap.wrap(self.meaning, WIDTH - 4, initial_indent="    ", subsequent_indent="    ")
+        return "\n".join([f"{given}  ({self.type}{whose})", *meaning])
 
 
 def list_keys(cls: type, prefix: str = "") -> list[Key]:
@@ -66,7 +66,13 @@ def _keys(cls: type, prefix: str, of: tuple[str, ...] = ()) -> Iterator[Key]:
             yield from _keys(hint, f"{name}.", of)
             continue
         kind = f"name of a {registry.kind}, or a section" if registry else _spelled(hint)
-        yield Key(name, kind, _default(field), meanings.get(field.name, ""), of)
+        yield Key(
+            name,
+            kind,
+            "" if is_required(field) else as_yaml(default_of(field)),
+            meanings.get(field.name, ""),
+            of,
+        )
         if registry:
             yield from _sections(registry, name)
         elif name == "train.frontend":
@@ -80,20 +86,20 @@ def _sections(registry: Registry, prefix: str) -> Iterator[Key]:
 
 
 def _meanings(cls: type) -> dict[str, str]:
-    """What the docstrings of a class and those above it say of each attribute."""
-    told: dict[str, str] = {}
+    """Return the meaning of each attribute from the docstrings of a class and its bases."""
+    meanings: dict[str, str] = {}
     for above in reversed(cls.__mro__):
         name = None
         for line in inspect.cleandoc(above.__doc__ or "").partition("Attributes:\n")[2].splitlines():
             entry = _ENTRY.match(line)
             if entry:
                 name = entry[1]
-                told[name] = entry[2]
+                meanings[name] = entry[2]
             elif name and line.startswith("        "):
-                told[name] += f" {line.strip()}"
+                meanings[name] += f" {line.strip()}"
             else:
                 name = None
-    return told
+    return meanings
 
 
 def _spelled(hint: Any) -> str:
@@ -110,13 +116,6 @@ def _spelled(hint: Any) -> str:
         inner = dict.fromkeys(_spelled(member) for member in arguments if member is not ...)
         return f"list of {', '.join(inner)}"
     return words.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-def _default(field: dataclasses.Field) -> str:
-    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-        return ""
-    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return as_yaml(value)
 
 
 def as_yaml(value: Any) -> str:

@@ -119,7 +119,7 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
     Args:
         cls: The dataclass. Its ``ELSEWHERE``, if it has one, maps keys that belong to another section to where they go.
         values: A mapping of field names to plain values.
-        where: What to call the source in messages.
+        where: Name of the source in messages.
         prefix: Dotted path of ``cls`` inside the whole.
     """
     if not isinstance(values, Mapping):
@@ -134,8 +134,7 @@ def from_dict(cls: type[T], values: Any, *, where: str, prefix: str = "") -> T:
         if key not in fields:
             raise unknown_name("key", f"{prefix}{key}", [prefix + name for name in fields], where=where)
     for field in fields.values():
-        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if needed and field.name not in values:
+        if is_required(field) and field.name not in values:
             raise InputError(f"{where}: the key {prefix + field.name!r} is missing.")
     built: dict[str, Any] = {}
     for key, value in values.items():
@@ -166,7 +165,7 @@ def read_sections(registry: Registry, value: Any, *, where: str, prefix: str) ->
         registry: Whose classes have ``Settings``, a dataclass.
         value: A name, a mapping with ``name`` and settings, settings that are built already, or a list of such; None
             stands for the name "none".
-        where: What to call the source in messages.
+        where: Name of the source in messages.
         prefix: Dotted path of the section.
 
     Raises:
@@ -210,7 +209,7 @@ def to_plain(config: Any, *, defaults: bool = True) -> Any:
         kept = {}
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
-            if defaults or value not in (_default(field), getattr(config, "FILLED", {}).get(field.name)):
+            if defaults or value not in (default_of(field), getattr(config, "FILLED", {}).get(field.name)):
                 single = "registry" in field.metadata and isinstance(value, tuple) and len(value) == 1
                 kept[field.name] = to_plain(value[0] if single else value, defaults=defaults)
         name = registered_name(config)
@@ -228,17 +227,23 @@ def registered_name(settings: Any) -> str | None:
     return next((name for name in names if name is not None), None)
 
 
-def _default(field: dataclasses.Field) -> Any:
+def is_required(field: dataclasses.Field) -> bool:
+    """Whether a field has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """Return the default of a field that has one."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _said(hint: Any) -> str:
+def _type_text(hint: Any) -> str:
     """Return a type as its users would write it."""
     kind, parts = typing.get_origin(hint), typing.get_args(hint)
     if kind is typing.Literal:
         return " or ".join(map(str, parts))
     if kind in (typing.Union, types.UnionType):
-        return " or ".join(_said(part) for part in parts)
+        return " or ".join(_type_text(part) for part in parts)
     return str(hint).replace("typing.", "") if parts else getattr(hint, "__name__", None) or str(hint)
 
 
@@ -249,7 +254,7 @@ def _typed(hint: Any, value: Any, key: str, where: str) -> Any:
     except TypeError as error:
         if typing.get_origin(hint) is typing.Literal:
             raise unknown_name(key, value, map(str, typing.get_args(hint)), where=where) from error
-        raise InputError(f"{where}: {key} is {brief(value)}; expected {_said(hint)}.") from error
+        raise InputError(f"{where}: {key} is {brief(value)}; expected {_type_text(hint)}.") from error
     if isinstance(found, float) and math.isnan(found):
         raise InputError(f"{where}: {key} is not a number (NaN); give one.")
     return found

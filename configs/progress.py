@@ -51,7 +51,7 @@ class Bar(tqdm):
     """A tqdm that is a bar on a terminal only; where stderr is a file, a line a minute stands for it.
 
     Args:
-        iterable: What to go through, or None.
+        iterable: The items to iterate over, or None.
         show: Whether signs of life are wanted.
         delay: Seconds before the first one.
         **options: As for tqdm.
@@ -62,7 +62,7 @@ class Bar(tqdm):
     ) -> None:
         wanted = show and not silenced()
         self.lines = wanted and not on_terminal()
-        self.told, self.what = time.monotonic(), str(options.get("desc") or "")
+        self.last_line, self.what = time.monotonic(), str(options.get("desc") or "")
         options = {"dynamic_ncols": True, "delay": delay} | options
         super().__init__(iterable, disable=not wanted or self.lines, **options)
         if self.total is None and hasattr(iterable, "__len__"):
@@ -78,11 +78,11 @@ class Bar(tqdm):
             self.update()
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Count; in a file, say how far it is where nothing was said for a minute."""
+        """Count; in a file, write how far it is if the last line is a minute old."""
         if not self.lines:
             return super().update(n)
         self.n += n or 0
-        if time.monotonic() - self.told > LINE_SECONDS:
+        if time.monotonic() - self.last_line > LINE_SECONDS:
             of = f" of {self.total:,.0f} ({self.n / self.total:.0%})" if self.total else ""
             self.line(f"{self.n:,.0f}{of}")
         return None
@@ -96,5 +96,5 @@ class Bar(tqdm):
     def line(self, text: str) -> None:
         """Write a line in a file in place of the bar: for what is worth one, such as an epoch or a cell."""
         if self.lines:
-            self.told = time.monotonic()
+            self.last_line = time.monotonic()
             note(f"{self.what}: {text}" if self.what else text)

@@ -77,7 +77,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class AverageConfig:
-    """An average of the weights, which is then what is validated and handed over.
+    """An average of the weights, which is then validated and saved in place of the last weights.
 
     Attributes:
         kind: "none", "ema" (exponential) or "swa" (equal weights over the last part of training).
@@ -101,11 +101,11 @@ class AverageConfig:
 
 @dataclass(frozen=True)
 class SelectConfig:
-    """Which weights are handed over, and when to stop; measured on the held-out training images only.
+    """Which epoch's weights the checkpoint holds, and when to stop; measured on the held-out training images only.
 
     Attributes:
         keep: "last", or "best" of all epochs (Rice, Wong and Kolter, ICML 2020).
-        by: What is best: "accuracy" on clean images, or "robust" accuracy under PGD-10 of the loss's threat.
+        by: The measure of an epoch: "accuracy" on clean images, or "robust" accuracy under PGD-10 of the loss's threat.
         patience: Stop after so many epochs without a better one; 0 never stops.
         robust_images: Held-out images that are attacked after each epoch; null takes 256 where any are.
         largest_drop: Stop "fast" training when robust accuracy falls this far below its best, or to a quarter of it:
@@ -128,10 +128,10 @@ class SelectConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a classifier is trained.
+    """The recipe by which a classifier is trained.
 
     Attributes:
-        init: What the backbone's weights start from: a checkpoint folder, a shipped classifier's name, or a safetensors
+        init: Weights from which the backbone starts: a checkpoint folder, a shipped classifier's name, or a safetensors
             file with the state of a network of the same architecture; null starts at random.
         epochs: Passes over the training images, frozen ones included.
         batch_size: Images a step, over all processes together.
@@ -156,12 +156,12 @@ class TrainConfig:
         compile: Whether ``torch.compile`` compiles the classifier.
         sync_norm: On GPUs, whether batch norm sees the batches of all processes together.
         log_steps: Steps between readings of the figures that gather on the device.
-        loss: What is minimised: a name of ``LOSSES``, or a section with ``name`` and the keys of its class's
+        loss: The loss: a name of ``LOSSES``, or a section with ``name`` and the keys of its class's
             ``Settings``; see ``train.losses`` and ``train.adversarial``.
         augment: Augmentation beyond crop and flip.
         average: An average of the weights.
-        select: Which weights are handed over, and when to stop early.
-        frontend: What happens to the front-end meanwhile: the keys of its class's ``Training``, such as
+        select: Which epoch's weights the checkpoint holds, and when to stop early.
+        frontend: Training of the front-end: the keys of its class's ``Training``, such as
             ``frozen_epochs`` and ``rate``.
     """
 

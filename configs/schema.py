@@ -40,7 +40,7 @@ class ModelConfig:
     Attributes:
         backbone: Any timm model that takes ``in_chans``, or one that warplca registers ("resnet10_slim").
         frontend: Settings of the front-ends, in order. Given as a name ("warp-lca"), as a section with ``name`` and
-            settings, or as a list of such; null is "none". All but the last hand on images.
+            settings, or as a list of such; null is "none". All but the last output images.
         num_classes: Number of classes; null takes that of the training images, and 10 where there are none.
         stem: "small" (3x3, no max-pool; ResNet family), "wide" (the front-end "conv" before the small one, for a
             backbone that sees images), "original", or "auto": small where possible.
@@ -116,7 +116,7 @@ class RunConfig:
 
     @cached_property
     def frontend_training(self) -> tuple[Any, ...]:
-        """What happens to each front-end in training: ``train.frontend`` as the ``Training`` of its class.
+        """Settings of each front-end's training: ``train.frontend`` as the ``Training`` of its class.
 
         A key goes to every front-end of the model that knows it.
 
@@ -157,7 +157,7 @@ class ComparisonConfig:
     """Several classifiers trained alike on the same data, measured alike, compared.
 
     Attributes:
-        model: What the arms share.
+        model: The part of the model that all arms share.
         train: The recipe that they share.
         arms: Name of each arm, and what it changes: nested keys under ``model`` and ``train``.
         baseline: The arm against which the others are tested.
@@ -166,10 +166,10 @@ class ComparisonConfig:
         train_images: Use only so many training images, class-balanced; 0 for all.
         workers: Runs trained at the same time, each in a process with its share of the cores; 0 takes one a core,
             and one on a GPU.
-        plan: What is measured.
+        plan: The evaluation of every arm.
         measure_on: "test" images, or the "validation" images held out of the training images: for pilots, whose
             outcome decides something.
-        selection: What is measured on the validation images, to choose the arm to export; where ``plan`` is measured
+        selection: The evaluation on validation images that chooses the arm to export; where ``plan`` is measured
             on them, that is what chooses.
     """
 

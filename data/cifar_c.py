@@ -22,8 +22,8 @@ class CorruptedFiles:
     """Corrupted copies of one data set, a file for each corruption.
 
     Attributes:
-        folder: Where the files are.
-        severities: Which severities each file holds, in the order of its blocks of rows.
+        folder: Folder of the files.
+        severities: Severities that each file holds, in the order of its blocks of rows.
         labels: int64, (N,): the labels of the images that ``images`` returns.
         rows: int64, (N,): which rows of a block those images are.
     """
@@ -91,7 +91,7 @@ def open_cifar_c(
     Args:
         folder: Holds ``labels.npy`` and ``<corruption>.npy``; the names of TensorFlow Datasets are
             understood too.
-        names: Which corruptions must be there; unless given, all that are.
+        names: Corruptions that must be there; unless given, all that are.
         dataset: The clean images. Given, the files' labels and image size are checked against it,
             and where it is a subset only its images are returned, in its order.
         verify: Compare each file's checksum, when it is first used, with the official MD5 or, where

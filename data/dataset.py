@@ -32,7 +32,7 @@ class ImageDataset:
         indices: int64, shape (N,): where each image stands in the set it came from. Random
             corruptions are keyed by it, so a subset is corrupted exactly as the full set is.
             0 .. N-1 unless given.
-        source: What ``load_dataset`` was given to read it, if it was read so.
+        source: The argument of ``load_dataset`` that read it, if it was read so.
 
     Raises:
         InputError: an array has another dtype, shape or range, or the class names are no list of different names.

@@ -33,7 +33,7 @@ IMAGE_SUFFIXES = frozenset(
     }
     | {".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
-"""What counts as a picture; one that this Pillow cannot read is an error, not passed over."""
+"""Suffixes of pictures; one that this Pillow cannot read is an error, not passed over."""
 LITTER = frozenset({"__MACOSX", "__pycache__", "@eaDir"})
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -48,7 +48,7 @@ class FileImages:
         size: H and W in pixels.
 
     Attributes:
-        files: As given.
+        files: Paths of the images, in order.
         shape: (N, H, W, 3).
         dtype: uint8.
         ndim: 4.
@@ -78,7 +78,7 @@ class FileImages:
         return np.stack(read) if read else np.empty((0, *self.shape[1:]), np.uint8)
 
     def take(self, positions: np.ndarray) -> FileImages:
-        """Return the images at these positions, still unread."""
+        """Return the images at these positions, without reading them."""
         return FileImages([self.files[position] for position in positions.tolist()], self.shape[1:3])
 
     def whole(self, positions: Sequence[int] | np.ndarray) -> list[np.ndarray]:
@@ -106,7 +106,7 @@ def read_image(file: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     """Read an image as uint8 RGB, (H, W, 3); see :func:`~warplca.data.pictures.read_picture`.
 
     Args:
-        file: Its path.
+        file: Path of the image.
         size: Height and width to which it is scaled and cut; None keeps its own.
 
     Raises:

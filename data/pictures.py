@@ -46,7 +46,7 @@ class Picture:
 
     Attributes:
         values: (H, W, C), uint8, uint16 or float32; C is 1 (grey) or 3 (RGB).
-        peak: What stands for white: 255, 65,535 or 1.
+        peak: The value of white: 255, 65,535 or 1.
         mode: The file's kind of pixel, by Pillow's name.
         alpha: (H, W) uint8 opacity; None without.
         profile: ICC colour profile; None without.

@@ -28,7 +28,7 @@ FORMATS = (
 
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, SyntaxError, TypeError, KeyError, RuntimeError, OverflowError)
-"""What numpy raises on damaged archives and headers, beside the usual."""
+"""Errors that numpy raises on damaged archives and headers."""
 
 
 def load_dataset(source: str | Path, split: Split) -> ImageDataset:

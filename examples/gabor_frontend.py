@@ -25,7 +25,7 @@ class GaborSettings:
         features: Number of filters, of evenly spaced orientations.
         kernel_size: Side of a filter in pixels; odd.
         stride: Pixels from one place of a filter to the next.
-        wavelength: Of the filters, in pixels.
+        wavelength: Wavelength of the filters, in pixels.
     """
 
     in_channels: int = 3

@@ -52,7 +52,7 @@ def art_pgd(model, images, labels):
 
 
 def main():
-    """Attack 32 photographs with each toolbox and tell what is left."""
+    """Attack 32 photographs with each toolbox and print the accuracy that is left."""
     torch.manual_seed(0)
     model = load_checkpoint(sys.argv[1]) if len(sys.argv) > 1 else create_classifier("resnet18", "warp-lca")
     model.eval()
@@ -66,8 +66,8 @@ def main():
         with torch.no_grad():
             accuracy = (model(adversarial).argmax(1) == labels).float().mean()
         size = (adversarial - images).abs().max()
-        told = f"{accuracy:.1%} left at Linf {EPSILON * 255:.0f}/255, largest change {size * 255:.2f}/255"
-        sys.stdout.write(f"{name}: {told}\n")
+        figures = f"{accuracy:.1%} left at Linf {EPSILON * 255:.0f}/255, largest change {size * 255:.2f}/255"
+        sys.stdout.write(f"{name}: {figures}\n")
 
 
 if __name__ == "__main__":

@@ -103,10 +103,10 @@ def main():
     values = json.loads(entry.read_text())
     if set(values) != set(utils.ModelInfo.__dataclass_fields__):
         raise SystemExit(f"{entry} is not of the form that RobustBench's leaderboard reads")
-    told = json.loads(model.session.get_modelmeta().custom_metadata_map["warplca"])["model"]
+    description = json.loads(model.session.get_modelmeta().custom_metadata_map["warplca"])["model"]
     values |= {
         "name": arguments.name,
-        "architecture": f"{told['backbone']}, front-end {told['frontend'] or 'none'}",
+        "architecture": f"{description['backbone']}, front-end {description['frontend'] or 'none'}",
         "number_forward_passes": 1,
         "footnote": f"{count} images",
     }

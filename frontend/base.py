@@ -28,10 +28,10 @@ HandsOn = Literal["features", "images"]
 
 @dataclass(frozen=True)
 class Encoding:
-    """What one forward pass of a front-end computes; subclasses hold what else is known.
+    """Results of one forward pass of a front-end; subclasses hold more.
 
     Attributes:
-        output: What the front-end hands on: features (N, out_channels, h, w), or images (N, C, H, W) in pixel range.
+        output: Features (N, out_channels, h, w), or images (N, C, H, W) in pixel range.
     """
 
     output: Tensor
@@ -47,7 +47,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class FrontendTraining:
-    """What happens to a front-end as training goes on; the keys of ``train.frontend``.
+    """Settings of a front-end's training; the keys of ``train.frontend``.
 
     Attributes:
         frozen_epochs: First epochs in which its weights stay as they are; None for all of them.
@@ -114,7 +114,7 @@ class Setting:
 class Frontend(nn.Module, ABC):
     """Maps pixels in [0, 1], (N, C, H, W), to features or to images.
 
-    Subclasses name their settings and write ``encode``. What they hand on follows from the settings
+    Subclasses name their settings and write ``encode``. Kind and channels of the output follow from the settings
     ``in_channels``, ``features`` and ``stride`` where there are such; else override the properties.
 
     Args:
@@ -125,10 +125,11 @@ class Frontend(nn.Module, ABC):
         origin: Names of settings that only say where weights come from, which is no part of a network's fingerprint.
         Training: What ``train.frontend`` may set of it: its fields, their defaults and ``check``.
         figure_names: Names of the figures of each image that its encodings hold.
-        damage: What the damage is that opens its gate, and where this estimate fails, in words; empty without a gate.
+        damage: Definition of the damage that opens the gate, and where its estimate fails, in words; empty without a
+            gate.
         always_learns: Whether every parameter gets a gradient in every step while it learns.
         learns_statistics: Whether statistics over images (other than batch norm's) move in training mode; attacks
-            inside training and SWA keep them still.
+            inside training and SWA leave them unchanged.
     """
 
     Settings: ClassVar[type]
@@ -177,7 +178,7 @@ class Frontend(nn.Module, ABC):
 
     @property
     def hands_on(self) -> HandsOn:
-        """What it hands on: "features", or "images", whose pixels may leave [0, 1] a little."""
+        """The kind of output: "features", or "images", whose pixels may leave [0, 1] a little."""
         return "images"
 
     @property
@@ -187,12 +188,12 @@ class Frontend(nn.Module, ABC):
 
     @property
     def out_channels(self) -> int:
-        """Channels of what it hands on."""
+        """Channels of the output."""
         return self._settings.features if self.hands_on == "features" else self.in_channels
 
     @property
     def stride(self) -> int:
-        """Pixels of the image for each position of what it hands on, along a side; features have ceil(H / stride)."""
+        """Pixels of the image for each position of the output, along a side; features have ceil(H / stride) rows."""
         return self._settings.stride if self.hands_on == "features" else 1
 
     @property
@@ -205,11 +206,11 @@ class Frontend(nn.Module, ABC):
         """Run the front-end and keep what is known on the way.
 
         Args:
-            images: (N, C, H, W), pixels in [0, 1]; those that another front-end hands on may leave it a little.
+            images: (N, C, H, W), pixels in [0, 1]; output of another front-end may leave it a little.
         """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return what is handed on, for images (N, C, H, W) in [0, 1]."""
+        """Return the output, for images (N, C, H, W) in [0, 1]."""
         return self.encode(images).output
 
     def auxiliary_losses(self, encoding: Encoding) -> dict[str, Tensor]:
@@ -220,7 +221,7 @@ class Frontend(nn.Module, ABC):
         """Set what depends on how far training is, before each step; it never waits for the device.
 
         Args:
-            epoch: Epochs done, a fraction within an epoch; None where the model is measured and handed over.
+            epoch: Epochs done, a fraction within an epoch; None when the model is measured or saved.
             epochs: Length of the run.
             training: The ``Training`` of its class.
         """

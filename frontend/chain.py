@@ -31,7 +31,7 @@ class NoSettings:
 
 @register_frontend("none")
 class NoFrontend(Frontend):
-    """Hands on the images as they are."""
+    """Outputs the images as they are."""
 
     Settings = NoSettings
     Training = NoTraining
@@ -56,18 +56,18 @@ class ChainEncoding(Encoding):
         return _numbered([stage.figures() for stage in self.stages])
 
     def pictures(self) -> dict[str, Tensor]:
-        """Return the pictures of all stages, named likewise."""
+        """Return the pictures of all stages, named as their figures are."""
         return _numbered([stage.pictures() for stage in self.stages])
 
 
 class Chain(Frontend):
-    """Several front-ends, each on the images that the one before hands on.
+    """Several front-ends, each on the images that the one before outputs.
 
     Args:
-        stages: In order; all but the last hand on images.
+        stages: In order; all but the last output images.
 
     Raises:
-        InputError: If there are none, one in the middle hands on features, or their channels differ.
+        InputError: If there are none, one in the middle outputs features, or their channels differ.
     """
 
     def __init__(self, stages: Sequence[Frontend]) -> None:
@@ -79,12 +79,12 @@ class Chain(Frontend):
         for number, (stage, following) in enumerate(pairwise(stages), start=1):
             if stage.hands_on != "images":
                 raise InputError(
-                    f"front-end {number} of {len(stages)} hands on features, which the next cannot take; let it hand "
-                    "on images, or put it last."
+                    f"front-end {number} of {len(stages)} outputs features, which the next cannot take; let it "
+                    "output images, or put it last."
                 )
             if stage.out_channels != following.in_channels:
                 raise InputError(
-                    f"front-end {number} of {len(stages)} hands on images of {stage.out_channels} channels, and the "
+                    f"front-end {number} of {len(stages)} outputs images of {stage.out_channels} channels, and the "
                     f"next takes {following.in_channels}; make them equal."
                 )
 
@@ -107,7 +107,7 @@ class Chain(Frontend):
 
     @property
     def hands_on(self) -> HandsOn:
-        """What the last one hands on."""
+        """The kind of output of the last one."""
         return self._last.hands_on
 
     @property
@@ -117,7 +117,7 @@ class Chain(Frontend):
 
     @property
     def out_channels(self) -> int:
-        """Channels of what the last one hands on."""
+        """Output channels of the last one."""
         return self._last.out_channels
 
     @property
@@ -136,7 +136,7 @@ class Chain(Frontend):
         return all(stage.always_learns for stage in self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Call each front-end on what the one before hands on, hooks included."""
+        """Call each front-end on the output of the one before, hooks included."""
         for stage in self:
             images = stage(images)
         return images
@@ -158,7 +158,7 @@ class Chain(Frontend):
         return losses
 
     def at(self, epoch: float | None, epochs: int, training: Any) -> None:
-        """Hand on to each front-end its own part of ``training``, a tuple."""
+        """Give each front-end its own part of ``training``, a tuple."""
         for stage, part in zip(self, training, strict=True):
             stage.at(epoch, epochs, part)
 

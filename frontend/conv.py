@@ -24,7 +24,7 @@ class ConvSettings:
         features: Output channels.
         kernel_size: Side of the kernel.
         stride: Pixels between outputs.
-        output: "code" hands on the features; "reconstruction" the image plus what a transposed convolution of the same
+        output: "code" for the features; "reconstruction" for the image plus what a transposed convolution of the same
             size makes of them, which is nothing at the start: for backbones that were trained on images.
     """
 

@@ -1,4 +1,4 @@
-"""Bring the spectrum of every image to the usual one: what still distinguishes images is where things are.
+"""Bring the spectrum of every image to the usual one: images then differ only in where things are.
 
 Blur weakens the high frequencies, noise swells them, fog and contrast change them all. An image's amplitudes in a few
 bands of frequency are measured, weak bands raised and strong ones lowered: divisive normalisation of bands, as in the

@@ -1,6 +1,6 @@
 """Gates: what is not damaged passes untouched.
 
-A gated front-end restores an image, measures the damage that it stands for, and hands on
+A gated front-end restores an image, measures the damage that it stands for, and outputs
 
     image + w (restored - image),    w = clamp((damage - low) / (high - low), 0, 1)
 
@@ -22,7 +22,6 @@ from .base import Encoding, Frontend, Setting
 
 Gate = tuple[float, float]
 GateMode = Literal["measured", "smooth", "open", "closed"]
-GATE_MODES: tuple[GateMode, ...] = ("measured", "smooth", "open", "closed")
 
 
 def mean_of_image(values: Tensor) -> Tensor:
@@ -46,11 +45,11 @@ def check_gate(gate: Any) -> Gate | None:
 
 @dataclass(frozen=True)
 class Gated:
-    """What a gate decided.
+    """The decision of a gate.
 
     Attributes:
-        images: What is handed on, (N, C, H, W).
-        damage: What was measured of each image, (N,).
+        images: The output, (N, C, H, W).
+        damage: Estimated damage of each image, (N,).
         opening: w of each image, (N,): 0 where the image passes untouched, 1 where it is replaced.
     """
 
@@ -66,7 +65,7 @@ class Gated:
 def through_gate(
     images: Tensor, restored: Tensor, damage: Tensor, gate: Gate | None, mode: GateMode = "measured"
 ) -> Gated:
-    """Hand on each image, its restoration, or what lies between.
+    """Return each image, its restoration, or a mixture of the two.
 
     Args:
         images: (N, C, H, W).
@@ -86,7 +85,7 @@ def through_gate(
             surrogate = torch.sigmoid(4.0 * (damage - 0.5 * (low + high)) / (high - low))
             opening = surrogate + (opening - surrogate).detach()
     share = opening[:, None, None, None]
-    # Sums would round: closed gates hand on the very image, open ones the very restoration.
+    # Sums would round: closed gates output the very image, open ones the very restoration.
     mixed = images + share * (restored - images)
     if mode != "smooth":  # torch.where would cut the gradient of closed gates
         mixed = torch.where(share > 0.0, torch.where(share < 1.0, mixed, restored), images)
@@ -95,11 +94,11 @@ def through_gate(
 
 @dataclass(frozen=True)
 class Restoration(Encoding):
-    """What a gated front-end handed on, and why.
+    """The output of a gated front-end, and the decision behind it.
 
     Attributes:
-        restored: What it would hand on with its gate open, (N, C, H, W).
-        gated: What its gate decided.
+        restored: The output that an open gate would give, (N, C, H, W).
+        gated: Decision of the gate.
     """
 
     restored: Tensor
@@ -110,15 +109,15 @@ class Restoration(Encoding):
         return self.gated.figures()
 
     def pictures(self) -> dict[str, Tensor]:
-        """Return what is handed on."""
+        """Return the output."""
         return {"restored": self.output}
 
 
 class GatedFrontend(Frontend):
-    """A front-end that hands on images, behind a gate; its settings have ``gate``. Subclasses write ``restore``.
+    """A front-end that outputs images, behind a gate; its settings have ``gate``. Subclasses write ``restore``.
 
     Attributes:
-        gate_mode: How its gate decides; see :func:`through_gate`. Only adaptive attacks change it.
+        gate_mode: Mode of the gate; see :func:`through_gate`. Only adaptive attacks change it.
     """
 
     gate = Setting()

@@ -1,4 +1,4 @@
-"""What is measured of single images: mean and contrast, by which every arm standardises them, and noise.
+"""Statistics of single images: mean and contrast, by which every arm standardises them, and noise.
 
 The noise estimate's filter is that of Immerkaer, "Fast noise variance estimation", Computer Vision and Image
 Understanding 64 (1996): second differences along rows and columns, blind to everything that is linear in either

@@ -42,11 +42,11 @@ class Primed:
     """A primed front-end on disk.
 
     Attributes:
-        source: What the user called it.
-        folder: Where it lies.
+        source: The name or path that the user gave.
+        folder: Folder of the files.
         kind: Name of its front-end, e.g. "warp-lca".
-        settings: Its settings, as plain values.
-        facts: What was measured when it was primed, and on what.
+        settings: Settings, as plain values.
+        facts: Measurements at the end of priming, and the data.
     """
 
     source: str
@@ -104,7 +104,7 @@ def save_frontend(
 
     Args:
         frontend: The front-end.
-        folder: Where to; an older front-end there is replaced, anything else refused.
+        folder: Folder to write; an older front-end there is replaced, anything else refused.
         card: Text of its README.md: data, seed, energies, sparsity, licence.
         facts: Measured figures for config.json.
     """
@@ -131,7 +131,7 @@ class Primable(Frontend):
     """A front-end whose weights may come from a primed one: its settings have ``weights``; subclasses write ``_build``.
 
     Args:
-        settings: As for every front-end.
+        settings: Settings of the front-end.
         load_weights: Whether the weights that the settings name are loaded; a checkpoint brings its own.
     """
 
@@ -212,7 +212,7 @@ class NoiseRule:
     Attributes:
         lam: Lambda without noise.
         strength: Lambda per unit of noise, both in units of the standardised image.
-        command: What fitted it.
+        command: The command that fitted the rule.
     """
 
     lam: float

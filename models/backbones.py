@@ -42,7 +42,7 @@ def resnet10_slim(pretrained: bool = False, **kwargs: Any) -> ResNet:
 
 @dataclass(frozen=True, kw_only=True)
 class Stem:
-    """How a backbone begins.
+    """First layers of a backbone.
 
     Attributes:
         kind: "small" replaces a ResNet's stem by a 3x3 convolution without max-pool, for 32x32 images;
@@ -80,7 +80,7 @@ def create_backbone(
         name: A timm model name.
         in_channels: Channels of its input.
         num_classes: Size of its logits.
-        stem: How it begins.
+        stem: Its first layers.
         sees: Whether its input is images or features, which are small already: then the stem's stride is 1.
         pretrained: Whether it is a model with pretrained weights.
         load_weights: Whether timm loads them.

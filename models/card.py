@@ -142,7 +142,7 @@ def _table_of_parts(model: Mapping[str, Any]) -> str:
 
 
 def _gates(model: Mapping[str, Any]) -> Iterator[str]:
-    """What opens each gate, and where that estimate fails; nothing without gates."""
+    """Sentences on the damage that opens each gate, and where its estimate fails; nothing without gates."""
     known, lines = FRONTENDS.items(), []
     for section in _frontends(model):
         damage = known[section["name"]].damage if section["name"] in known else ""

@@ -1,4 +1,4 @@
-"""What others rely on in a checkpoint's description: the file may come from anywhere."""
+"""Checks of a checkpoint's description: the file may come from anywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTS: dict[str, type] = {
     "class_names": list,
     "parameters": int,
 }
-"""What a description holds of ours, and the types that others rely on."""
+"""Keys of a description that we read, and their types."""
 
 
 def described(config: Any, path: Path) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def described(config: Any, path: Path) -> dict[str, Any]:
         isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and 0 < n < 2**14 for n in size)
     ):
         raise InputError(f"{path}: input_size is {brief(size)}; expected channels, height and width.")
-    told = config["pretrained_cfg"]
-    if told.get("crop_mode", "center") != "center" or told.get("crop_pct", 1.0) != 1.0:
+    preprocessing = config["pretrained_cfg"]
+    if preprocessing.get("crop_mode", "center") != "center" or preprocessing.get("crop_pct", 1.0) != 1.0:
         raise InputError(
             f"{path} prepares images in a way that this version of warplca does not know; use a later one."
         )

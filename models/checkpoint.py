@@ -78,13 +78,13 @@ def save_checkpoint(
 
     Args:
         model: The classifier, also compiled, averaged or spread over devices.
-        folder: Where to.
+        folder: Folder to write.
         class_names: Names of the classes, in the order of the logits.
-        training: What a reader should know of the training (recipe, data, seed), as plain values.
+        training: Facts about the training (recipe, data, seed), as plain values.
         results: Measured figures for the model card, e.g. ``{"clean": "62.1 % of 1,000"}``.
         evidence: Measured cells, settings and verdict, as plain values; see :mod:`~warplca.models.card`.
         image_size: Height and width of the images it was trained on; None takes the backbone's, or 32 x 32.
-        source: Where ``load_dataset`` finds the data that it was trained on, as its user wrote it.
+        source: Training data as named for ``load_dataset``.
 
     Raises:
         InputError: If the folder holds anything but a checkpoint, cannot be written, or the disk is full; what was
@@ -194,8 +194,7 @@ def load_weights(model: TimmAPI, path: Path) -> None:
     """Load a safetensors file into a classifier; every tensor must match by name and shape."""
     state = read_weights(path)
     own = model.state_dict()
-    # Plain numbers saved beside the weights: modules supply those that an older checkpoint does not hold.
-    differing = sorted(name for name in own.keys() ^ state.keys() if not name.endswith("_extra_state"))
+    differing = sorted(own.keys() ^ state.keys())
     differing += [
         name
         for name in own
@@ -277,7 +276,7 @@ class HubAPI(ModelHubMixin):
         Args:
             pretrained_model_name_or_path: A folder, the name of a shipped classifier, or a repository "user/name".
             revision: Branch, tag or commit of the repository.
-            cache_dir: Where downloads are kept.
+            cache_dir: Folder in which downloads are kept.
             force_download: Whether to download again what is there already.
             local_files_only: Whether to use only what was downloaded before.
             token: Access token for private repositories.

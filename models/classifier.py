@@ -27,11 +27,11 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as pictures are made grey; equal c
 
 
 class Inspection(NamedTuple):
-    """What one forward pass of a classifier knows.
+    """Results of one forward pass of a classifier.
 
     Attributes:
         logits: (N, num_classes).
-        encoding: What the front-end computed on the way.
+        encoding: Everything that the front-end computed.
     """
 
     logits: Tensor
@@ -44,13 +44,13 @@ class Classifier(TimmAPI, HubAPI):
     Args:
         frontend: Maps pixels in [0, 1] to features, or to images in pixel range.
         backbone: Maps features, or normalised images, to logits.
-        config: What it was made from; saved in checkpoints.
+        config: The configuration that built it; saved in checkpoints.
         mean: Per-channel mean by which a backbone with pretrained weights wants pixels normalised; None
             standardises each image.
         std: Standard deviation in the same form.
 
     Attributes:
-        about: What its checkpoint says of it (class names, training, results), kept for the next one.
+        about: Description in its checkpoint (class names, training, results), kept for the next one.
         refuses_range: Whether pixels outside [0, 1] are an error in evaluation mode; else they are a warning, as for
             models that timm created, whose scripts warm models up with random numbers.
     """
@@ -83,7 +83,7 @@ class Classifier(TimmAPI, HubAPI):
 
     @property
     def config(self) -> ModelConfig:
-        """What rebuilds it: with the front-end's settings as they are now."""
+        """Configuration that rebuilds the classifier, with the front-end's settings as they are now."""
         return replace(self._config, frontend=self.frontend.sections, num_classes=self.num_classes or 2)
 
     @property

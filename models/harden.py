@@ -42,7 +42,7 @@ class Hardened(nn.Module):
     """A front-end before any callable on pixels in [0, 1], which sees pixels in [0, 1] again.
 
     Args:
-        frontend: Hands on images.
+        frontend: A front-end whose output is images.
         model: The classifier, untouched: the very object, in whatever mode it is.
 
     Attributes:
@@ -84,13 +84,13 @@ def harden(
 
     Args:
         model: Any callable from pixels in [0, 1], (N, C, H, W), to logits (N, classes); normalisation is its own.
-        frontend: What hands on images: the name of a shipped chain (``shipped_chains()``) or front-end
+        frontend: A front-end whose output is images: the name of a shipped chain (``shipped_chains()``) or front-end
             (``shipped_frontends()``), a registered name, a folder that ``warplca prime`` wrote, settings, a front-end,
-            or a list of such in order. None takes the shipped chain for the model's image size, and says so.
+            or a list of such in order. None takes the shipped chain for the model's image size, and logs which.
         image_size: Side of the images in pixels, for models that do not say.
         tile: Side in pixels, 128 or more, above which sparse coding works in tiles that overlap, which bounds its
             memory; None leaves it at the front-end's own, 512. Means, contrast, spectra and gates are those of whole
-            images, so that what is handed on differs only by what the overlap does not carry. An attack's backward
+            images, so that the output differs only by what the overlap does not carry. An attack's backward
             pass goes through all tiles and needs the memory of the whole.
 
     Returns:
@@ -98,7 +98,7 @@ def harden(
         Both are in evaluation mode.
 
     Raises:
-        InputError: If the model is hardened already, the front-end hands on features, or the image size is unknown.
+        InputError: If the model is hardened already, the front-end outputs features, or the image size is unknown.
     """
     if getattr(model, "hardened", False):
         raise InputError("the model is hardened already: take the bare one and name all front-ends at once.")
@@ -114,7 +114,7 @@ def harden(
     channels = model.frontend.in_channels
     if plugged.out_channels != channels:
         raise InputError(
-            f"the front-end hands on {plugged.out_channels} channels, and the model takes {channels}."
+            f"the front-end outputs {plugged.out_channels} channels, and the model takes {channels}."
         )
     return _before(plugged, model).eval()
 
@@ -142,14 +142,14 @@ def plug_in(frontend: PlugIn | Sequence[PlugIn]) -> Frontend:
     """Build what :func:`harden` may be given as ``frontend``, in evaluation mode.
 
     Raises:
-        InputError: On an unknown name, or a front-end that hands on features.
+        InputError: On an unknown name, or a front-end that outputs features.
     """
     entries = list(frontend) if isinstance(frontend, list | tuple) else [frontend]
     stages = [stage for entry in entries for stage in _stages(entry)]
     plugged = stages[0] if len(stages) == 1 else Chain(stages)
     if plugged.hands_on != "images":
         raise InputError(
-            "the front-end hands on features, and the classifier takes images; choose one that restores "
+            "the front-end outputs features, and the classifier takes images; choose one that restores "
             "(output: reconstruction)."
         )
     return plugged.eval()

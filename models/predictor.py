@@ -61,9 +61,9 @@ def open_predictor(path: str | Path, *, trust: bool = False, device: torch.devic
     """Open a checkpoint folder, an .onnx file or a .pt2 archive.
 
     Args:
-        path: What ``warplca train`` or ``warplca export`` wrote.
+        path: A checkpoint of ``warplca train`` or a file of ``warplca export``.
         trust: Whether a .pt2 archive, which can run any code, may be opened.
-        device: Where a checkpoint computes; files compute where they were made for, ONNX on the CPU.
+        device: Device of a checkpoint; files compute where they were made for, ONNX on the CPU.
 
     Raises:
         InputError: If it is none of these, damaged, holds pickles, or is an archive without consent.

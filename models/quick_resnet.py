@@ -104,7 +104,7 @@ class QuickResNet(HeadedNetwork):
         num_classes: Size of the logits; 0 for none.
         in_chans: Input channels. More than four are a code: they are not whitened, and the first group does not pool.
         global_pool: timm's name of the pooling.
-        scale: Of the logits.
+        scale: Factor on the logits.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class QuickResNet(HeadedNetwork):
         """Set the first layer so that it whitens patches: half of its channels, and the same ones negated.
 
         Args:
-            images: As the network will see them, (N, in_chans, H, W), on any device.
+            images: Preprocessed images, (N, in_chans, H, W), on any device.
         """
         if not self.whitens:
             return

@@ -1,4 +1,4 @@
-"""What timm and its users expect of a model: its name, arguments, data configuration and methods."""
+"""The interface that timm and its users expect of a model: name, arguments, data configuration and methods."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GENERIC = "warplca_classifier"
 
 
 class TimmAPI(nn.Module):
-    """What ``timm.create_model`` and timm's scripts expect, handed on to the backbone behind the front-end."""
+    """What ``timm.create_model`` and timm's scripts expect, passed on to the backbone behind the front-end."""
 
     backbone: nn.Module
     frontend: Frontend
@@ -42,7 +42,7 @@ class TimmAPI(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
-        """What rebuilds it."""
+        """Configuration that rebuilds the model."""
         raise NotImplementedError
 
     def backbone_input(self, images: Tensor) -> Tensor:

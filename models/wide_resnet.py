@@ -66,7 +66,7 @@ class WideBlock(nn.Module):
 
 
 class HeadedNetwork(nn.Module):
-    """What timm asks of a network with ``forward_features``, a ``global_pool`` and a last layer ``fc``."""
+    """Methods that timm expects of a network with ``forward_features``, a ``global_pool`` and a last layer ``fc``."""
 
     global_pool: nn.Module
     fc: nn.Module

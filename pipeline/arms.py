@@ -39,11 +39,11 @@ from ..train.processes import stop_requested
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several processes has of the machine.
+    """One process's share of the machine.
 
     Attributes:
         place: Number of the process.
-        device: Where it computes.
+        device: Device of the process.
         cores: Number of cores that are its own, itself included.
     """
 
@@ -81,7 +81,7 @@ class Measurement:
         name: The arm.
         seed: Training seed.
         run: Folder of its training run.
-        plan: What to measure.
+        plan: The conditions to measure.
         results: Path of the results store; several processes may write to it.
         others: Training runs of the other arms, whose adversarial images suites try on this one.
         corrupted: Folder that keeps corrupted images for all networks; None makes them for each.
@@ -151,11 +151,11 @@ def train_at_once(
     """Train the unfinished ones of several runs, ``workers`` at a time.
 
     Args:
-        runs: What to train and where; see ``train.train``.
+        runs: The runs to train, with their folders; see ``train.train``.
         dataset: Training images.
         workers: Number of processes; the threads of this one are shared out among them.
         progress: Whether to show a progress bar for each process.
-        device: Where; see :func:`share_of_machine`.
+        device: Device; see :func:`share_of_machine`.
 
     Raises:
         Interrupted: On SIGINT or SIGTERM, after every run has saved its state.
@@ -175,11 +175,11 @@ def measure_at_once(
     """Measure several networks, ``workers`` at a time; finished cells are skipped.
 
     Args:
-        measurements: What to measure, and where results go.
+        measurements: The measurements, each with its results store.
         dataset: Images to measure on.
         workers: Number of processes; one measures in this process, on all of its threads.
         progress: Whether to show a progress bar.
-        device: Where; see :func:`share_of_machine`.
+        device: Device; see :func:`share_of_machine`.
 
     Raises:
         Interrupted: On SIGINT or SIGTERM, with all finished cells kept.
@@ -253,7 +253,7 @@ def _wait(
 
 
 def _log_here(logged: Any) -> None:
-    """Hand what workers logged to the loggers of this process, which know what was said before."""
+    """Pass records of workers to the loggers of this process, which drop repeated ones."""
     with suppress(queue.Empty):
         while True:
             record = logged.get_nowait()

@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison leaves behind.
+    """Results of a comparison.
 
     Attributes:
         comparison: Summary and paired tests.
@@ -56,7 +56,7 @@ def run_comparison(
     Args:
         config: Arms, recipe, data and what to measure.
         out: Folder for everything: one folder per run, ``results.sqlite``, ``report.html``, ``best/``.
-        device: Where to compute; None takes all accelerators if there are any, else the CPU.
+        device: Device to compute on; None takes all accelerators if there are any, else the CPU.
         say: Receives a line of text at each stage.
         progress: Whether to show progress bars.
 

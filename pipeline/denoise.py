@@ -77,7 +77,7 @@ class Denoised:
         noise: Standard deviation of the noise estimated in the image, in units of pixels in [0, 1]; NaN for an
             image of fewer than 3 x 3 pixels.
         lam: The smallest and the largest lambda used; they differ only between tiles of large images.
-        remark: What the user should know where the noise is outside what the front-end was primed for; else empty.
+        remark: A warning if the noise is outside what the front-end was primed for; else empty.
     """
 
     pixels: Tensor
@@ -111,7 +111,7 @@ def denoise(
         iterations: Cycles in all, shared among the shifts of the atoms' grid (see :class:`CycleSpinning`). None takes
             30, or, of a front-end primed to restore, its own on one grid: shifts add 0.05 dB there.
         tile: Side in pixels above which an image is worked on in tiles that overlap.
-        device: Where to compute; None takes the accelerator if there is one.
+        device: Device to compute on; None takes the accelerator if there is one.
         progress: Whether to show a progress bar over tiles.
 
     Raises:
@@ -154,10 +154,10 @@ def denoise_files(
     Args:
         images: The files.
         out: Folder to write to.
-        frontend: As for :func:`denoise`.
-        lam: As for :func:`denoise`.
-        iterations: As for :func:`denoise`.
-        device: As for :func:`denoise`.
+        frontend: Primed front-end, as for :func:`denoise`.
+        lam: Threshold, as for :func:`denoise`.
+        iterations: Number of cycles, as for :func:`denoise`.
+        device: Device, as for :func:`denoise`.
         overwrite: Whether files that are there already are replaced.
         say: Called with one line for each image.
 
@@ -192,7 +192,7 @@ def denoise_files(
 
 
 def _targets(images: Sequence[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
-    """Where each image goes; refuse to overwrite before anything is done."""
+    """Return the file for each result; refuse to overwrite before anything is done."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder to write to.")
     inputs = {image.resolve() for image in images}

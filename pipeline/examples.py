@@ -1,4 +1,4 @@
-"""What people look at in a comparison's report: atoms, example images with reconstruction and code."""
+"""Pictures of a comparison's report: atoms, example images with reconstruction and code."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _disturbed(
 
 @torch.no_grad()
 def _said(models: dict[str, Classifier], one: ImageDataset, images: np.ndarray) -> str:
-    """What the models say of an image, (1, H, W, C) as bytes: each answer with those that gave it."""
+    """Return the models' predictions of an image, (1, H, W, C) as bytes: each class with the models that predict it."""
     pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
     answers: dict[str, list[str]] = {}
     for arm, model in models.items():
@@ -98,7 +98,7 @@ def _said(models: dict[str, Classifier], one: ImageDataset, images: np.ndarray) 
 
 @torch.no_grad()
 def _coded(models: dict[str, Classifier], one: ImageDataset) -> list[tuple[str, Picture]]:
-    """What each arm makes of the image before its backbone sees it."""
+    """Return the pictures that each arm's front-end makes of the image."""
     pictures: list[tuple[str, Picture]] = []
     for arm, model in models.items():
         seen, _ = one.tensors(device=_device(model))

@@ -24,7 +24,7 @@ from ..models import (
     export_quantised,
 )
 
-# What a cell says of itself, where the store has it; a column added later is one entry here.
+# Columns of a cell, where the store has them; a column added later is one entry here.
 COLUMNS = (
     "kind",
     "condition",
@@ -52,7 +52,7 @@ def collect_evidence(
     Args:
         results: The results store.
         model: The network; only rows with its fingerprint count.
-        name: Its name in the store; None where one name has rows of it.
+        name: Name of the model in the store; None if only one name has its rows.
         dataset: The data set, if the store has rows of several.
 
     Raises:

@@ -24,9 +24,9 @@ class Photograph:
     """One image file in memory.
 
     Attributes:
-        pixels: (C, H, W) in [0, 1]; C is 1 (gray) or 3 (RGB).
+        pixels: (C, H, W) in [0, 1]; C is 1 (grey) or 3 (RGB).
         alpha: (H, W) uint8 opacity, handed through; None without.
-        peak: Largest value of a channel: 255, or 65,535 for 16-bit gray.
+        peak: Largest value of a channel: 255, or 65,535 for 16-bit grey.
         profile: ICC colour profile, handed through; None without.
         note: A sentence for the user about what reading lost; empty mostly.
     """
@@ -41,7 +41,7 @@ class Photograph:
 def read_photograph(path: Path) -> Photograph:
     """Read a PNG or JPEG file, turned upright as its EXIF data say.
 
-    8-bit gray and colour, with or without opacity, palettes, and 16-bit gray are read as they are; 16-bit colour
+    8-bit grey and colour, with or without opacity, palettes, and 16-bit grey are read as they are; 16-bit colour
     is read with 8 bits.
 
     Raises:
@@ -49,7 +49,7 @@ def read_photograph(path: Path) -> Photograph:
     """
     picture = read_picture(path, formats=FORMATS)
     if picture.mode not in RESTORED:
-        raise InputError(f"{path} has pixels of kind {picture.mode!r}; convert it to gray or RGB first.")
+        raise InputError(f"{path} has pixels of kind {picture.mode!r}; convert it to grey or RGB first.")
     with Image.open(path, formats=FORMATS) as file:
         # A JPEG of several pictures (MPO, as phones write it) begins with the one that is shown.
         if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:

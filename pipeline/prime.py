@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,10 +29,12 @@ from ..frontend.pretrained import open_primed
 from ..frontend.priming import make_stages, progress_bar, split
 from ..frontend.priming.stages import Stage
 from ..train.processes import Interrupted, stop_requested
-from ..train.state import Progress, RunState, read_state, refuse_another, save_state
+from ..train.state import Progress, RunState, StateKeeper, refuse_another
 from .spectrum import learn_spectrum, spectrum_card
 
 JOB = "job.json"
+
+_refuse_another = partial(refuse_another, job="priming job")
 
 SAVE_SECONDS = 60.0
 
@@ -53,7 +53,7 @@ Primer: TypeAlias = "Callable[[PrimeConfig, Tensor, str, PrimingJob], Primed]"
 
 @dataclass(frozen=True)
 class PrimeConfig:
-    """What to prime and how long.
+    """Configuration of a priming job.
 
     Attributes:
         frontend: Settings of the WARP-LCA layer: geometry and dynamics that it is primed for; or, by its name, an
@@ -83,7 +83,7 @@ class PrimeConfig:
 
     @property
     def primer(self) -> Primer:
-        """How such a front-end is primed."""
+        """The function that primes such a front-end."""
         return PRIMERS[FRONTENDS.of(self.frontend)]
 
 
@@ -163,12 +163,16 @@ def _stage_by_stage(config: PrimeConfig, images: Tensor, seen: str, job: Priming
 
 def _spectrum(config: PrimeConfig, images: Tensor, seen: str, job: PrimingJob) -> Primed:
     """Let an equaliser learn, in one pass."""
-    equaliser, facts = learn_spectrum(config, images)
+    if config.plan != PrimingPlan() or config.start:
+        name = "start" if config.start else "plan"
+        raise InputError(f"{name} is set, and an equaliser has no stages of priming; leave it out.")
+    equaliser = Equaliser(config.frontend)
+    facts = learn_spectrum(equaliser, images)
     return Primed(equaliser, facts, spectrum_card(seen, (images.shape[2], images.shape[3]), facts))
 
 
 PRIMERS: dict[type[Frontend], Primer] = {WarpLCA: _stage_by_stage, Equaliser: _spectrum}
-"""How each front-end that learns from images alone is primed; a new one is one entry."""
+"""The primer of each front-end that learns from images alone; a new one is one entry."""
 
 
 def finished_facts(out: Path, identity: dict[str, Any]) -> dict[str, float] | None:
@@ -231,55 +235,43 @@ class PrimingJob:
             raise InputError(
                 f"{file} cannot be read; delete the folder {self.folder} to start anew."
             ) from error
-        self._refuse_another(self.folder, kept, self.identity)
-
-    @staticmethod
-    def _refuse_another(folder: Path, kept: dict[str, Any], identity: dict[str, Any]) -> None:
-        refuse_another(folder, "priming job", kept, identity)
+        _refuse_another(self.folder, kept, self.identity)
 
     def complete(self, stage: Stage) -> None:
         """Do a stage's steps from wherever it stands."""
-        folder, state = self.folder / f"{stage.number}-{stage.name}", RunState(stage.layer, stage.optimiser)
-        found = read_state(folder, self.identity, self._refuse_another)
-        step = 0
-        if found is not None:
-            about, tensors = found
-            state.restore(tensors, None)
-            step = about["step"]
-        save = partial(self._save, folder, state)
+        states = StateKeeper(
+            self.folder / f"{stage.number}-{stage.name}",
+            RunState(stage.layer, stage.optimiser),
+            self.identity,
+            stage.steps,
+            keep=2,
+            seconds=SAVE_SECONDS,
+            name=f"stage {stage.name!r}",
+            check=_refuse_another,
+        )
+        step = states.restore(states.read()).step
         with stop_requested() as stop:
+
+            def check_stop() -> None:
+                if stop.is_set():
+                    raise Interrupted(
+                        f"stopped while states settle; those that have are saved in {self.folder}"
+                    )
+
             if step < stage.steps:
-                stage.prepare(partial(self._stop_settling, stop))
+                stage.prepare(check_stop)
             if step == 0:
                 stage.begin()
-            self._advance(stage, step, save, stop)
-
-    def _stop_settling(self, stop: threading.Event) -> None:
-        if stop.is_set():
-            raise Interrupted(f"stopped while states settle; those that have are saved in {self.folder}")
-
-    def _save(self, folder: Path, state: RunState, step: int) -> None:
-        save_state(folder, state, Progress(step), self.identity, keep=2)
-
-    def _advance(self, stage: Stage, step: int, save: Callable[[int], None], stop: threading.Event) -> None:
-        saved = time.monotonic()
-        with progress_bar(stage, step, self.progress) as bar:
-            while step < stage.steps:
-                loss = stage.advance(step)
-                step += 1
-                bar.set_postfix_str(f"loss {loss:.3f}")
-                bar.update()
-                if self.steps_left is not None:
-                    self.steps_left -= 1
-                if stop.is_set() or self.steps_left == 0:
-                    save(step)
-                    raise Interrupted(
-                        f"stopped at step {step} of {stage.steps} of stage {stage.name!r}; state saved in {self.folder}"
-                    )
-                if time.monotonic() - saved > SAVE_SECONDS:
-                    save(step)
-                    saved = time.monotonic()
-        save(step)
+            with progress_bar(stage, step, self.progress) as bar:
+                while step < stage.steps:
+                    bar.set_postfix_str(f"loss {stage.advance(step):.3f}")
+                    bar.update()
+                    step += 1
+                    if self.steps_left is not None:
+                        self.steps_left -= 1
+                    stopping = stop.is_set() or self.steps_left == 0
+                    states.after_step(step, partial(Progress, step), stop=stopping)
+        states.save(Progress(stage.steps))
 
 
 def frontend_card(config: PrimeConfig, data: str, facts: dict[str, float]) -> str:

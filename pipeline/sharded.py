@@ -173,7 +173,7 @@ def _part(folder: Path, process: int) -> Path:
 
 
 def _take(part: Path, folder: Path) -> None:
-    """Move finished files, and what their note says of them."""
+    """Move finished files, and their entries in the manifest."""
     found, whole = Manifest.read(part), Manifest.read(folder)
     if found is None:
         return

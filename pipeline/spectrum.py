@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from ..configs import InputError
-from ..frontend import Equaliser, PrimingPlan
+from ..frontend import Equaliser
 from ..frontend.priming import HELD_OUT
-
-if TYPE_CHECKING:
-    from .prime import PrimeConfig
 
 FEWEST = 100
 
 
-def learn_spectrum(config: PrimeConfig, images: Tensor) -> tuple[Equaliser, dict[str, float]]:
+def learn_spectrum(equaliser: Equaliser, images: Tensor) -> dict[str, float]:
     """Let an equaliser learn from images (N, C, H, W), and measure it on 64 others.
 
     Returns:
-        The equaliser, and what the damage of clean images is, in quantiles: a gate belongs above them.
+        Quantiles of the damage of clean images: a gate belongs above them.
 
     Raises:
-        InputError: On too few images, or settings that an equaliser has none of.
+        InputError: On too few images.
     """
-    if config.plan != PrimingPlan() or config.start:
-        name = "start" if config.start else "plan"
-        raise InputError(f"{name} is set, and an equaliser has no stages of priming; leave it out.")
     if len(images) < FEWEST + HELD_OUT:
         raise InputError(
             f"priming got {len(images)} images; give at least {FEWEST + HELD_OUT} for an equaliser."
         )
-    equaliser = Equaliser(config.frontend).to(images.device).eval()
+    equaliser.to(images.device).eval()
     equaliser.learn(images[HELD_OUT:])
     with torch.no_grad():
         damage = equaliser.encode(images[:HELD_OUT]).gated.damage
-    return equaliser, {f"damage_{share}": float(damage.quantile(share / 100)) for share in (50, 95, 100)}
+    return {f"damage_{share}": float(damage.quantile(share / 100)) for share in (50, 95, 100)}
 
 
 def spectrum_card(data: str, size: tuple[int, int], facts: dict[str, float]) -> str:

@@ -68,9 +68,9 @@ def watched_step(run: RunConfig, folder: Path) -> tuple[TrainingRun, Watch]:
     made.model.train()
     shares = made.source.shares(0, made.total_steps)
     for step in (1, 2):
-        made._step(step, next(shares), meter)
+        made.step(step, next(shares), meter)
     with watched() as watch:
-        made._step(3, next(shares), meter)
+        made.step(3, next(shares), meter)
     assert meter.read()["images"] > 0
     return made, watch
 

@@ -208,9 +208,9 @@ class Fuzz:
         else:
             model = onnx.load(str(self.root / "good.onnx"))
             entry = next(entry for entry in model.metadata_props if entry.key == "warplca")
-            told = json.loads(entry.value)
-            told[self.draw.choice([*told])] = self.draw.choice(ODD)
-            entry.value = self.draw.choice([json.dumps(told), "{", "[]", "null", "\x00"])
+            description = json.loads(entry.value)
+            description[self.draw.choice([*description])] = self.draw.choice(ODD)
+            entry.value = self.draw.choice([json.dumps(description), "{", "[]", "null", "\x00"])
             onnx.save(model, str(path))
         return Case("onnx", ["predict", str(self.root / "good.png"), "--checkpoint", str(path)])
 

@@ -25,7 +25,7 @@ WAITING = {
     "_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim",
     "unique_consecutive", "_linalg_check_errors", "bincount", "allclose",
 }  # fmt: skip
-"""Operations whose result the host must see; copies and boolean indices are told by their arguments."""
+"""Operations whose result the host must see; copies and boolean indices are recognised by their arguments."""
 
 FREE = {
     "empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh",

@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lca": {**CODE, "iterations": 2, "threshold": "soft", "lam": 0.2},
     "warp-lca": {**CODE, "iterations": 2, "threshold": "soft", "lam": 0.2},
 }
-"""Of tiny front-ends."""
+"""Settings of tiny front-ends."""
 
 
 def section(frontend: str | None, **settings: Any) -> dict[str, Any]:

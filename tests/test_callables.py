@@ -77,7 +77,7 @@ def test_every_wrapper_gives_the_same_answers(wrapper: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_of_another_type_are_told_from_ours(dtype: torch.dtype) -> None:
+def test_weights_of_another_type_are_distinguished_from_ours(dtype: torch.dtype) -> None:
     with pytest.raises(
         InputError, match=r"the model raised RuntimeError .*\(6, 3, 12, 10\) of torch\.float32"
     ):
@@ -88,7 +88,7 @@ def test_weights_of_another_type_are_told_from_ours(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         (lambda logits: {"logits": logits}, "returned dict"),
         (lambda logits: (logits,), "returned tuple"),
@@ -102,9 +102,9 @@ def test_weights_of_another_type_are_told_from_ours(dtype: torch.dtype) -> None:
         (lambda logits: logits.nothing, "raised AttributeError"),
     ],
 )
-def test_answers_that_are_no_logits_are_refused(answer: Callable[[Tensor], object], told: str) -> None:
+def test_answers_that_are_no_logits_are_refused(answer: Callable[[Tensor], object], message: str) -> None:
     model = Linear()
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         evaluate(lambda images: answer(model(images)), DATA, "clean", name="m", execution=QUIET)  # type: ignore[arg-type,return-value]
 
 
@@ -151,6 +151,6 @@ def test_one_channel_takes_greys_and_colours() -> None:
         "2, 2, 33": grey.expand(-1, 2, -1, -1),
         "str": "x",
     }
-    for told, images in wrong.items():
-        with pytest.raises(InputError, match=f"the images are .*{told}.*expected floating-point pixels"):
+    for message, images in wrong.items():
+        with pytest.raises(InputError, match=f"the images are .*{message}.*expected floating-point pixels"):
             model(images)

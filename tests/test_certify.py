@@ -340,7 +340,7 @@ def test_mistakes_on_the_command_line_are_sentences(
     assert message in capsys.readouterr().err
 
 
-def test_the_meaning_is_told_only_where_something_was_proven() -> None:
+def test_the_meaning_is_given_only_where_something_was_proven() -> None:
     frame = measure(Plane(), plane_images(), attack=None)
     assert "for all but 0.1 % of the images" in meaning_sentence(frame)
     assert meaning_sentence(frame.iloc[:0]) == ""

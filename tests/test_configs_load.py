@@ -6,13 +6,34 @@ import typing
 import pytest
 
 from warplca.configs import InputError, from_dict
-from warplca.configs.load import apply_overrides
+from warplca.configs.extensions import REGISTRIES
+from warplca.configs.listing import list_keys
+from warplca.configs.load import apply_overrides, merge
 from warplca.configs.plan import EvaluationPlan
 from warplca.configs.recipe import AverageConfig, SelectConfig, TrainConfig
-from warplca.configs.schema import ModelConfig
+from warplca.configs.schema import ComparisonConfig, ModelConfig, RunConfig
+from warplca.pipeline.prime import PrimeConfig
 from warplca.train.adversarial import AttackSettings
 
 CLASSES = (TrainConfig, AttackSettings, AverageConfig, SelectConfig, ModelConfig)
+CONFIGURATIONS = (RunConfig, ComparisonConfig, EvaluationPlan, PrimeConfig)
+
+
+def sections(*classes):
+    """The classes, with all that are sections of them, and those of every registered front-end and loss."""
+    for cls in classes:
+        yield cls
+        yield from sections(
+            *(hint for hint in typing.get_type_hints(cls).values() if dataclasses.is_dataclass(hint))
+        )
+
+
+def every_class():
+    registered = [known for registry in REGISTRIES for known in registry.items().values()]
+    own = [
+        part for known in registered for part in (known.Settings, getattr(known, "Training", None)) if part
+    ]
+    return dict.fromkeys(sections(*CONFIGURATIONS, *own))
 
 
 def choices(cls):
@@ -22,11 +43,27 @@ def choices(cls):
                 yield from ((cls, name, option) for option in typing.get_args(member))
 
 
-@pytest.mark.parametrize(("cls", "name", "option"), [case for cls in CLASSES for case in choices(cls)])
+@pytest.mark.parametrize(("cls", "name", "option"), [case for cls in every_class() for case in choices(cls)])
 def test_every_documented_value_can_be_typed(cls, name, option):
     values = {name: option}
     typed = apply_overrides(dict.fromkeys(values), [f"{key}={value}" for key, value in values.items()])
     assert getattr(from_dict(cls, typed, where="here"), name) == option
+
+
+def around(key, owner):
+    """The sections that a key needs around it."""
+    if key.name.startswith("train.loss.") or "loss." in key.name:
+        return {"train": {"loss": owner}}
+    return {"model": {"frontend": owner}}
+
+
+@pytest.mark.parametrize("cls", CONFIGURATIONS)
+def test_every_listed_default_can_be_typed(cls):
+    for key in list_keys(cls):
+        for owner in key.of or ("",):
+            values = around(key, owner) if owner else {}
+            typed = apply_overrides(values, [f"{key.name}={key.default}"])
+            assert from_dict(cls, typed, where="here") == from_dict(cls, merge(values), where="here"), key
 
 
 @pytest.mark.parametrize(

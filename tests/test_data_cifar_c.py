@@ -70,7 +70,7 @@ def test_a_subset_reads_its_own_rows_in_its_own_order(official: Path):
     assert files.labels.tolist() == [3, 2]
 
 
-def test_an_altered_file_is_refused_on_first_use_unless_told(official: Path):
+def test_an_altered_file_is_refused_on_first_use_without_consent(official: Path):
     path = official / "fog.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

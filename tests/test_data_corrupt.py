@@ -136,7 +136,7 @@ def test_other_sizes_work_and_stay_near_the_image(name: str, scale: Scale, heigh
                 assert np.corrcoef(profile, np.arange(len(profile)))[0, 1] > 0.5
 
 
-def test_large_images_get_imagenet_strengths_unless_told_otherwise():
+def test_large_images_get_imagenet_strengths_unless_asked_otherwise():
     assert default_scale((32, 32)) == default_scale((64, 48)) == "cifar"
     assert default_scale((64, 65)) == "imagenet"
     image = noise_images(1, 65, 65)

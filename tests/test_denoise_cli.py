@@ -56,14 +56,14 @@ def error(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.sqrt(np.mean((one.astype(float) - other) ** 2)))
 
 
-def test_noise_goes_down_and_is_told(
+def test_noise_goes_down_and_is_reported(
     capsys, tmp_path: Path, photograph: np.ndarray, noisy: np.ndarray
 ) -> None:
     Image.fromarray(noisy).save(tmp_path / "in.png")
     text = run(capsys, tmp_path / "in.png", "--out", tmp_path / "out")
     assert "97 x 131 pixels" in text
-    told = float(text.split("noise ")[1].split(" of 255")[0])
-    assert told == pytest.approx(25, rel=0.15)
+    estimated = float(text.split("noise ")[1].split(" of 255")[0])
+    assert estimated == pytest.approx(25, rel=0.15)
     assert float(text.split("lambda ")[1].split(",")[0]) > 0
     result = np.asarray(Image.open(tmp_path / "out" / "in.png"))
     assert result.shape == photograph.shape

@@ -16,11 +16,9 @@ from warplca.data import ROBUSTBENCH_ORDER, STANDARD_CORRUPTIONS
 from warplca.eval import Comparison, ResultsStore, compare
 from warplca.eval.compare.aggregate import (
     accuracy_table,
-    baseline_table,
     category_means,
     corruption_means,
     mean_corruption_error,
-    normalised_corruption_error,
     severity_means,
 )
 from warplca.eval.compare.statistics import holm, mcnemar_exact, seed_interval, welch, wilson_interval
@@ -292,18 +290,6 @@ def test_both_orders_hold_the_same_fifteen() -> None:
     table = accuracy_table(_grid(WRN_ERRORS), order=ROBUSTBENCH_ORDER)
     assert list(table.index) == list(ROBUSTBENCH_ORDER)
     assert list(table.columns) == [1, 2, 3, 4, 5]
-
-
-def test_normalised_mce_by_hand() -> None:
-    frame = _grid({"fog": 10.0, "snow": 30.0})
-    baseline = baseline_table({"snow": [0.4] * 5, "fog": [0.8] * 5})
-    assert normalised_corruption_error(accuracy_table(frame), baseline) == pytest.approx(50.0)
-    table = accuracy_table(frame)
-    assert normalised_corruption_error(table, table) == pytest.approx(100.0)
-    with pytest.raises(InputError, match="lacks snow"):
-        normalised_corruption_error(table, baseline.loc[["fog"]])
-    with pytest.raises(InputError, match="makes no error"):
-        normalised_corruption_error(table, baseline_table({"snow": [1.0] * 5, "fog": [0.8] * 5}))
 
 
 def test_severity_and_category_means() -> None:

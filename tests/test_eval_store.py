@@ -62,7 +62,7 @@ def test_predictions_survive_packing(values: list[int]) -> None:
     np.testing.assert_array_equal(unpack(pack(np.array(values), "<i2"), "<i2"), values)
 
 
-def test_an_image_set_is_told_apart_by_any_change() -> None:
+def test_an_image_set_is_distinguished_by_any_change() -> None:
     order = np.argsort(IMAGES.indices)
     others = [
         ImageSet("other", "abc", IMAGES.indices, LABELS),

@@ -1,4 +1,4 @@
-"""Suites of attacks in an evaluation: the same figures as the suite itself, resumed, budgeted, and told in full."""
+"""Suites of attacks in an evaluation: the suite's own figures, resumed, within a budget, and reported in full."""
 
 from __future__ import annotations
 

@@ -90,10 +90,10 @@ def test_onnx_agrees_at_any_batch_and_says_what_it_is(tmp_path, images, steps):
         np.testing.assert_allclose(np.asarray(active), expected[1].detach().numpy(), atol=1e-3)
     program = onnx.load(str(tmp_path / "m.onnx"))
     assert {entry.domain: entry.version for entry in program.opset_import}[""] == OPSET
-    told = json.loads({entry.key: entry.value for entry in program.metadata_props}["warplca"])
-    assert told["class_names"] == list("abcdefghij")
-    assert told["evidence"] == {"verdict": "trusted"}
-    assert told["input_size"] == [3, 32, 32]
+    description = json.loads({entry.key: entry.value for entry in program.metadata_props}["warplca"])
+    assert description["class_names"] == list("abcdefghij")
+    assert description["evidence"] == {"verdict": "trusted"}
+    assert description["input_size"] == [3, 32, 32]
 
 
 def test_the_onnx_graph_itself_is_exact_in_float64(tmp_path, images):

@@ -121,7 +121,7 @@ def test_parts_of_killed_writers_are_swept_and_those_of_living_ones_are_not(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_second_run_in_a_folder_is_told_and_a_killed_one_leaves_it_free(tmp_path: Path) -> None:
+def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_it_free(tmp_path: Path) -> None:
     process = holding("only_one(Path(sys.argv[1]))", tmp_path)
     try:
         with pytest.raises(InputError, match=f"another process is writing to {tmp_path}"):
@@ -133,7 +133,7 @@ def test_a_second_run_in_a_folder_is_told_and_a_killed_one_leaves_it_free(tmp_pa
         pass
 
 
-def test_a_second_download_into_a_folder_is_told_and_touches_nothing(tmp_path: Path) -> None:
+def test_a_second_download_into_a_folder_is_refused_and_touches_nothing(tmp_path: Path) -> None:
     process = holding("only_one(Path(sys.argv[1]))", tmp_path)
     (tmp_path / "CIFAR-10-C.tar.part").write_bytes(b"half")
     try:

@@ -136,7 +136,7 @@ def test_loaders_and_tensors_are_refused(measure: Callable[[object], object]) ->
             run_attack(small(), data, torch.zeros(2), "fgsm", "linf 1/255")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_foreign_onnx_file_must_be_told_its_pixels(tmp_path: Path) -> None:
+def test_a_foreign_onnx_file_needs_its_pixels_described(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     batch = ({0: torch.export.Dim("n")},)
     torch.onnx.export(

@@ -73,7 +73,7 @@ def test_settings_rebuild_the_front_end_through_plain_values(section):
     assert torch.equal(again(IMAGES), frontend(IMAGES))
 
 
-def test_every_front_end_trains_saves_loads_and_is_told_apart(section, tmp_path):
+def test_every_front_end_trains_saves_loads_and_is_distinguished(section, tmp_path):
     values = {
         "model": {"backbone": "resnet10_slim", "frontend": section, "num_classes": 2},
         "train": {"epochs": 1, "batch_size": 16, "validation_images": 0},
@@ -137,7 +137,7 @@ def test_a_front_end_of_ones_own_is_trained_attacked_measured_and_exported(tmp_p
 
 
 def test_hooks_on_a_layer_fire_when_the_classifier_is_called():
-    """Adaptive attacks watch and replace what layers hand on."""
+    """Adaptive attacks watch and replace what layers output."""
     seen = []
     for frontend in ("lca", "chain"):
         model = create_classifier("resnet10_slim", SECTIONS[frontend]).eval()

@@ -207,5 +207,5 @@ def test_mistakes_are_explained_before_anything_is_built(strength):
         from_dict(ComparisonConfig, values, where="study.yaml")
     with pytest.raises(InputError, match=r"strength is .*; give (a number above 0, at most 1|one)\."):
         Equaliser(strength=strength)
-    with pytest.raises(InputError, match="front-end 1 of 2 hands on features, which the next cannot take"):
+    with pytest.raises(InputError, match="front-end 1 of 2 outputs features, which the next cannot take"):
         create_classifier("resnet10_slim", ["lca", "equaliser"])

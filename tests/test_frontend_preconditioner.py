@@ -156,7 +156,7 @@ def test_a_layer_remembers_that_it_was_primed_with_one(tmp_path):
     assert torch.equal(WarpLCA.from_pretrained(tmp_path / "mine")(x), layer(x))
     file = tmp_path / "mine" / "model.safetensors"
     weights = load_file(file)
-    weights["steps._extra_state"] = weights["steps._extra_state"][:5].clone()  # from before there was one
+    weights["steps._extra_state"] = weights["steps._extra_state"][:5].clone()  # as of a layer without one
     save_file(weights, file)
     (tmp_path / "mine" / "SHA256SUMS").unlink()
     assert not WarpLCA.from_pretrained(tmp_path / "mine").steps.preconditioned

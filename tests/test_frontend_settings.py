@@ -16,7 +16,7 @@ CONV = {"name": "conv", "features": 8, "kernel_size": 5}
         ("warp-lcs", "unknown front-end 'warp-lcs'.*did you mean 'warp-lca'"),
         ({"name": "conv", "lam": 0.1}, r"unknown key 'frontend.lam' in .*front-end conv.*frontend.features"),
         ({"lam": 0.1}, "expected a name, or keys with one of them 'name'"),
-        ([CONV, "equaliser"], "front-end 1 of 2 hands on features"),
+        ([CONV, "equaliser"], "front-end 1 of 2 outputs features"),
         ([{"name": "equaliser", "in_channels": 1}, "conv"], "images of 1 channels, and the next takes 3"),
         ({"name": "equaliser", "strength": 2.0}, "strength is 2.0; give a number above 0, at most 1"),
         ({"name": "lca", "features": "many"}, "frontend.features is 'many'; expected int"),

@@ -193,7 +193,7 @@ def test_gates_are_attacked_held_and_smooth(stranger: nn.Module, attack: str) ->
 
 
 def test_what_is_no_plug_in_is_refused_in_a_sentence(stranger: nn.Module) -> None:
-    with pytest.raises(InputError, match="hands on features"):
+    with pytest.raises(InputError, match="outputs features"):
         harden(stranger, "conv")
     with pytest.raises(InputError, match=r"unknown front-end 'impulse-repare'.*impulse-repair"):
         harden(stranger, "impulse-repare")
@@ -203,7 +203,7 @@ def test_what_is_no_plug_in_is_refused_in_a_sentence(stranger: nn.Module) -> Non
         harden(stranger, "impulse-repair", tile=200)
     with pytest.raises(InputError, match="tile is 64"):
         harden(stranger, "cifar10-64x9s2-restore", tile=64)
-    with pytest.raises(InputError, match="hands on 3 channels, and the model takes 1"):
+    with pytest.raises(InputError, match="outputs 3 channels, and the model takes 1"):
         harden(create_classifier("resnet10_slim", in_channels=1), "impulse-repair")
 
 

@@ -114,12 +114,14 @@ def test_foreign_data_pass_through_every_command_with_the_defaults(
     run(capsys, "evaluate", "--checkpoint", "runs/conv/checkpoint", "--plan", "clean", "--data", permuted)
     correct = {row[2]: row[5] for row in rows(tmp_path / "results.sqlite") if row[0] == "conv"}
     assert correct["permuted-test"] == correct["mine-test"]
-    for wrong, told in (("cifar10-subset", "images of 32 x 32 pixels, and the checkpoint is for 64 x 64"),):
+    for wrong, message in (
+        ("cifar10-subset", "images of 32 x 32 pixels, and the checkpoint is for 64 x 64"),
+    ):
         assert (
             main(["evaluate", "--checkpoint", "runs/conv/checkpoint", "--plan", "clean", "--data", wrong])
             == 2
         )
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     for name in names:  # the checkpoint's own data are gone, and nothing here fits it
         (data / "train" / name).rename(data / f"gone-{name}")
     data.rename(tmp_path / "elsewhere")

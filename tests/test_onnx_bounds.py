@@ -1,4 +1,4 @@
-"""ONNX files of others: what they would take is told from the graph, and giants are refused before anything runs."""
+"""ONNX files of others: what they would take is read from the graph, and giants are refused before anything runs."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def graph(
     made = [helper.make_node(kind, inputs, [f"t{n}"], **more) for n, (kind, inputs, more) in enumerate(nodes)]
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 8, 8])
     # The file claims that all is small.
-    told = [helper.make_tensor_value_info(f"t{n}", TensorProto.FLOAT, [1]) for n in range(len(nodes) - 1)]
+    claimed = [helper.make_tensor_value_info(f"t{n}", TensorProto.FLOAT, [1]) for n in range(len(nodes) - 1)]
     last = helper.make_tensor_value_info(f"t{len(nodes) - 1}", TensorProto.FLOAT, None)
-    body = helper.make_graph(made, "g", [image], [last], constants, value_info=told if claims else [])
+    body = helper.make_graph(made, "g", [image], [last], constants, value_info=claimed if claims else [])
     path.write_bytes(helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
     return path
 

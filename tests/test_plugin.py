@@ -183,9 +183,10 @@ def test_predict_and_info_tell_what_the_gates_decide(
         assert main(["predict", str(tmp_path / "flat.png"), "--checkpoint", str(tmp_path / checkpoint)]) == 0
         assert "; gate open at damage 1.0000; gate 2 shut at damage 0.0000" in capsys.readouterr().out
     assert main(["info", str(tmp_path / "h")]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "contrast begins to open at 0.3 and is open at 0.4: what the range of grey levels lacks of 1." in told
+        "contrast begins to open at 0.3 and is open at 0.4: what the range of grey levels lacks of 1."
+        in printed
     )
-    assert "impulse-repair begins to open at 0.002" in told
+    assert "impulse-repair begins to open at 0.002" in printed
     assert "## Gates" in (tmp_path / "h" / "README.md").read_text(encoding="utf-8")

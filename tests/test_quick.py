@@ -155,15 +155,15 @@ def test_a_run_tells_how_long_it_takes_and_that_its_threads_wait():
     assert "OMP_NUM_THREADS=1 may be several times faster" in crowded(1000.0, 2)
 
 
-def test_the_duration_is_told_after_eight_steps(tmp_path, capsys):
+def test_the_duration_is_printed_after_eight_steps(tmp_path, capsys):
     train(quick(), stripes(96), tmp_path / "run", progress=True)
-    told = [
+    lines = [
         line
         for line in capsys.readouterr().err.replace("\r", "\n").splitlines()
         if "train none: about" in line
     ]
-    assert len(told) == 1
-    assert "(4 steps of" in told[0]
+    assert len(lines) == 1
+    assert "(4 steps of" in lines[0]
 
 
 @pytest.mark.parametrize(("kernel", "stride", "size"), [(9, 2, (32, 32)), (5, 1, (7, 13)), (4, 2, (9, 15))])

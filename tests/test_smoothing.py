@@ -149,10 +149,10 @@ def test_labels_save_samples_and_give_up_only_the_wrongly_classified() -> None:
     plain = smoothed.certify(images, samples=300)
     labels = (model.margin(images) > 0).long()
     labels[0] = 1 - labels[0]
-    told = smoothed.certify(images, samples=300, labels=labels)
+    labelled = smoothed.certify(images, samples=300, labels=labels)
     right = plain.label == labels
-    assert (told.label[0], told.radius[0], told.counts[0].sum()) == (-1, 0, 0)
-    assert torch.equal(told.radius[right], plain.radius[right])
+    assert (labelled.label[0], labelled.radius[0], labelled.counts[0].sum()) == (-1, 0, 0)
+    assert torch.equal(labelled.radius[right], plain.radius[right])
 
 
 class _Drop(Linear):
@@ -240,7 +240,7 @@ def test_nothing_is_clipped_unless_asked_for() -> None:
         assert (pixels.max() > 1.5) != clip
 
 
-def test_a_front_end_may_be_told_the_strength_of_the_noise() -> None:
+def test_a_front_end_may_be_given_the_strength_of_the_noise() -> None:
     section = {**SECTIONS["lca"], "adaptive_lam": 1.5}
     model = create_classifier("resnet10_slim", section).eval()
     image = torch.full((1, 3, 32, 32), 0.5)
@@ -248,8 +248,8 @@ def test_a_front_end_may_be_told_the_strength_of_the_noise() -> None:
     layer = model.frontend
     lams = []
     layer.register_forward_hook(lambda *_: lams.append(layer.image_lam(layer.standardise(noisy)).item()))
-    told = smooth(model, 0.2, tell=True)
-    told.logits(noisy)
+    informed = smooth(model, 0.2, tell=True)
+    informed.logits(noisy)
     std = float(noisy.std(correction=0))
     assert lams[-1] == pytest.approx(math.hypot(layer.lam, 1.5 * 0.2 / std), rel=1e-5)
     assert layer.known_noise is None

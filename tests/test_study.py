@@ -101,13 +101,13 @@ def test_every_arm_of_every_preset_can_be_built(name):
                 build_classifier(model)
 
 
-def test_cost_of_fast_adversarial_training_is_told_too_and_that_of_held_out_images():
+def test_cost_of_fast_adversarial_training_is_estimated_too_and_that_of_held_out_images():
     part = {"train": {"loss": {"name": "fast"}}, "measure_on": "validation", "plan": {"attacks": []}}
     costs = estimate_costs(study(parts={"fast": part}).comparisons()["fast"])
     assert [(cost.training > 0.0, cost.attacks) for cost in costs] == [(True, 0.0)] * 2
 
 
-def test_cost_is_told_for_every_arm_and_grows_with_the_work():
+def test_cost_is_estimated_for_every_arm_and_grows_with_the_work():
     comparison = study().comparisons()["standard"]
     costs = list(estimate_costs(comparison))
     assert [cost.arm for cost in costs] == ["warp-lca", "none"]

@@ -12,10 +12,11 @@ import torch
 from stripes import TIMES, config, section, stripes
 
 from warplca.configs import InputError, TrainConfig
+from warplca.configs.rates import rate_factor, set_rates
 from warplca.data import ImageDataset, save_npz
 from warplca.models import load_checkpoint
 from warplca.train import Interrupted, train
-from warplca.train.optim import make_optimiser, rate_factor
+from warplca.train.optim import make_optimiser
 from warplca.train.sampling import Placement, place
 
 
@@ -147,14 +148,24 @@ def test_crops_and_flips_are_shifts_of_the_padded_image():
 
 
 def test_learning_rate_rises_to_one_and_falls_to_zero():
-    one_cycle = TrainConfig(warmup=0.25)
-    factors = [rate_factor(step, 100, one_cycle) for step in range(100)]
+    factors = [rate_factor(step, 100, 0.25) for step in range(100)]
     assert factors[0] == pytest.approx(1 / 25)
-    assert factors[24] == pytest.approx(1.0)
+    assert factors[24] == factors[25] == pytest.approx(1.0)
     assert max(factors) == pytest.approx(1.0)
     assert factors[-1] < 0.01
-    cosine = TrainConfig(schedule="cosine")
-    assert rate_factor(50, 100, cosine) == pytest.approx(0.5)
+    once = [rate_factor(step, 100, 0.25, single_peak=True) for step in range(100)]
+    assert once[0] == pytest.approx(1 / 26)
+    assert once[24] == pytest.approx(25 / 26)
+    assert once[25:] == factors[25:]
+    assert rate_factor(50, 100, TrainConfig(schedule="cosine").warmup or 0.0) == pytest.approx(0.5)
+
+
+def test_rates_are_shares_of_the_peaks_of_their_groups():
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimiser = torch.optim.SGD([{"params": weights[:1], "lr": 2.0}, {"params": weights[1:], "lr": 0.5}])
+    for factor in (0.25, 1.0):
+        set_rates(optimiser, factor)
+        assert [group["lr"] for group in optimiser.param_groups] == [2.0 * factor, 0.5 * factor]
 
 
 def test_atoms_and_biases_are_not_decayed():

@@ -12,7 +12,7 @@ from stripes import config, same_weights, states, stripes
 
 from warplca.configs import InputError
 from warplca.train import Interrupted, StandardLoss, train
-from warplca.train import loop as loop_module
+from warplca.train import state as state_module
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_other_errors_are_not_taken_for_memory(tmp_path, monkeypatch):
 
 def test_a_full_disk_costs_a_warning_in_between_and_an_error_at_the_end(tmp_path, monkeypatch, caplog):
     whole = train(config("conv"), stripes(), tmp_path / "whole", progress=False)
-    save = loop_module.save_state
+    save = state_module.save_state
     full = [True]
 
     def limited(*arguments, **options):
@@ -56,11 +56,11 @@ def test_a_full_disk_costs_a_warning_in_between_and_an_error_at_the_end(tmp_path
             raise InputError("cannot write it: No space left on device.")
         return save(*arguments, **options)
 
-    monkeypatch.setattr(loop_module, "save_state", limited)
+    monkeypatch.setattr(state_module, "save_state", limited)
     run = config("conv", save_minutes=1e-9)
     with caplog.at_level(logging.WARNING), pytest.raises(InputError, match="No space left"):
         train(run, stripes(), tmp_path / "full", progress=False)
-    assert caplog.text.count("No space left on device. Training goes on") == 14
+    assert caplog.text.count("No space left on device. The work goes on") == 14
     full[0] = False
     assert same_weights(train(run, stripes(), tmp_path / "full", progress=False), whole)
 

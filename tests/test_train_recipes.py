@@ -238,7 +238,7 @@ def test_catastrophic_overfitting_is_a_fall_beyond_the_limit():
     )
 
 
-def test_fast_training_that_breaks_down_stops_and_hands_over_its_best_epoch(tmp_path, monkeypatch, caplog):
+def test_fast_training_that_breaks_down_stops_and_returns_its_best_epoch(tmp_path, monkeypatch, caplog):
     robust = iter([0.3, 0.5, 0.0, 0.9])
     seen = []
 
@@ -301,7 +301,7 @@ def test_lam_and_cycles_anneal_to_the_models_own():
     assert seen()[:2] == (0.2, 2)
 
 
-def test_an_annealed_run_hands_over_the_models_settings_and_continues(tmp_path):
+def test_an_annealed_run_returns_the_models_settings_and_continues(tmp_path):
     training = {"lam_factor": 3.0, "first_iterations": 1, "anneal_share": 1.0}
     run = config("warp-lca", training=training, epochs=2)
     whole = train(run, stripes(), tmp_path / "whole", progress=False)

@@ -209,9 +209,9 @@ def test_a_description_with_any_odd_value_is_shown_or_refused() -> None:
                 inner = inner[key]
             inner[place[-1]] = odd
             try:
-                told = described(parse_json(json.dumps(config), "x"), Path("x"))
-                assert summary(told)
-                assert "evidence" not in place or model_card(told).encode()
+                card = described(parse_json(json.dumps(config), "x"), Path("x"))
+                assert summary(card)
+                assert "evidence" not in place or model_card(card).encode()
                 shown += 1
             except InputError:
                 refused += 1

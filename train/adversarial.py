@@ -107,7 +107,7 @@ class MartSettings(TradesSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class AttackedLoss(StandardLoss):
-    """What losses on attacked images share.
+    """Base of losses on attacked images.
 
     Attributes:
         attack: How images are attacked.

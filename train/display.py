@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a bar, the figures of the epoch, and early on how long it will take."""
+"""Display of a run while it trains: a bar, the figures of the epoch, and early on how long it will take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUSY = 0.5  # load per core of other work, above which threads wait for one anot
 
 
 class Display:
-    """A progress bar with figures; it tells the run's expected duration after a few steps.
+    """A progress bar with figures; it prints the run's expected duration after a few steps.
 
     Args:
         name: What is trained.
@@ -92,7 +92,7 @@ def duration(seconds: float, steps: int) -> str:
     """Return a sentence: how long a run takes from here.
 
     Args:
-        seconds: Of a step.
+        seconds: Duration of a step.
         steps: How many are left.
     """
     left = seconds * steps

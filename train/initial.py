@@ -1,4 +1,4 @@
-"""What a run starts from: a trained network's weights, or for a new one what its first layer learns of the images."""
+"""Initial weights of a run: a trained network's, or for a new one a first layer fitted to the images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def start_from(model: Classifier, source: str) -> str:
         raise InputError(
             f"train.init: the weights of {source} fit {share:.0%} of the backbone {model.config.backbone!r}; "
             f"{left[0]!r} is the first that they lack or have in another shape. Name the backbone that they belong to, "
-            "and let the front-end hand on images (output: reconstruction) where it was trained on images."
+            "and let the front-end output images (output: reconstruction) where it was trained on images."
         )
     model.backbone.load_state_dict(fitting, strict=False)
     if left:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -22,15 +22,16 @@ from ..models import Classifier, build_classifier, save_checkpoint
 from .display import Display
 from .folder import CHECKPOINT_FOLDER, STATES_FOLDER, is_finished, refuse_foreign_run
 from .initial import start_from, start_from_images
-from .losses import build_loss
-from .optim import WeightAverage, make_optimiser
-from .processes import Interrupted, Loaded, chosen_precision, from_main, make_accelerator, stop_requested
+from .losses import auxiliary_weights, build_loss
+from .optim import make_optimiser
+from .processes import Loaded, chosen_precision, from_main, make_accelerator, stop_requested
 from .record import Meter, RunRecord, means
 from .sampling import StepOrder
 from .source import BatchSource, Share, check_data, probe
-from .state import Progress, RunState, identity, read_state, save_state
+from .state import Progress, StateKeeper, identity
 from .step import Objective, Stepper, memory_explained
-from .validate import Validator, best_epoch, keeps_best, returns_best_epoch, stop_reason
+from .validate import Validator, stop_reason
+from .weights import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +89,7 @@ class TrainingRun:
         bar_position: int = 0,
         device: torch.device | str | None = None,
     ) -> None:
-        if config.model.num_classes is None:
-            config = replace(config, model=replace(config.model, num_classes=len(dataset.class_names)))
-        config = replace(
-            config, train=replace(config.train, precision=chosen_precision(config.train.precision, device))
-        )
+        config = _completed(config, dataset, device)
         recipe = config.train
         self.config, self.recipe, self.out, self.dataset = config, recipe, out, dataset
         self.training = config.frontend_training
@@ -124,7 +121,16 @@ class TrainingRun:
         if start is not None:
             about["initial"] = start
         self.about = json.loads(json.dumps(about))  # as it will be read back: tuples become lists
-        self.identity = identity(self.about)
+        self.keeper = StateKeeper(
+            self.out / STATES_FOLDER,
+            self.state,
+            identity(self.about),
+            self.total_steps,
+            keep=recipe.keep_states,
+            seconds=60.0 * recipe.save_minutes,
+            agree=self._agree,
+            writes=self.accelerator.is_main_process,
+        )
 
     def _prepare(self) -> None:
         """Place model and optimiser on the device, and wrap them for several processes."""
@@ -135,29 +141,12 @@ class TrainingRun:
         probe(self.model, self.source)
         if self.recipe.init is None:
             start_from_images(self.model, self.source.plain_batches())
-        averages = recipe.average.kind != "none"
-        self.average = WeightAverage(self.model, recipe.average, self.total_steps) if averages else None
-        if recipe.compile:
-            self.model.compile()  # attacks call it, losses inspect it
-            self.model.inspect = torch.compile(self.model.inspect)  # type: ignore[method-assign]
+        self.weights = Weights(self.model, recipe, self.training, self.total_steps)
         optimiser = make_optimiser(self.model, recipe, self.training)
-        weights: dict[str, float] = {}
-        for part in self.training:
-            for name, weight in part.auxiliary_weights().items():
-                if weights.setdefault(name, weight) != weight:
-                    raise InputError(
-                        f"two front-ends weigh the loss {name!r} by {weights[name]} and {weight}; losses of one name "
-                        "are added, so give equal weights."
-                    )
-        objective = Objective(self.model, build_loss(recipe, weights))
+        objective = Objective(self.model, build_loss(recipe, auxiliary_weights(self.training)))
         objective, self.optimiser = self.accelerator.prepare(objective, optimiser)
         self.stepper = Stepper(objective, self.optimiser, recipe, self.accelerator, self.total_steps)
-        self.state = RunState(
-            self.model,
-            self.optimiser,
-            None if self.average is None else self.average.averaged,
-            scaler=self.accelerator.scaler,
-        )
+        self.state = self.weights.state(self.optimiser, self.accelerator.scaler)
 
     def complete(self, stop_after: int | None = None) -> Classifier:
         """Train to the end from wherever the run stands."""
@@ -173,8 +162,8 @@ class TrainingRun:
                 where = self._run(where, record, stop_after)
             finally:
                 record.close()
-            self._save(where)
-        self._hand_over(where)
+            self.keeper.save(where)
+        self.weights.finish(where.curves, self.source.plain_batches())
         if self.accelerator.is_main_process and (unfinished or not is_finished(self.out)):
             self._write_checkpoint(self.out / CHECKPOINT_FOLDER, where)
         self.accelerator.wait_for_everyone()
@@ -188,25 +177,19 @@ class TrainingRun:
             try:
                 refuse_foreign_run(self.out)
                 held.enter_context(only_one(self.out))
-                loaded = read_state(self.out / STATES_FOLDER, self.identity)
+                loaded = self.keeper.read()
             except InputError as mistake:
                 error = mistake
-        loaded = from_main(self.accelerator, loaded, error)
-        if loaded is None:
-            return Progress()
-        about, tensors = loaded
-        self.state.restore(tensors, about["scaler"])
-        return Progress(about["step"], about["curves"], about["sums"])
+        return self.keeper.restore(from_main(self.accelerator, loaded, error))
 
     def _run(self, where: Progress, record: RunRecord, stop_after: int | None) -> Progress:
         step, curves = where.step, where.curves
         meter = Meter(self.accelerator, where.sums, step)
-        saved = time.monotonic()
         self.model.train()
         with stop_requested() as stop, self._display(step) as display:
             for share in self.source.shares(step, self.total_steps):
                 step += 1
-                self._step(step, share, meter)
+                self.step(step, share, meter)
                 display.update(step)
                 ends = step % self.steps_per_epoch == 0
                 if ends or step % self.recipe.log_steps == 0:
@@ -217,43 +200,28 @@ class TrainingRun:
                     display.epoch(curves[-1])
                     if finished:
                         break
-                due = time.monotonic() - saved > 60.0 * self.recipe.save_minutes
-                stopping, saving = self._agree(stop.is_set() or step == stop_after, due, step)
-                if (stopping or saving) and step < self.total_steps:
-                    self._save(Progress(step, curves, meter.read()), needed=stopping)
-                    saved = time.monotonic()
-                    if stopping:
-                        raise Interrupted(
-                            f"stopped at step {step} of {self.total_steps}; state saved in {self.out}"
-                        )
+                if step < self.total_steps:
+                    progress = partial(self._progress, step, curves, meter)
+                    self.keeper.after_step(step, progress, stop=stop.is_set() or step == stop_after)
                 meter.start_clock()
-        return Progress(step, curves, {})
+        self.weights.check_finite(step)
+        return Progress(step, curves)
 
-    def _step(self, step: int, share: Share, meter: Meter) -> None:
+    def step(self, step: int, share: Share, meter: Meter) -> None:
         """Do step number ``step``, counted from 1."""
-        self._set_frontend((step - 1) / self.steps_per_epoch)
+        self.weights.set_epoch((step - 1) / self.steps_per_epoch)
         figures = self.stepper(step - 1, share)
-        if self.average is not None:
-            self.average.update(self.model, step)
+        self.weights.after_step(step)
         meter.add(figures)
         meter.add_seconds(self.source.take_seconds())
 
-    def _set_frontend(self, epoch: float | None) -> None:
-        models = [self.model]
-        if epoch is None and self.average is not None:
-            models.append(cast(Classifier, self.average.averaged.module))
-        for model in models:
-            several = len(self.training) > 1
-            model.frontend.at(epoch, self.recipe.epochs, self.training if several else self.training[0])
-
     def _end_epoch(self, meter: Meter, curves: list[dict[str, float]], record: RunRecord) -> bool:
-        """Validate, write the curves, and tell whether to stop here."""
+        """Validate, write the curves, and return whether to stop here."""
         row = {"epoch": len(curves) + 1, **means(meter.read())}
         if self.validate.dataset is not None:
-            evaluated = self._evaluated()
-            curves.append({**row, **self.validate(evaluated)})
-            if keeps_best(self.recipe) and best_epoch(curves, self.recipe) == len(curves) - 1:
-                self.state.best = {name: value.clone() for name, value in evaluated.state_dict().items()}
+            measured = self.weights.measured(self.source.plain_batches())
+            curves.append({**row, **self.validate(measured)})
+            self.weights.keep_best(measured, curves)
             self.model.train()
         else:
             curves.append(row)
@@ -263,13 +231,6 @@ class TrainingRun:
         if reason and self.accelerator.is_main_process:
             logger.warning("training stopped after epoch %d: %s", len(curves), reason)
         return bool(reason)
-
-    def _evaluated(self) -> Classifier:
-        """Return the model that stands for the run now, with its own settings, in evaluation mode."""
-        self._set_frontend(None)
-        if self.average is None:
-            return self.model.eval()
-        return self.average.model(self.source.plain_batches())
 
     def _agree(self, stop: bool, save: bool, step: int) -> tuple[bool, bool]:
         """Return whether any process is to stop, and whether the main one wants to save.
@@ -285,34 +246,11 @@ class TrainingRun:
         stop, save = (value > 0.0 for value in self.accelerator.reduce(flags, "sum").tolist())  # type: ignore[union-attr]
         return stop, save
 
-    def _hand_over(self, where: Progress) -> None:
-        """Put the run's outcome into the model: its best epoch, its average, or its last weights."""
-        self._set_frontend(None)
-        self.model._compiled_call_impl = None
-        self.model.__dict__.pop("inspect", None)  # the compiled one
-        if returns_best_epoch(where.curves, self.recipe):
-            self.model.load_state_dict(self.state.best)
-        elif self.average is not None:
-            self.model.load_state_dict(self._evaluated().state_dict())
-        self.model.eval()
-
-    def _save(self, where: Progress, *, needed: bool = True) -> None:
-        """Save the state; where it is not needed now, a full disk only costs a warning."""
-        sound = torch.stack([torch.isfinite(parameter).all() for parameter in self.model.parameters()])
-        if not bool(sound.all()):
-            raise InputError(
-                f"the weights are not finite after step {where.step}; lower train.learning_rate or train.clip_norm and "
-                "choose another output folder. This one keeps the last good state."
-            )
-        if not self.accelerator.is_main_process:
-            return
-        folder = self.out / STATES_FOLDER
-        try:
-            save_state(folder, self.state, where, self.identity, keep=self.recipe.keep_states)
-        except InputError as error:
-            if needed:
-                raise
-            logger.warning("%s Training goes on; the state will be saved at the next chance.", error)
+    def _progress(self, step: int, curves: list[dict[str, float]], meter: Meter) -> Progress:
+        """Return where the run stands within an epoch."""
+        sums = meter.read()
+        self.weights.check_finite(step)
+        return Progress(step, curves, sums)
 
     def _write_checkpoint(self, folder: Path, where: Progress) -> None:
         final = {f"final {name}": round(value, 4) for name, value in where.curves[-1].items()}
@@ -340,3 +278,12 @@ class TrainingRun:
             shown=self.progress,
             position=self.bar_position,
         )
+
+
+def _completed(config: RunConfig, dataset: ImageDataset, device: torch.device | str | None) -> RunConfig:
+    """Fill in what follows from the data and the device."""
+    model = config.model
+    if model.num_classes is None:
+        model = replace(model, num_classes=len(dataset.class_names))
+    precision = chosen_precision(config.train.precision, device)
+    return replace(config, model=model, train=replace(config.train, precision=precision))

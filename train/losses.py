@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -22,7 +22,7 @@ L = TypeVar("L", bound="StandardLoss")
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees.
+    """The images of one step.
 
     Attributes:
         images: (N, C, H, W), augmented, pixels in [0, 1].
@@ -78,6 +78,23 @@ def build_loss(recipe: TrainConfig, auxiliary: Mapping[str, float] | None = None
     return recipe.loss_class.of(recipe.loss, label_smoothing=smoothing, auxiliary=auxiliary)
 
 
+def auxiliary_weights(training: Sequence[Any]) -> dict[str, float]:
+    """Return the weights of the auxiliary losses of several front-ends, by the settings of their training.
+
+    Raises:
+        InputError: If two of them weigh losses of one name, which are added, differently.
+    """
+    weights: dict[str, float] = {}
+    for part in training:
+        for name, weight in part.auxiliary_weights().items():
+            if weights.setdefault(name, weight) != weight:
+                raise InputError(
+                    f"two front-ends weigh the loss {name!r} by {weights[name]} and {weight}; losses of one name "
+                    "are added, so give equal weights."
+                )
+    return weights
+
+
 @dataclass(frozen=True)
 class StandardSettings:
     """The loss "standard" has no settings."""
@@ -88,7 +105,7 @@ class StandardSettings:
 class StandardLoss:
     """Cross entropy with label smoothing, plus the auxiliary losses of the front-end.
 
-    Every loss is one of these. What a loss needs of training, its class says.
+    Every loss is one of these; its class attributes name what it needs of training.
 
     Attributes:
         label_smoothing: 0 to below 1 (Szegedy et al., CVPR 2016).

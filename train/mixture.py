@@ -26,7 +26,7 @@ Operation = Callable[[Tensor, Draws], Tensor]
 
 @dataclass(frozen=True)
 class Mixture:
-    """What makes views of images.
+    """Makes augmented views of images.
 
     Which chain of which image has which operation is drawn on the host, so that each operation computes its own
     images only and nothing waits for the device.

@@ -1,8 +1,7 @@
-"""What moves the weights: the optimiser, its learning rate, and averages of the weights."""
+"""The optimiser, and averages of the weights."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, compress
@@ -50,14 +49,6 @@ def make_optimiser(model: Classifier, config: TrainConfig, training: Sequence[An
     return torch.optim.SGD(
         parameters, lr=rate, momentum=config.sgd_momentum, nesterov=config.sgd_momentum > 0
     )
-
-
-def rate_factor(step: int, total: int, config: TrainConfig) -> float:
-    """Return the share of the peak learning rate at a step, 0 to 1."""
-    rising = (config.warmup or 0.0) * total
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / max(total - rising, 1.0)))
 
 
 class WeightAverage:

@@ -1,4 +1,4 @@
-"""What a run leaves for people: figures that gather on the device, curves, configuration, versions, revision."""
+"""Records of a run: figures summed on the device, curves, configuration, versions, revision."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Meter:
 
 
 COUNTED = frozenset({"loss", "correct", "images", "seconds", "data_seconds"})
-"""What is summed of every run; figures of front-ends have other names."""
+"""Names of the sums of every run; figures of front-ends have other names."""
 
 
 def means(sums: dict[str, float]) -> dict[str, float]:

@@ -114,7 +114,7 @@ class StepOrder:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where each image of a batch is cut out, and whether it is mirrored.
+    """Crop and mirroring of each image of a batch.
 
     Attributes:
         shifts: (2, N, 1) rows and columns, 0 to twice the padding; None for no crop.

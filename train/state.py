@@ -1,4 +1,4 @@
-"""The saved states of a run: safetensors with JSON in the header, written whole, a few of the newest kept.
+"""The saved states of a run or a priming job: safetensors with JSON in the header, written whole, the newest kept.
 
 A state belongs to one run, which its configuration and data identify.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from ..configs import InputError, RunConfig, from_dict
 from ..configs.atomic import file_written_whole
 from ..configs.load import to_plain
+from .processes import Interrupted, Loaded
 
 OPERATION = ("save_minutes", "keep_states", "log_steps")
 """Settings that change nothing in the result: a run may go on with others."""
@@ -58,7 +60,7 @@ HEADER, FORMAT = "warplca", 2
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
         step: Steps done.
@@ -147,10 +149,12 @@ def save_state(
 
 def check_identity(run: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
     """Refuse a state of a run with another configuration, naming what differs."""
-    refuse_another(run, "run", completed(saved), identity)
+    refuse_another(run, completed(saved), identity)
 
 
-def refuse_another(folder: Path, job: str, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def refuse_another(
+    folder: Path, saved: Mapping[str, Any], identity: Mapping[str, Any], *, job: str = "run"
+) -> None:
     """Refuse to go on with a job that is another one, naming what differs.
 
     Raises:
@@ -172,11 +176,10 @@ def refuse_another(folder: Path, job: str, saved: Mapping[str, Any], identity: M
     )
 
 
-def read_state(
-    folder: Path,
-    identity: dict[str, Any],
-    check: Callable[[Path, dict[str, Any], dict[str, Any]], None] = check_identity,
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+Check: TypeAlias = Callable[[Path, dict[str, Any], dict[str, Any]], None]
+
+
+def read_state(folder: Path, identity: dict[str, Any], check: Check = check_identity) -> Loaded:
     """Read the newest good state of a run: its header and its tensors; None if there is none yet.
 
     A newest state that is truncated or damaged is passed over for the one before, with a warning.
@@ -237,3 +240,79 @@ def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")
     }
+
+
+@dataclass
+class StateKeeper:
+    """Saves the states of resumable work: every so many seconds, and when it is asked to stop.
+
+    Attributes:
+        folder: Where the states lie, inside the folder of the run or job.
+        state: All that continuing needs.
+        identity: What the work is.
+        total: Its number of steps.
+        keep: How many states are kept.
+        seconds: Time between two states.
+        name: Which part of the work this is, for the message that it stopped.
+        check: Refuses states of other work; see :func:`read_state`.
+        agree: Maps whether to stop, whether to save, and the step to what all processes do.
+        writes: Whether this process writes.
+    """
+
+    folder: Path
+    state: RunState
+    identity: dict[str, Any]
+    total: int
+    keep: int
+    seconds: float
+    name: str = ""
+    check: Check = check_identity
+    agree: Callable[[bool, bool, int], tuple[bool, bool]] = lambda stop, save, step: (stop, save)
+    writes: bool = True
+    saved: float = field(init=False, default_factory=time.monotonic)
+
+    def read(self) -> Loaded:
+        """Read the newest good state; None if there is none yet."""
+        return read_state(self.folder, self.identity, self.check)
+
+    def restore(self, loaded: Loaded) -> Progress:
+        """Continue from what :meth:`read` returned."""
+        self.saved = time.monotonic()
+        if loaded is None:
+            return Progress()
+        about, tensors = loaded
+        self.state.restore(tensors, about["scaler"])
+        return Progress(about["step"], about["curves"], about["sums"])
+
+    def save(self, progress: Progress, *, needed: bool = True) -> None:
+        """Save the state; where it is not needed now, a full disk only costs a warning."""
+        if not self.writes:
+            return
+        try:
+            save_state(self.folder, self.state, progress, self.identity, keep=self.keep)
+        except InputError as error:
+            if needed:
+                raise
+            logger.warning("%s The work goes on; the state will be saved at the next chance.", error)
+
+    def after_step(self, step: int, progress: Callable[[], Progress], *, stop: bool) -> None:
+        """Save the state if it is time to, or if the work is to stop.
+
+        Args:
+            step: Steps done.
+            progress: Returns where the work stands.
+            stop: Whether this process was asked to stop.
+
+        Raises:
+            Interrupted: If the work is to stop; its state is saved.
+        """
+        stop, due = self.agree(stop, time.monotonic() - self.saved > self.seconds, step)
+        if not (stop or due):
+            return
+        self.save(progress(), needed=stop)
+        self.saved = time.monotonic()
+        if stop:
+            part = f" of {self.name}" if self.name else ""
+            raise Interrupted(
+                f"stopped at step {step} of {self.total}{part}; state saved in {self.folder.parent}"
+            )

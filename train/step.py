@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..configs import InputError, TrainConfig
 from ..configs.device import unwatched
+from ..configs.rates import rate_factor, set_rates
 from ..models import Classifier
 from .losses import Batch, LossResult, StandardLoss
-from .optim import rate_factor
 from .record import COUNTED, precise
 from .sampling import DROPOUT, mixed_seed
 from .source import MEMORY_SIGNS, Share
@@ -102,10 +102,7 @@ class Stepper:
         Raises:
             InputError: If memory runs out.
         """
-        factor = rate_factor(step, self.total_steps, self.recipe)
-        for group in self.optimiser.param_groups:
-            group.setdefault("peak", group["lr"])
-            group["lr"] = group["peak"] * factor
+        set_rates(self.optimiser, rate_factor(step, self.total_steps, self.recipe.warmup or 0.0))
         process = self.accelerator.process_index
         # For dropout, stochastic depth, spread lambda and the starts of attacks; processes draw differently.
         keys = (self.recipe.seed, DROPOUT, step) + ((process,) if process else ())

@@ -32,6 +32,7 @@ class CodeAttack(BatchwiseAttack):
         check_every: The real prediction is looked at after every so many steps.
     """
 
+    rechecks_alone: ClassVar[bool] = True
     view: ClassVar[LayerView] = LayerView(threshold="smooth")
     steps: int = 40
     targets: int = 3
@@ -49,15 +50,10 @@ class CodeAttack(BatchwiseAttack):
         """False: the gradient goes through the view."""
         return False
 
-    @property
-    def rechecks_alone(self) -> bool:
-        """True: a success must hold in batches of one as well."""
-        return True
-
     def run_batch(
         self, model: CountingModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, seed: int
     ) -> Tensor:
-        """Run away from the clean code, then towards other codes, on the images that still stand."""
+        """Run away from the clean code, then towards other codes, on the images that are not broken yet."""
         torch.manual_seed(seed)
         codes_of = _code_reader(model, self.view.surrogate(model, images[:1]))
         with torch.no_grad():

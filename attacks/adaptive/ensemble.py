@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class ViewAttack(Attack):
         inner: The attack that follows those gradients; by default one that no scale of the logits can blind.
     """
 
+    rechecks_alone: ClassVar[bool] = True
     view: View
     inner: Attack = field(default_factory=lambda: MarginAttack(steps=50, targets=1))
 
@@ -48,11 +50,6 @@ class ViewAttack(Attack):
     def needs_differentiable_model(self) -> bool:
         """False: giving a gradient where the model has none is the point of a view."""
         return False
-
-    @property
-    def rechecks_alone(self) -> bool:
-        """True: a success must hold in batches of one as well."""
-        return True
 
     def run(
         self,
@@ -69,7 +66,7 @@ class ViewAttack(Attack):
         return self.inner.run(stand_in, images, labels, threat, seed=seed, batch_size=batch_size)
 
     def _stand_in(self, model: CountingModel, image: Tensor) -> CountingModel:
-        """The view of the model; where something else still cuts the gradient, that is looked through too."""
+        """The view of the model; where something else cuts the gradient as well, that is looked through too."""
         with differentiable():
             stand_in = model.replaced_by(self.view.surrogate(model, image))
         if not carries_gradient(stand_in, image) and not isinstance(self.view, LookThroughCalls):
@@ -125,6 +122,7 @@ class Ensemble(Attack):
         parts: Names and attacks, in order. One that finds nothing to work on is left out with a note.
     """
 
+    rechecks_alone: ClassVar[bool] = True
     parts: tuple[tuple[str, Attack], ...] = field(
         default_factory=lambda: tuple((name, make()) for name, make in ADAPTIVE.items())
     )
@@ -133,11 +131,6 @@ class Ensemble(Attack):
     def needs_differentiable_model(self) -> bool:
         """Whether every part needs one."""
         return all(part.needs_differentiable_model for _, part in self.parts)
-
-    @property
-    def rechecks_alone(self) -> bool:
-        """True: a success must hold in batches of one as well."""
-        return True
 
     def run(
         self,

@@ -83,7 +83,7 @@ SMOOTHNESS = 4.0
 
 @runtime_checkable
 class SparseCodingLayer(IterativeLayer, Protocol):
-    """What these views need of a layer.
+    """The interface of a layer that these views need.
 
     Attributes:
         threshold: Turns a state into a code, called as ``threshold(state, lam)``; read on every call.
@@ -223,12 +223,8 @@ class _ReplacedSlope:
 
     def _smoothed(self, state: Tensor, lam: Any) -> Tensor:
         gate = torch.sigmoid(SMOOTHNESS * (state.abs() / lam - 1.0))
-        passed = state if self._is_signed else state.relu()
-        return passed * gate
-
-    @property
-    def _is_signed(self) -> bool:
-        return not getattr(self._threshold, "rectified", False)
+        signed = not getattr(self._threshold, "rectified", False)
+        return (state if signed else state.relu()) * gate
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._threshold, name)
@@ -236,11 +232,11 @@ class _ReplacedSlope:
 
 @runtime_checkable
 class GatedLayer(Protocol):
-    """A layer that hands on an image untouched where it finds no damage.
+    """A layer that outputs an image untouched where it finds no damage.
 
     Attributes:
         gate: The damage at which its gate begins to open, and at which it is open; None without a gate.
-        gate_mode: ``"measured"`` decides by the damage, ``"smooth"`` likewise with the gradient of a smooth decision,
+        gate_mode: ``"measured"`` decides by the damage, ``"smooth"`` the same with the gradient of a smooth decision,
             ``"open"`` and ``"closed"`` hold it whatever the damage.
     """
 

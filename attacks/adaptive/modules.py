@@ -151,7 +151,7 @@ def _blocks(module: nn.Module, entered: Tensor) -> bool:
 
 
 def _is_identity(module: nn.Module, entered: Tensor) -> bool:
-    """Whether a module hands on whatever enters it; also off the grid of 8-bit pixels, where quantisers do not."""
+    """Whether a module outputs whatever enters it; also off the grid of 8-bit pixels, where quantisers do not."""
     shift = torch.linspace(-0.01, 0.01, entered.numel(), dtype=entered.dtype, device=entered.device)
     moved = entered.detach() + shift.view_as(entered)
     with torch.no_grad():

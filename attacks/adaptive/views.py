@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,12 +23,13 @@ from ..checks import NotApplicable, differentiable
 
 @dataclass(frozen=True, kw_only=True)
 class View(ABC):
-    """A way to differentiate a model."""
+    """A way to differentiate a model.
 
-    @property
-    def uses_gradients(self) -> bool:
-        """Whether the view takes gradients of the model."""
-        return True
+    Attributes:
+        uses_gradients: Whether the view takes gradients of the model.
+    """
+
+    uses_gradients: ClassVar[bool] = True
 
     @abstractmethod
     def surrogate(self, model: CountingModel, image: Tensor) -> Model:
@@ -120,16 +121,12 @@ class EstimatedView(View):
         samples: Pairs of queries per image and gradient.
     """
 
+    uses_gradients: ClassVar[bool] = False
     sigma: float = 4 / 255
     samples: int = 50
 
     def __post_init__(self) -> None:
         _check_positive(self.sigma, self.samples)
-
-    @property
-    def uses_gradients(self) -> bool:
-        """False."""
-        return False
 
     def surrogate(self, model: CountingModel, image: Tensor) -> Model:
         """Stand-in with the estimated gradient."""

@@ -34,7 +34,7 @@ class MaskingCheck:
     """One check.
 
     Attributes:
-        name: What was checked.
+        name: Name of the check.
         passed: Whether nothing suspicious was seen.
         evidence: The figures behind it, as a sentence.
         value: The figure that decided.
@@ -202,7 +202,7 @@ def nothing_beats_plain_gradients(kind: str, extra: int, images: int) -> Masking
 
 
 def allowance(images: int) -> int:
-    """How many of so many images may behave oddly by chance."""
+    """Number of images that may behave oddly by chance, of so many."""
     return max(1, int(ODD_SHARE * images))
 
 

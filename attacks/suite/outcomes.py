@@ -1,4 +1,4 @@
-"""What a suite found: the outcome of one image under one attack, the worst case of each, and the verdict."""
+"""Results of a suite: the outcome of one image under one attack, the worst case of each, and the verdict."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..result import Accuracies
 from ..threat import ThreatModel
 from .masking import Verdict
 
@@ -67,14 +68,14 @@ class AttackTally:
     """One attack's share of a suite.
 
     Attributes:
-        name: Its name.
-        kind: Its kind, as `Attack.kind` says; ``PROBES`` for the measurements behind the checks.
+        name: Name of the attack.
+        kind: Kind of the attack, as in `Attack.kind`; ``PROBES`` for the measurements behind the checks.
         entered: Images that it was tried on: those left standing by the attacks before.
         broken: Images among them that it broke.
         queries: Images passed forward in this run; what an earlier run did is not counted again.
         gradients: Images passed backward in this run.
         seconds: Time taken in this run.
-        notes: What the attack had to say.
+        notes: Notes of the attack.
         zero_gradients: Images passed backward in this run whose gradient came out as zero.
     """
 
@@ -90,7 +91,7 @@ class AttackTally:
 
 
 @dataclass(frozen=True, eq=False)
-class SuiteResult:
+class SuiteResult(Accuracies):
     """Outcome of a suite on N images.
 
     Attributes:
@@ -98,7 +99,7 @@ class SuiteResult:
         correct: (N,) whether the clean image was classified rightly.
         success: (N,) whether any attack broke the image; true wherever ``correct`` is false.
         broken_by: For each image the first attack that broke it, ``"clean"`` if it was misclassified
-            unattacked, ``None`` if it still stands.
+            unattacked, ``None`` if it is not broken.
         adversarial: (N, C, H, W), broken images as broken, the others clean.
         predictions: (N,) classes of ``adversarial``.
         tallies: The attacks that ran, in order.
@@ -117,16 +118,6 @@ class SuiteResult:
     skipped: Mapping[str, str]
     complete: bool
     verdict: Verdict
-
-    @property
-    def clean_accuracy(self) -> float:
-        """Share of images classified rightly unattacked, 0 to 1."""
-        return float(self.correct.double().mean())
-
-    @property
-    def robust_accuracy(self) -> float:
-        """Share of images that no attack broke, 0 to 1: an upper bound on the true robust accuracy."""
-        return 1.0 - float(self.success.double().mean())
 
     @property
     def label(self) -> str:

@@ -209,7 +209,7 @@ class _Run:
         return [*self._probes(suite.probe_images), *checks]
 
     def result(self, device: torch.device, checks: Sequence[MaskingCheck]) -> SuiteResult:
-        """What was found, with the verdict of these checks."""
+        """Return the results with the verdict of these checks."""
         success = torch.tensor([name is not None for name in self.broken_by])
         return SuiteResult(
             threat=self.threat,

@@ -106,7 +106,7 @@ def training_run(
     def steps() -> None:
         for _ in range(STEPS):
             number, share = next(shares)
-            run._step(number, share, meter)
+            run.step(number, share, meter)
 
     return steps
 

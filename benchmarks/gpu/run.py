@@ -8,7 +8,7 @@ filled in), ``minutes`` and ``after``, the names of rows that must have ended we
 mark such as {arm} stands for one row of each of its values, which the file lists under ``marks``. With ``--at-once N``
 the first N that may start run at the same time: small networks leave most of a GPU idle.
 A row that fails or runs out of time lets the next one run; finished ones are not run again, so that the same command
-goes on in a later call. ``log.jsonl`` has a line for each. At the end, and on SIGTERM, which is handed on to the rows,
+goes on in a later call. ``log.jsonl`` has a line for each. At the end, and on SIGTERM, which is passed on to the rows,
 what was written (all of it, or what ``--bring`` names) is cut into pieces of at most ``--piece-size`` MiB in
 ``OUT/pieces``; ``pieces.py join`` joins them.
 """

@@ -23,7 +23,7 @@ def elastic_transform(
 
     Args:
         amplitude: Factor on the smoothed displacement, in pixels.
-        sigma: Its smoothness in pixels.
+        sigma: Smoothness of the displacement in pixels.
         jitter: How far each of the three points of the affine map moves at most, per axis.
     """
     height, width = images.shape[1:3]

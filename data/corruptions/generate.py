@@ -37,7 +37,7 @@ def corrupt(
         name: A key of ``CORRUPTIONS``.
         severity: 1 (mild) to 5.
         seed: 0 or more.
-        indices: Where each image stands in its data set (``dataset.indices``); 0 .. N-1 unless given.
+        indices: Position of each image in its data set (``dataset.indices``); 0 .. N-1 unless given.
         scale: ``"cifar"`` for the strengths of CIFAR-10-C, ``"imagenet"`` for those of ImageNet-C.
             Unless given, images of up to 64 pixels a side get the first, larger ones the second.
 

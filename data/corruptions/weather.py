@@ -32,15 +32,15 @@ MUD_RGB = (63, 42, 20)
 
 
 class Flakes(NamedTuple):
-    """How flakes of snow are made.
+    """Parameters of flakes of snow.
 
     Attributes:
-        mean: Mean of the Gaussian noise that they are made of.
-        spread: Its standard deviation.
+        mean: Mean of the Gaussian noise from which they are made.
+        spread: Standard deviation of that noise.
         zoom: By how much it is enlarged.
         threshold: Below this value there is no flake.
         radius: Radius of the kernel that smears them, in pixels.
-        sigma: Its standard deviation.
+        sigma: Standard deviation of that kernel.
     """
 
     mean: float

@@ -31,11 +31,11 @@ FORMAT = 1
 
 @dataclass
 class Manifest:
-    """What a folder of generated files was made from.
+    """The origin of a folder of generated files.
 
     Attributes:
         dataset: Name of the data set.
-        fingerprint: Its ``ImageDataset.fingerprint``.
+        fingerprint: ``ImageDataset.fingerprint`` of the images.
         images: Number of images in each severity.
         severities: In the order of the files' blocks of rows.
         seed: Seed of the randomness.
@@ -120,8 +120,8 @@ def write_corruptions(
     are recognised by the SHA-256 in ``corruptions.json`` and left alone.
 
     Args:
-        names: Which corruptions; unless given, the 15 standard ones.
-        severities: Which severities, in this order; unless given, 1 to 5.
+        names: Corruptions; unless given, the 15 standard ones.
+        severities: Severities, in this order; unless given, 1 to 5.
         seed: Seed of the randomness; see ``corrupt``.
         scale: See ``corrupt``.
         workers: Processes. The images do not depend on it.

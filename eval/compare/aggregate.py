@@ -1,14 +1,14 @@
 """Averages over corruption cells as the literature defines them.
 
 mCE of RobustBench is unnormalised: 100 * (1 - mean accuracy over the 15 standard corruptions and 5
-severities). That of Hendrycks & Dietterich (ICLR 2019) divides, for each corruption, the error summed over
-severities by a baseline network's, and averages the ratios. Means here cover the standard corruptions only:
-the others and chains are for choosing models or for checks, and never enter a benchmark figure.
+severities); that of Hendrycks & Dietterich (ICLR 2019), relative to a baseline network's errors, is another figure.
+Means here cover the standard corruptions only: the others and chains are for choosing models or for checks, and never
+enter a benchmark figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -88,37 +88,6 @@ def mean_corruption_error(frame: pd.DataFrame) -> pd.Series:
             "or use `corruption_means` and say over which cells."
         )
     return 100.0 * (1.0 - corruption_means(frame))
-
-
-def normalised_corruption_error(table: pd.DataFrame, baseline: pd.DataFrame) -> float:
-    """mCE in % as Hendrycks & Dietterich define it: 100 means as bad as the baseline.
-
-    Args:
-        table: Accuracies of the network, as `accuracy_table` gives them.
-        baseline: Accuracies of the baseline network with at least the same cells.
-
-    Raises:
-        InputError: The baseline lacks cells, or makes no error on one of the corruptions.
-    """
-    missing = [name for name in table.index if name not in baseline.index]
-    missing += [f"severity {severity}" for severity in table.columns if severity not in baseline.columns]
-    if missing:
-        raise InputError(
-            f"the baseline table lacks {', '.join(missing)}: measure the baseline there as well."
-        )
-    reference = (1.0 - baseline.loc[table.index, table.columns]).sum(axis=1)
-    if (reference <= 0).any():
-        raise InputError("the baseline makes no error on one of the corruptions: the ratio is not defined.")
-    return float(100.0 * ((1.0 - table).sum(axis=1) / reference).mean())
-
-
-def baseline_table(accuracies: Mapping[str, Iterable[float]]) -> pd.DataFrame:
-    """A baseline for `normalised_corruption_error` from published accuracies at severities 1 to 5."""
-    table = pd.DataFrame.from_dict(
-        {name: list(values) for name, values in accuracies.items()}, orient="index"
-    )
-    table.columns = pd.Index(range(1, table.shape[1] + 1), name="severity")
-    return table
 
 
 def _corruption_rows(frame: pd.DataFrame) -> pd.DataFrame:

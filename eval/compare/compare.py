@@ -42,7 +42,7 @@ class Aggregate:
     """Several cells read as one figure.
 
     Attributes:
-        label: Its name in tables, e.g. ``"corruption mean"``.
+        label: Name in tables, e.g. ``"corruption mean"``.
         cells: The cells.
         level: Family of tests it belongs to: ``"cell"``, ``"headline"`` or ``"category"``.
         worst: Whether an image counts by its worst cell (attacks) or by the mean over cells.
@@ -68,7 +68,7 @@ def compare(
     Args:
         results: A store, its path, or a table from ``to_frame(predictions=True)``.
         baseline: Name of the model to compare with.
-        dataset: Which data set, where the results hold several.
+        dataset: Name of the data set; needed only if the results hold several.
 
     Raises:
         InputError: The baseline or data set is unknown, the models share no cell, or a table has no

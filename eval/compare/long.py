@@ -17,16 +17,16 @@ def headline_frame(comparison: Comparison) -> pd.DataFrame:
     for row in comparison.summary.to_dict("records"):
         tests = {test["label"]: test for test in headline_tests(comparison, row["model"]).to_dict("records")}
         for figure in headline_figures(comparison.summary):
-            told = {"model": row["model"], "figure": figure, "accuracy": row[figure]}
-            told |= {"low": row[f"{figure} low"], "high": row[f"{figure} high"]}
-            told["images"] = int(row[f"{figure} images"])
+            entry = {"model": row["model"], "figure": figure, "accuracy": row[figure]}
+            entry |= {"low": row[f"{figure} low"], "high": row[f"{figure} high"]}
+            entry["images"] = int(row[f"{figure} images"])
             test = tests.get(figure)
-            told |= {
+            entry |= {
                 "difference": test["difference"] if test else None,
                 "difference_low": test["low"] if test else None,
                 "difference_high": test["high"] if test else None,
                 "p_holm": test["p_holm"] if test else None,
                 "judgement": judgement(test) if test else "",
             }
-            rows.append(told)
+            rows.append(entry)
     return pd.DataFrame(rows)

@@ -33,7 +33,7 @@ def one_dataset(frame: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
 
     Args:
         frame: Rows as `ResultsStore.to_frame` gives them.
-        dataset: Its name; None takes the only one there is.
+        dataset: Name of the data set; None takes the only one.
 
     Raises:
         InputError: There are no rows, the name is unknown, or there are several and none is named.
@@ -184,8 +184,8 @@ class Outcomes:
 
         With ``worst`` an image counts as right only where no attack among the cells broke it.
         """
-        scores = [self.scores(model, seed, self._tried(model, seed, cells)) for seed in self.seeds[model]]
+        scores = [
+            self.scores(model, seed, [cell for cell in cells if (model, seed, cell) not in self.unattacked])
+            for seed in self.seeds[model]
+        ]
         return np.stack([values.min(axis=1) if worst else values.mean(axis=1) for values in scores])
-
-    def _tried(self, model: str, seed: int, cells: Sequence[CellId]) -> list[CellId]:
-        return [cell for cell in cells if (model, seed, cell) not in self.unattacked]

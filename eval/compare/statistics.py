@@ -58,8 +58,8 @@ def paired_interval(differences: ArrayLike, *, level: float = 0.95) -> Interval:
     """Conservative interval of a mean difference of which few images have a share.
 
     The share of images that differ and where in [-1, 1] these lie on average have Clopper-Pearson intervals (Biometrika
-    1934) at half the error each; the product of the two is the mean, so its interval covers at least as often as
-    it says, however rare the images. Exact where images differ by 1 or not at all; of smaller differences their sum
+    1934) at half the error each; the product of the two is the mean, so its interval covers at least at its
+    level, however rare the images. Exact where images differ by 1 or not at all; of smaller differences their sum
     stands for the count, which is conservative, because none of their means vary more.
 
     Args:

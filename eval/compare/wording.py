@@ -59,9 +59,27 @@ class Comparison:
 
     def to_text(self) -> str:
         """A plain table and the tests in words, at most 110 columns wide."""
-        from .wording import comparison_text
-
-        return comparison_text(self)
+        sentences = [sentence for _, sentence in difference_sentences(self)]
+        lines = [
+            f"Accuracy in % on {self.dataset}, in brackets the 95 % interval",
+            "",
+            *_table_lines(self.summary),
+            *_wrap(images_sentence(self.summary)),
+            "",
+            f"Against {self.baseline}, on the same images:",
+            *(line for sentence in sentences for line in _wrap(sentence, "- ")),
+            "",
+            *_wrap(scope_sentence(self)),
+        ]
+        if self.left_out:
+            lines += _wrap(left_out_sentence(self))
+        lines += _wrap(bounds_sentence(self.cells))
+        lines += _wrap(meaning_sentence(self.cells))
+        trust = list(trust_sentences(self))
+        if trust:
+            lines += ["", "Can the figures under attack be trusted?"]
+            lines += [line for sentence in trust for line in _wrap(sentence, "- ")]
+        return "\n".join(lines) + "\n"
 
 
 WIDTH = 110
@@ -77,31 +95,6 @@ _WORST_CELLS = 3
 _UNTRUSTED = (
     "Not every figure under attack has been found trustworthy: stronger attacks may undo these differences."
 )
-
-
-def comparison_text(comparison: Comparison) -> str:
-    """The comparison for a terminal: table, differences to the baseline, caution; at most 110 columns."""
-    sentences = [sentence for _, sentence in difference_sentences(comparison)]
-    lines = [
-        f"Accuracy in % on {comparison.dataset}, in brackets the 95 % interval",
-        "",
-        *_table_lines(comparison.summary),
-        *_wrap(images_sentence(comparison.summary)),
-        "",
-        f"Against {comparison.baseline}, on the same images:",
-        *(line for sentence in sentences for line in _wrap(sentence, "- ")),
-        "",
-        *_wrap(scope_sentence(comparison)),
-    ]
-    if comparison.left_out:
-        lines += _wrap(left_out_sentence(comparison))
-    lines += _wrap(bounds_sentence(comparison.cells))
-    lines += _wrap(meaning_sentence(comparison.cells))
-    trust = list(trust_sentences(comparison))
-    if trust:
-        lines += ["", "Can the figures under attack be trusted?"]
-        lines += [line for sentence in trust for line in _wrap(sentence, "- ")]
-    return "\n".join(lines) + "\n"
 
 
 def trust_sentences(comparison: Comparison) -> Iterator[str]:
@@ -191,7 +184,7 @@ def difference_sentences(comparison: Comparison) -> Iterator[tuple[str, str]]:
 
 
 def _cells_text(comparison: Comparison, model: str) -> str:
-    """How many cells differ significantly, and the ones that lost most."""
+    """Return the number of cells that differ significantly, and those that lost most."""
     tests = comparison.tests
     cells = tests[(tests["model"] == model) & (tests["level"] == "cell")]
     better = int(((cells["p_holm"] < SIGNIFICANT) & (cells["difference"] > 0)).sum())
@@ -205,7 +198,7 @@ def _cells_text(comparison: Comparison, model: str) -> str:
 
 
 def headline(comparison: Comparison) -> list[str]:
-    """What the numbers say, one sentence for each headline figure, significance included."""
+    """Return one sentence for each headline figure, significance included."""
     baseline = comparison.baseline
     summary = comparison.summary.set_index("model")
     tests = pd.concat([headline_tests(comparison, str(model)) for model in summary.index])

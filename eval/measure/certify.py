@@ -7,26 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
-import torch
-from torch import nn
 
 from ...configs.device import float32
 from ...configs.errors import InputError
 from ...configs.execution import Execution
 from ...configs.progress import Bar
 from ...data import ImageDataset
-from ..results.records import Entry, choose_images
+from ..results.records import Entry
 from ..results.store import ResultsStore
-from .evaluate import PROBE_IMAGES, named, opened, rows_of
-from .inference import (
-    Model,
-    answers_fingerprint,
-    classify,
-    evaluation_mode,
-    is_opaque,
-    module_fingerprint,
-    pixel_batches,
-)
+from .evaluate import named, opened, rows_of
+from .inference import Model, evaluation_mode, is_opaque, network_fingerprint
 from .smoothed import CertificationPlan, SmoothedRun
 from .strangers import check_dataset, check_model
 
@@ -49,10 +39,10 @@ def certify(
     Args:
         model: Any callable on [0, 1] pixels to logits, one fixed function of one image; its noisy copies leave [0, 1].
         dataset: The test images.
-        plan: What to prove; a number, or several, stand for ``CertificationPlan(sigma)``.
+        plan: The certificates to compute; a number, or several, stand for ``CertificationPlan(sigma)``.
         results: Store, or path of the file, that keeps the votes; None keeps them for this call only.
         name: The model's name in the results, or an `Entry` with its training seed; None takes the class's name.
-        execution: Where, and for how long.
+        execution: Device, and budget of time.
         say: Called with the expected time before the work.
 
     Returns:
@@ -77,7 +67,7 @@ def certify(
         stack.enter_context(float32(tf32=execution.tf32))
         target = stack.enter_context(evaluation_mode(model, execution.device))
         entry = named(name, model)
-        fingerprint = network_fingerprint(model, dataset, plan.seed, target)
+        fingerprint = network_fingerprint(model, dataset, target, plan.batch_size)
         store.claim(entry, fingerprint, dataset.fingerprint if is_opaque(model) else None)
         runs = [
             SmoothedRun(
@@ -98,16 +88,6 @@ def certify(
         _measure(runs, progress=execution.progress, say=say)
         keys = [key for run in runs if plan.share is None for key in run.save_cells()]
         return rows_of(store.to_frame(predictions=True), keys)
-
-
-def network_fingerprint(model: Model, dataset: ImageDataset, seed: int, device: torch.device) -> str:
-    """Fingerprint of a network: of its settings and weights, or of a callable's answers to probe images."""
-    if isinstance(model, nn.Module) and not is_opaque(model):
-        return module_fingerprint(model)
-    probe = dataset.images[choose_images(dataset.labels, PROBE_IMAGES, seed)]
-    return answers_fingerprint(
-        classify(model, pixel_batches(probe, 128, device), len(dataset.class_names)).predictions
-    )
 
 
 def _measure(runs: Sequence[SmoothedRun], *, progress: bool, say: Callable[[str], object]) -> None:

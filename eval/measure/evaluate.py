@@ -33,7 +33,6 @@ from ..results.records import (
     CellResult,
     Entry,
     cell_key,
-    choose_images,
 )
 from ..results.store import ResultsStore
 from ..results.suites import SuiteRecord, attack_settings, suite_digest
@@ -42,12 +41,11 @@ from .gates import GateWatch, has_gates
 from .inference import (
     Answers,
     Model,
-    answers_fingerprint,
     classify,
     evaluation_mode,
     is_opaque,
     is_random,
-    module_fingerprint,
+    network_fingerprint,
     pixel_batches,
 )
 from .planning import (
@@ -62,8 +60,6 @@ from .planning import (
 from .strangers import chance_remark, check_dataset, check_model, remarks
 
 logger = logging.getLogger(__name__)
-
-PROBE_IMAGES = 256
 
 RANDOM_PROBE_IMAGES = 16
 
@@ -95,12 +91,12 @@ def evaluate(
             (N, classes). One that wants normalised pixels or another dtype, an exported program or a foreign ONNX
             file goes through ``warplca.models.as_classifier`` first; a bare timm model gets a note that says so.
         dataset: The test images.
-        plan: What to measure, or the name of a preset: ``"clean"``, ``"quick"``, ``"standard"``.
+        plan: The conditions to measure, or the name of a preset: ``"clean"``, ``"quick"``, ``"standard"``.
         results: Store, or path of the file, that keeps every prediction; None keeps them for this call only.
         name: The model's name in the results, or an `Entry` with its training seed; None takes the class's name.
-        execution: Where, and for how long. When its budget is over no further attack, and no further batch of a suite,
+        execution: Device and budget. When the budget is over no further attack, and no further batch of a suite,
             starts, and the rows have the status ``"bound so far"`` or ``"not run"``.
-        corruptions: Where corrupted images come from.
+        corruptions: Source of corrupted images.
         surrogates: Other classifiers by name, whose adversarial images a suite tries on this model too.
 
     Returns:
@@ -206,7 +202,7 @@ class _Run:
 
     def measure(self, cells: Sequence[Cell]) -> None:
         """Fill every cell that the store lacks."""
-        fingerprint = self._fingerprint()
+        fingerprint = network_fingerprint(self.model, self.dataset, self.device, self.plan.batch_size)
         # A callable is known by its answers, which are others on other images.
         known_on = self.dataset.fingerprint if is_opaque(self.model) else None
         self.store.claim(self.entry, fingerprint, known_on)
@@ -227,13 +223,6 @@ class _Run:
                 result = self._measure_cell(cell, stream, fingerprint)
                 self.store.save(result)
                 bar.line(f"{cell.condition.label}: {result.correct.mean():.1%}, {result.seconds:.0f} s")
-
-    def _fingerprint(self) -> str:
-        if isinstance(self.model, nn.Module) and not is_opaque(self.model):
-            return module_fingerprint(self.model)
-        # Whatever the plan measures, the same images: a later, larger plan goes on under the same fingerprint.
-        probe = self.dataset.images[choose_images(self.dataset.labels, PROBE_IMAGES, 0)]
-        return answers_fingerprint(self._classify([probe]).predictions)
 
     def key(self, cell: Cell) -> tuple[str | int, ...]:
         """The values of `KEY_COLUMNS` of a cell."""

@@ -16,7 +16,7 @@ GATE = "gate"  # with a number, the name of each gate's opening among the figure
 
 
 class Figured(Protocol):
-    """What is known of images."""
+    """Damage and opening of the gates of images."""
 
     def figures(self) -> Mapping[str, Tensor]:
         """Return one number an image, (N,), by name."""
@@ -41,7 +41,7 @@ class GateWatch:
     """A model that is called as ever, while the images that each of its gates lets through are counted.
 
     Args:
-        model: With gates.
+        model: A model with gates.
     """
 
     def __init__(self, model: Inspectable) -> None:

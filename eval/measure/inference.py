@@ -17,6 +17,11 @@ from torch import Tensor, nn
 from ...attacks.checks import foreign_errors_named, looks_random
 from ...configs.device import float32, sent, unwatched
 from ...configs.errors import InputError
+from ...data import ImageDataset
+from ..results.records import choose_images
+
+PROBE_IMAGES = 256
+"""Images whose predicted classes identify an opaque model."""
 
 Model = Callable[[Tensor], Tensor]
 
@@ -108,7 +113,7 @@ def evaluation_mode(model: Model, device: torch.device | str | None) -> Iterator
 
     Args:
         model: A module; any other callable is left alone.
-        device: Where to evaluate; None means where the module's parameters are (the CPU without any).
+        device: Device to evaluate on; None means that of the module's parameters (the CPU without any).
 
     Yields:
         The device on which the model expects its images.
@@ -168,6 +173,13 @@ def is_opaque(model: Model) -> bool:
     return not isinstance(model, nn.Module) or getattr(model, "opaque", False)
 
 
-def answers_fingerprint(predictions: NDArray[np.integer]) -> str:
-    """SHA-256 (32 hex digits) of the classes predicted on probe images: all there is to know of a callable."""
-    return hashlib.sha256(predictions.astype("<i8").tobytes()).hexdigest()[:32]
+def network_fingerprint(model: Model, dataset: ImageDataset, device: torch.device, batch_size: int) -> str:
+    """SHA-256 (32 hex digits) of a module's settings and weights, or of the classes that an opaque model predicts.
+
+    The probe images are the same whatever is measured, so that a later, larger plan finds the same fingerprint.
+    """
+    if isinstance(model, nn.Module) and not is_opaque(model):
+        return module_fingerprint(model)
+    probe = dataset.images[choose_images(dataset.labels, PROBE_IMAGES, 0)]
+    answers = classify(model, pixel_batches(probe, batch_size, device), len(dataset.class_names))
+    return hashlib.sha256(answers.predictions.astype("<i8").tobytes()).hexdigest()[:32]

@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionSource:
-    """Where corrupted images come from.
+    """The source of corrupted images.
 
     Attributes:
         folder: Folder in the layout of CIFAR-10-C whose files are used instead of the generator; chains of several
@@ -81,7 +81,7 @@ def plan_cells(
     """All cells of a plan, cheapest kind first: clean, corruptions, attacks; doubles are dropped.
 
     Args:
-        plan: What to measure.
+        plan: The conditions to measure.
         dataset: The images.
         files: Corrupted images on disk; None generates them.
         surrogates: Other classifiers by name, in evaluation mode, whose adversarial images suites try as well.
@@ -210,7 +210,7 @@ def corrupted_chunks(
 
     Args:
         dataset: The whole data set.
-        tasks: What to make.
+        tasks: The images to make.
         source: Processes that work ahead of the consumer, where 0 makes each chunk when it is asked for; and the folder
             where chunks are kept, so that those of an earlier call are read instead of made.
     """

@@ -44,7 +44,7 @@ _SAVE_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class CertificationPlan:
-    """What to prove of a smoothed classifier, and how it is attacked.
+    """The certificates to compute for smoothed classifiers, and the attack on them.
 
     Attributes:
         sigma: Standard deviations of the noise in pixels; each gives another smoothed classifier.
@@ -133,7 +133,7 @@ class SmoothedRun:
                 self.attacked = {image: _attacked(text) for image, text in found.items()}
 
     def passes_left(self) -> int:
-        """Passes of the base classifier that are still to do, at most."""
+        """Largest number of passes of the base classifier that are left to do."""
         per_image = self.sampling.selection + self.sampling.looks[-1]
         sampling = sum(
             0
@@ -207,7 +207,8 @@ class SmoothedRun:
 
     def save_cells(self) -> Iterator[tuple[str | int, ...]]:
         """Save a row for radius 0 and for each other, proven and attacked, of the images that were reached."""
-        sampled = self._reached(lambda index: index in self.votes and self._looked_at(self.votes[index]))
+        begun = {index for index, votes in self.votes.items() if votes.stopped or votes.hits}
+        sampled = self._reached(begun.__contains__)
         if not len(sampled):
             raise InputError("the budget ended before the first image was certified; give more minutes.")
         whole = len(sampled) == len(self.order) and all(v.finished(self.sampling) for v in self._of(sampled))
@@ -280,7 +281,7 @@ class SmoothedRun:
 
     @property
     def condition_name(self) -> str:
-        """What makes it this smoothed classifier and this much of a proof, e.g. "sigma 0.25, 10000 samples"."""
+        """The noise and the number of samples in words, e.g. "sigma 0.25, 10000 samples"."""
         noise = ["told"] * self.smoothed.tell + ["clipped"] * self.smoothed.clip
         samples = "/".join(str(look) for look in self.sampling.looks)
         return ", ".join([f"sigma {self.smoothed.sigma:g}", f"{samples} samples", *noise])
@@ -292,9 +293,6 @@ class SmoothedRun:
     @property
     def _attack_settings(self) -> str:
         return f"{self.plan.attack} at {list(self.radii)}"
-
-    def _looked_at(self, votes: Votes) -> bool:
-        return votes.stopped or bool(votes.hits)
 
     def _of(self, positions: NDArray[np.intp]) -> list[Votes]:
         return [self.votes[int(self.dataset.indices[position])] for position in positions]

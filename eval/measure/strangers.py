@@ -1,4 +1,4 @@
-"""What `evaluate` says of models and data sets that it cannot measure as they are, and what to do with them."""
+"""Messages about models and data sets that `evaluate` cannot measure as they are, with advice."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _DASHES = ("-", "--", ":")
 
 
 class ModelStyle(NamedTuple):
-    """How one model is drawn: colour, matplotlib's marker and dashes, and the marker as a character."""
+    """Style of one model: colour, matplotlib's marker and dashes, and the marker as a character."""
 
     colour: str
     marker: str
@@ -79,7 +79,7 @@ class Line:
     """One line of a panel.
 
     Attributes:
-        model: Whose line it is; it fixes the style.
+        model: Name of the model, which fixes the style of its line.
         x: (n,) positions.
         y: (n,) values.
         low: (n,) lower ends of the intervals; empty without intervals.
@@ -120,7 +120,7 @@ def line_panel(
     """One panel of lines with their intervals.
 
     Args:
-        lines: What to draw.
+        lines: The lines to draw.
         styles: Style of each model.
         name: Unique name within the page: it prefixes every id.
         x_label: Label below.

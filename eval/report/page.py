@@ -217,10 +217,10 @@ _SECTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a report shows of the run that made the results, beside the results themselves.
+    """Parts of a report about the run that made the results, beside the results themselves.
 
     Attributes:
-        facts: What the reader should know of the run, name to text, shown under "How this was measured".
+        facts: Facts about the run, name to text, shown under "How this was measured".
         atoms: Dictionary of each model that has one, (M, C, k, k).
         examples: Rows of pictures.
         curves: Training curves of each model; columns ``epoch`` and any of ``train_loss``, ``val_loss``,
@@ -246,9 +246,9 @@ def write_report(
 
     Args:
         path: The HTML file to write; it replaces an old report atomically, and no other file.
-        results: As in `compare`.
+        results: A store or its rows, as for `compare`.
         baseline: Model that the others are compared with.
-        dataset: Which data set, where the results hold several.
+        dataset: Name of the data set; needed only if the results hold several.
         title: Heading of the page.
         run: The run that made the results: facts, dictionaries, pictures and training curves.
 

@@ -25,7 +25,7 @@ class Example:
     """A row of pictures in the report that belong to one image.
 
     Attributes:
-        title: What the row shows.
+        title: Title of the row.
         pictures: Captions with pictures: (H, W, 3) float RGB in [0, 1], or an (H, W) map of any range,
             which is drawn in false colours from its smallest to its largest value.
     """
@@ -45,8 +45,8 @@ def picture_address(picture: NDArray[np.floating], where: str) -> str:
     """A picture as a ``data:image/png`` address.
 
     Args:
-        picture: As in `Example`.
-        where: What to call it in an error.
+        picture: Pixels, as in `Example`.
+        where: Name of the picture in an error.
 
     Raises:
         InputError: It has another shape, holds NaN, or an RGB value lies outside [0, 1].
@@ -134,8 +134,8 @@ def corruption_example(
     """One image, clean and under each corruption.
 
     Args:
-        dataset: Where the image stands.
-        position: Its position.
+        dataset: The data set of the image.
+        position: Position of the image in the data set.
         corruptions: Names of corruptions.
         severity: 1 to 5.
         seed: Seed of random corruptions.

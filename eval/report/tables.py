@@ -183,19 +183,8 @@ def worst_table(comparison: Comparison) -> TextTable | None:
 
 def cell_table(comparison: Comparison) -> TextTable:
     """Every cell of every network."""
-    columns = [
-        "cell",
-        "model",
-        "seed",
-        "source",
-        "images",
-        "accuracy",
-        "95 %",
-        "confidence",
-        "ECE",
-        "seconds",
-        "gradients",
-    ]
+    columns = ["cell", "model", "seed", "source", "images", "accuracy", "95 %", "confidence", "ECE"]
+    columns += ["seconds", "gradients"]
     rows = [
         [
             readable(

@@ -1,4 +1,4 @@
-"""What is kept of smoothed classifiers: the votes of every image between runs, and the bracket that a cell holds."""
+"""Records of smoothed classifiers: the votes of every image between runs, and the bracket that a cell holds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS smoothed (
 
 @dataclass(frozen=True)
 class StoredImages:
-    """What is known of single images of one smoothed network, as JSON; each is saved in a transaction of its own.
+    """Records of single images of one smoothed network, as JSON; each is saved in a transaction of its own.
 
     Attributes:
         database: The file.
@@ -144,7 +144,7 @@ def brackets(cells: pd.DataFrame) -> Iterator[tuple[Mapping[Any, Any], Bracket]]
 
 
 def meaning_sentence(cells: pd.DataFrame) -> str:
-    """What a certificate means; empty without any."""
+    """Return the meaning of the certificates in words; empty without any."""
     failures = [bracket.failure for _, bracket in brackets(cells)]
     return MEANING.format(failure=f"{100 * max(failures):g} %") if failures else ""
 

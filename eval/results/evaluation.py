@@ -1,4 +1,4 @@
-"""What was measured, as a pandas table that prints what people look for first."""
+"""Results as a pandas table that prints the most important columns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Evaluation(pd.DataFrame):
         return pd.DataFrame(self[[*LEADING, *rest]])
 
     def __str__(self) -> str:
-        """One line a cell, the mean over several corruptions, and what must be said of attacks."""
+        """One line a cell, the mean over several corruptions, and sentences on attacks."""
         rows = [_HEADS, *self._lines()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
@@ -40,8 +40,8 @@ class Evaluation(pd.DataFrame):
             first = [entry.ljust(width) for entry, width in zip(row[:2], widths[:2], strict=True)]
             figures = [entry.rjust(width) for entry, width in zip(row[2:5], widths[2:5], strict=True)]
             lines.append("  ".join([*first, *figures, row[5]]).rstrip())
-        told = [line for _, rows in self._by_model() for line in attack_sentences(rows)]
-        return "\n".join([*lines, *told, *note_sentences(self)])
+        attacks = [line for _, rows in self._by_model() for line in attack_sentences(rows)]
+        return "\n".join([*lines, *attacks, *note_sentences(self)])
 
     __repr__ = __str__
 

@@ -54,7 +54,7 @@ class Condition:
         name: ``"clean"``, the corruption (or a chain joined by ``+``), the attack, or the noise of smoothing.
         severity: 1 to 5 for a corruption, otherwise 0.
         threat: The threat model of an attack, the ball of a certificate, otherwise empty.
-        source: Where corrupted images came from, e.g. ``"generator"`` or ``"official files"``; the samples of a
+        source: Source of corrupted images, e.g. ``"generator"`` or ``"official files"``; the samples of a
             certificate; else empty.
     """
 
@@ -184,14 +184,14 @@ CREATE TABLE outcomes (
 
 @dataclass(frozen=True)
 class CellResult:
-    """What one model answered in one cell.
+    """The answers of one model in one cell.
 
     Attributes:
         model: Name of the model (of the method, where several networks were trained).
         model_seed: Training seed that distinguishes networks of one method.
         fingerprint: Fingerprint of the network, see `eval.fingerprint`.
-        condition: What was done to the images.
-        image_set: Which images.
+        condition: The corruption or attack.
+        image_set: The images.
         seed: Seed of the evaluation.
         predictions: (n,) predicted classes; -1 where no valid class stands for a broken image.
         confidences: (n,) top-1 probabilities, 0 to 1.
@@ -201,7 +201,7 @@ class CellResult:
         notes: Remarks for the reader, e.g. ``"random between equal calls"``.
         status: ``COMPLETE``; ``BOUND`` if a budget ended it; ``NOT_APPLICABLE`` and ``NOT_RUN`` if no attack ran,
             with the predictions of the clean images.
-        details: What a suite of attacks said (`SuiteRecord`), the radii of a smoothed classifier (`Bracket`), or of a
+        details: Outcome of a suite of attacks (`SuiteRecord`), the radii of a smoothed classifier (`Bracket`), or of a
             clean or corrupted cell the share of images that each gate let through untouched, as JSON; else empty.
     """
 

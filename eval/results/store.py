@@ -74,7 +74,7 @@ def _of_another(
 
 
 class Found(NamedTuple):
-    """How far a cell has come, and what its suite of attacks said (JSON, empty for others)."""
+    """Progress of a cell, and the outcome of its suite of attacks (JSON, empty for others)."""
 
     status: str
     details: str
@@ -113,7 +113,7 @@ class ResultsStore:
             self._database.change(_INSERT, [row[column] for column in COLUMNS])
 
     def find(self, key: Sequence[str | int]) -> Found | None:
-        """How far the cell with this key, the values of `KEY_COLUMNS`, has come; None if nothing of it is kept."""
+        """Return the progress of the cell with this key, the values of `KEY_COLUMNS`; None without any."""
         where = " AND ".join(f"{column} = ?" for column in KEY_COLUMNS)
         rows = self._database.query(f"SELECT status, details FROM cells WHERE {where}", list(key))
         return Found(*rows[0]) if rows else None
@@ -130,11 +130,11 @@ class ResultsStore:
         shape: tuple[int, ...],
         settings: Mapping[str, str],
     ) -> StoredOutcomes:
-        """Where a suite of attacks keeps the outcome of every image of one network between runs.
+        """Return the store in which a suite of attacks keeps each image's outcome of one network between runs.
 
         Args:
             model: Name of the model.
-            model_seed: Its training seed.
+            model_seed: Training seed of the model.
             fingerprint: Fingerprint of the network.
             image_set: The images, whose positions are the outcomes' indices.
             seed: Seed of the attacks.
@@ -146,7 +146,7 @@ class ResultsStore:
         return StoredOutcomes(self._database, key, shape, settings)
 
     def images(self, key: tuple[str | int, ...]) -> StoredImages:
-        """Where what is known of single images of a smoothed network is kept between runs; see `StoredImages`."""
+        """Return the store of single images of a smoothed network between runs; see `StoredImages`."""
         return StoredImages.open(self._database, key)
 
     def claim(self, entry: Entry, fingerprint: str, dataset: str | None = None) -> None:
@@ -168,7 +168,7 @@ class ResultsStore:
 
         Args:
             model: Name of the model.
-            model_seed: Its training seed.
+            model_seed: Training seed of the model.
             fingerprint: Fingerprint of the network.
             dataset: Fingerprint of the only data set whose rows count; None for all.
 

@@ -1,4 +1,4 @@
-"""What suites of attacks found, as the results store keeps it, and whether it can be trusted, in words."""
+"""Results of suites of attacks in the results store, and whether they can be trusted, in words."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def bounds_sentence(cells: pd.DataFrame) -> str:
 
 
 def attack_sentences(cells: pd.DataFrame) -> Iterator[str]:
-    """What belongs to the attacked rows of one model: each suite's attribution and verdict, and what did not run."""
+    """Sentences on the attacked rows of one model: each suite's attribution, verdict, and attacks that did not run."""
     for row in suite_rows(cells).to_dict("records"):
         yield f"{row['condition']} {row['threat']} ({row['status']}): broken by {row['attribution']}"
         yield f"  {row['verdict']}"

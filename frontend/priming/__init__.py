@@ -73,7 +73,7 @@ def make_stages(
         layer: The layer.
         images: Those to prime on.
         plan: Lengths of the stages.
-        folder: Where settled states are kept, so that a stopped job need not compute them again.
+        folder: Folder in which settled states are kept, so that a stopped job need not compute them again.
         progress: Whether their computation shows a progress bar.
     """
     if plan.dictionary_steps:
@@ -100,10 +100,10 @@ def measure(layer: WarpLCA, images: Tensor) -> dict[str, float]:
     """Compare a primed layer with long solves on the same images.
 
     Returns:
-        Of a layer that hands on reconstructions PSNR; see ``restoring.measure_restoration``. Of one that hands on
-        codes ``warp_energy`` after its own cycles and ``warp_energy_30`` after 30, ``plain_energy_100``, 300 and 1000
-        of plain LCA (cold, eta = 1/L), ``settled_energy`` of an accelerated solve of 300 cycles, all per image,
-        and the ``active_fraction`` of the layer's code.
+        For a layer whose output is the reconstruction, PSNR; see ``restoring.measure_restoration``. For one whose
+        output is the code, ``warp_energy`` after its own cycles and ``warp_energy_30`` after 30,
+        ``plain_energy_100``, 300 and 1000 of plain LCA (cold, eta = 1/L), ``settled_energy`` of an accelerated solve
+        of 300 cycles, all per image, and the ``active_fraction`` of the layer's code.
     """
     if layer.output == "reconstruction":
         return measure_restoration(layer, images)

@@ -1,4 +1,4 @@
-"""What stages of priming prepare: settled states, computed once and kept in files, and the best constant schedule."""
+"""Preparations of priming's stages: settled states, computed once and kept in files, and the best constant schedule."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SettledStates:
         settle: Maps images (n, C, H, W) to states.
         images: (N, C, H, W).
         batch_size: Images solved at a time.
-        folder: Where each batch of states is written once it is solved; None keeps them in memory alone.
+        folder: Folder to which each batch of states is written once it is solved; None keeps them in memory alone.
 
     Attributes:
         progress: Whether settling shows a bar.
@@ -90,7 +90,7 @@ def search_schedule(layer: WarpLCA, images: Tensor, *, progress: bool = False) -
     """Give a layer the best constant schedule of a grid, and the best tail at three times its cycles.
 
     Args:
-        layer: Its predictor has learned settled states; its steps and annealing are replaced.
+        layer: A layer whose predictor has learned settled states; its steps and annealing are replaced.
         images: (N, C, H, W), pixels in [0, 1]; training images, never test images.
         progress: Whether to show a progress bar.
     """
@@ -100,8 +100,7 @@ def search_schedule(layer: WarpLCA, images: Tensor, *, progress: bool = False) -
     x = layer.standardise(images).images
     problem = Problem(layer.dictionary.operator().detached(), x, layer.threshold, layer.lam)
     start = layer.initial_state(x)
-    convex = layer.threshold.alpha == 1.0
-    annealings = (1.0,) if convex else ANNEALINGS  # a convex cost has but one minimum
+    annealings = (1.0,) if layer.threshold.convex else ANNEALINGS
 
     def with_cycles(preconditioned: bool, step: float, momentum: float, annealing: float) -> float:
         steps.preconditioned, steps.annealing = preconditioned, annealing

@@ -2,7 +2,7 @@
 
 Dictionary, predictor, step sizes and the rule that raises lambda with the noise are trained end to end through the
 unrolled cycles, as in CDLNet (Janjusevic, Khalilian-Gourtani and Wang, IEEE Open Journal of Signal Processing 2022),
-whose thresholds follow the noise likewise; there the codes start at zero and need some thirty cycles.
+whose thresholds follow the noise as well; there the codes start at zero and need some thirty cycles.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RestoringStage(Stage):
     """Restore images under white noise from 0 to 0.3, clipped to 8 bits in half of them.
 
     The loss is the squared error over (0.0004 + a tenth of the noise's variance), so that weak noise counts as much as
-    strong noise. The layer hands on its reconstruction.
+    strong noise. The layer outputs its reconstruction.
     """
 
     name, number, warm_up = "restoring", 4, 0.05
@@ -87,7 +87,7 @@ def measure_restoration(layer: LCA, images: Tensor) -> dict[str, float]:
     """Return PSNR in dB, mean over images, noisy and restored, at noise of 10, 25 and 50 grey levels and without.
 
     Args:
-        layer: Hands on reconstructions.
+        layer: A layer whose output is the reconstruction.
         images: (N, C, H, W) of pixels in [0, 1] that priming did not see.
     """
     figures = {"psnr_clean": float(psnr(layer(images), images).mean())}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...configs.device import sent
 from ...configs.errors import InputError
+from ...configs.rates import rate_factor, set_rates
 from ..sparse.lca import LCA
 from ..sparse.operator import ConvOperator
 from ..sparse.problem import Problem
@@ -31,17 +32,17 @@ SURROGATE_GAMMA = 50.0  # steepness, in units of 1 / lam, at the end of the unro
 
 @dataclass(frozen=True)
 class PrimingPlan:
-    """How long and how to prime.
+    """Lengths and settings of the stages of priming.
 
     Attributes:
         dictionary_steps: Gradient steps on the atoms; 0 keeps the present dictionary.
         target_images: Images whose settled states are computed for the second stage; 0 skips it.
         predictor_steps: Gradient steps on states (second stage).
         unrolled_steps: Gradient steps through the unrolled cycles (third stage).
-        unrolled_cycles: How many cycles these go through; 0 for as many as the layer has.
+        unrolled_cycles: Number of unrolled cycles; 0 for as many as the layer has.
         restoring_steps: Gradient steps of the last stage: restore noisy images, all weights learning; see
             :class:`RestoringStage`.
-        restoring_rate: Its peak rate.
+        restoring_rate: Peak learning rate of the last stage.
         search_images: Images on which the schedule is searched between these two; 0 keeps the present schedule.
         batch_size: Images a step.
         solve_cycles: Cycles of a thorough, accelerated solve.
@@ -96,7 +97,6 @@ class Stage(ABC):
         self.layer, self.images, self.plan, self.steps = layer, images, plan, steps
         self.progress = False
         self.optimiser = self.make_optimiser()
-        self.peaks = [group["lr"] for group in self.optimiser.param_groups]
 
     def prepare(self, check_stop: Callable[[], None]) -> None:  # noqa: B027 - most stages need nothing
         """Compute what steps look at; ``check_stop`` is called now and then, and may raise."""
@@ -114,9 +114,7 @@ class Stage(ABC):
 
     def advance(self, step: int) -> float:
         """Do one step and return its loss."""
-        factor = _one_cycle(step, self.steps, self.warm_up)
-        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * factor
+        set_rates(self.optimiser, rate_factor(step, self.steps, self.warm_up, single_peak=True))
         loss = self.loss(step)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -233,24 +231,20 @@ class UnrolledStage(Stage):
         """Return the energy after all cycles; after half of them at every second step."""
         layer, lam = self.layer, float(self.layer.lam)
         gamma = (10.0 + (SURROGATE_GAMMA - 10.0) * step / self.steps) / lam
-        smooth = replace(layer.threshold, gamma=gamma) if layer.threshold.alpha < 1.0 else layer.threshold
         x = layer.standardise(self.batch(step)).images
         operator = layer.dictionary.operator().detached()
         most = self.plan.unrolled_cycles or layer.iterations
         cycles = most if step % 2 == 0 else max(most // 2, 1)
-        problem = Problem(operator, x, smooth, lam)
+        problem = Problem(operator, x, layer.threshold.surrogate(gamma), lam)
         state = solve(problem, layer.schedule(problem, cycles), state=layer.initial_state(x))
         return smooth_energy(problem, state).mean()
 
 
 def smooth_energy(problem: Problem, state: Tensor) -> Tensor:
-    """E(T(u)) with the count of active units replaced by a sigmoid of the state, shape (N,)."""
-    threshold, lam, code = problem.threshold, problem.lam, problem.code(state)
-    magnitude = state if threshold.rectified else state.abs()
-    gamma = threshold.gamma if math.isfinite(threshold.gamma) else 20.0 / lam
-    count = torch.sigmoid(gamma * (magnitude - lam))
-    cost = 0.5 * (1.0 - threshold.alpha) ** 2 * lam**2 * count + threshold.alpha * lam * code.abs()
-    return 0.5 * problem.residual(code).square().flatten(1).sum(1) + cost.flatten(1).sum(1)
+    """E(T(u)), (N,), with a gradient that reaches every unit; see ``Threshold.smooth_cost``."""
+    code = problem.code(state)
+    cost = problem.threshold.smooth_cost(state, code, problem.lam)
+    return 0.5 * problem.residual(code).square().flatten(1).sum(1) + cost
 
 
 @torch.no_grad()
@@ -263,14 +257,6 @@ def settled_states(layer: LCA, images: Tensor, cycles: int) -> Tensor:
 def _accelerated(layer: LCA, operator: ConvOperator, x: Tensor, cycles: int) -> Tensor:
     lam = layer.lam.detach() if isinstance(layer.lam, Tensor) else layer.lam
     schedule = accelerated_schedule(operator, cycles)
-    if layer.threshold.alpha < 1.0:
+    if not layer.threshold.convex:
         schedule = replace(schedule, levels=accelerated_thresholds(lam, cycles))
     return solve(Problem(operator, x, layer.threshold, lam), schedule)
-
-
-def _one_cycle(step: int, steps: int, warm_up: float) -> float:
-    """Factor on the peak rate: linear up during the warm-up, then down by a cosine."""
-    up = warm_up * steps
-    if step < up:
-        return (step + 1) / (up + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * (step - up) / max(steps - up, 1)))

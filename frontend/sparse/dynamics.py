@@ -66,12 +66,12 @@ SHORTER = 0.25  # factor on an image's steps each time one is taken back
 
 
 class Pace(NamedTuple):
-    """How far a guarded step goes, numbers or scalar tensors.
+    """Step size and limits of a guarded step, numbers or scalar tensors.
 
     Attributes:
         step_size: eta.
         ahead: 1 + mu.
-        floor: What an image's step is not shortened below: 1 / L, or eta where that is less.
+        floor: The shortest step to which an image's step is cut: 1 / L, or eta where that is less.
         safe: 1 / L; where a step no longer than this led is not judged.
     """
 
@@ -82,13 +82,13 @@ class Pace(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """What is known of each image's last accepted state; the state itself is ``before`` of the next step.
+    """Facts about each image's last accepted state; the state itself is ``before`` of the next step.
 
     Attributes:
-        direction: Where the dynamics drive that state, (N, M, h, w).
+        direction: Direction in which the dynamics drive that state, (N, M, h, w).
         lowest: Lowest energy of an accepted state so far, (N, 1, 1, 1).
         factor: Factor on the step size, (N, 1, 1, 1), 1 or a power of ``SHORTER``.
-        calm: Whether the step from that state was no longer than 1 / L, so that where it led is not judged; likewise.
+        calm: Whether the step from that state is at most 1 / L, so that the next state is not judged, (N, 1, 1, 1).
     """
 
     direction: Tensor
@@ -128,6 +128,7 @@ def guarded_step(
     residual = problem.residual(code)
     energy = energy_of(residual, problem.threshold.total_cost(code, problem.lam))[:, None, None, None]
     if accepted is None:
+        # An initial state that is worse than zero, whose energy is 1/2 ||x||^2, is replaced by zero.
         lowest = energy_of(images)[:, None, None, None]
         factor = torch.ones_like(energy)
         sound = energy <= lowest  # NaN is not
@@ -137,7 +138,8 @@ def guarded_step(
         before, direction = state, _direction(operator, residual, code, state, preconditioned)
     else:
         factor, lowest = accepted.factor, accepted.lowest
-        # After a safe step an energy that rises is the dynamics' own way.
+        # The energy may rise by momentum, hence the slack; after a step of at most 1 / L it may rise however much,
+        # for there is no shorter step to go back to. Other images return to ``before`` and step from there, shorter.
         sound = (energy <= SLACK * lowest) | accepted.calm
         direction = _direction(operator, residual, code, state, preconditioned)
         if _worth_choosing(sound):

@@ -1,8 +1,9 @@
-"""What one forward pass of a sparse-coding layer computes, and the decisions that it takes on the way."""
+"""Results of one forward pass of a sparse-coding layer, and its threshold decisions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,14 @@ class SparseEncoding(Encoding):
     """All that one forward pass of a sparse-coding layer computes.
 
     Attributes:
-        output: What the layer hands on: the code, or the reconstruction in pixel range.
+        output: The code, or the reconstruction in pixel range.
         code: (N, M, ceil(H/s), ceil(W/s)).
         state: The final state, same shape.
         initial_state: The state before the first iteration; None for a cold start.
         standardised: The images as the solver saw them.
         operator: The dictionary used.
         lam: The threshold value used; one per image, (N, 1, 1, 1), where it is adaptive.
-        gated: What the gate decided; None without one.
+        gated: Decision of the gate; None without one.
     """
 
     code: Tensor
@@ -41,7 +42,7 @@ class SparseEncoding(Encoding):
 
     @property
     def reconstruction(self) -> Tensor:
-        """What the code restores, (N, C, H, W) in pixel range."""
+        """Images from the code, (N, C, H, W) in pixel range."""
         height, width = self.standardised.images.shape[2:]
         return self.standardised.restore(self.operator.synthesise(self.code, (height, width)))
 
@@ -60,22 +61,19 @@ class SparseEncoding(Encoding):
         return {"reconstruction": self.reconstruction, "activity": self.code.abs().sum(1)}
 
 
-@dataclass(frozen=True)
-class Recording(Threshold):
-    """A threshold that keeps every state it is applied to, relative to its value: |u| - lambda."""
+class Recording:
+    """Stands in for a threshold and keeps the margin of every state to which it is applied."""
 
-    margins: list[Tensor] = field(default_factory=list)
+    def __init__(self, threshold: Threshold) -> None:
+        self.threshold, self.margins = threshold, list[Tensor]()
 
-    @classmethod
-    def of(cls, threshold: Threshold) -> Recording:
-        """Return one that gives what another gives."""
-        return cls(threshold.alpha, threshold.gamma, threshold.rectified)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.threshold, name)
 
     def __call__(self, state: Tensor, lam: Tensor | float) -> Tensor:
-        """Keep the margin, and give what the threshold gives."""
-        size = state if self.rectified else state.abs()
-        self.margins.append(size - lam)
-        return super().__call__(state, lam)
+        """Keep the margin, and return the threshold's result."""
+        self.margins.append(self.threshold.margin(state, lam))
+        return self.threshold(state, lam)
 
     def stacked(self) -> Tensor:
         """Return the margins, (N, calls, units); units that a smaller tile does not have are zero."""

@@ -113,14 +113,25 @@ def solve_adjoint(
 def _minres(
     apply: Callable[[Tensor], Tensor], right: Tensor, precondition: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Solve a symmetric system, indefinite perhaps, image by image.
+    """Solve a symmetric system A z = b, indefinite perhaps, image by image.
+
+    The preconditioned Lanczos process builds, column by column, a basis in which A is tridiagonal, with alpha on the
+    diagonal and beta beside it. Plane rotations turn that matrix into an upper triangular one with three bands, and
+    the same rotations applied to ||b|| e_1 leave the norm of the residual in its last entry. The directions are the
+    basis times the inverse of the triangular matrix, so that each new column adds one multiple of one new direction.
 
     Source: Paige, Saunders, "Solution of sparse indefinite systems of linear equations", SIAM J. Numer. Anal. 12
     (1975), with a positive definite preconditioner.
+
+    Args:
+        apply: z -> A z.
+        right: b, (N, M, h, w).
+        precondition: r -> P r, an approximate inverse of A, positive definite.
     """
     tiny = torch.finfo(right.dtype).tiny
     tolerance = torch.finfo(right.dtype).eps ** 0.5
     solution, vector_before, direction, direction_before = (torch.zeros_like(right) for _ in range(4))
+    # ``vector`` is the Lanczos vector before scaling, ``image`` the same through P; beta is its norm under P.
     vector, image = right, precondition(right)
     beta = start = residual = _dot(image, vector).sqrt()
     beta_before = cosine_before = cosine = torch.ones_like(beta)
@@ -131,20 +142,24 @@ def _minres(
         looks = right.device.type == "cpu" or iteration % LOOK == LOOK - 1
         if looks and not bool(going.any()):
             break
+        # Lanczos: A times the newest basis vector, made orthogonal to the last two, is the next one.
         scale = beta.clamp_min(tiny)
         image = image / scale
         following = apply(image)
         alpha = _dot(following, image)
         following.sub_(alpha / scale * vector).sub_(beta / beta_before * vector_before)
         vector_before, vector = vector, following
-        # The next column of the tridiagonal matrix, turned by the last two rotations; then a new one.
+        # The new column (beta, alpha, next beta) of the tridiagonal matrix under the last two rotations: ``top`` and
+        # ``above`` are final entries of the triangular matrix, ``pivot`` still has the next beta below it.
         pivot = cosine * alpha - cosine_before * sine * beta
         above = sine * alpha + cosine_before * cosine * beta
         top = sine_before * beta
         following = precondition(vector)
         beta_before, beta = scale, _dot(following, vector).clamp_min(0.0).sqrt()
+        # A new rotation moves that beta into the pivot, whose length is the diagonal entry.
         length = torch.hypot(pivot, beta).clamp_min(tiny)
         cosine_before, sine_before, cosine, sine = cosine, sine, pivot / length, beta / length
+        # Back substitution of the one new column, then a step that takes its share of the residual away.
         image.sub_(top * direction_before).sub_(above * direction).div_(length)
         direction_before, direction = direction, image
         solution.add_(torch.where(going, cosine * residual * direction, 0.0))

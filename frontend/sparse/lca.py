@@ -30,7 +30,7 @@ from .tiled import Coded, behind_gate, coded_in_tiles
 
 
 class _Varied(NamedTuple):
-    """What training varies of a layer at present; see :class:`LCATraining`."""
+    """Present values of what training varies; see :class:`LCATraining`."""
 
     lam_spread: float = 1.0
     lam_factor: float = 1.0
@@ -49,7 +49,7 @@ class LCA(Primable, Frontend):
     ``checkpoint_every``, ``gate`` and ``tile`` are attributes that may be set on a built layer.
 
     Attributes:
-        gate_mode: How the gate decides; see ``gate.through_gate``. Only adaptive attacks change it.
+        gate_mode: Mode of the gate; see ``gate.through_gate``. Only adaptive attacks change it.
         known_noise: Standard deviation of white noise in the pixels, where it is known: ``adaptive_lam`` then takes it
             instead of an estimate from each image. None, the default, estimates.
         adjoint_residual: (N,) relative residual at which the last "implicit" backward pass stopped, or None; above
@@ -119,7 +119,7 @@ class LCA(Primable, Frontend):
 
     @property
     def convolution_dtype(self) -> torch.dtype | None:
-        """What the convolutions compute in."""
+        """Data type of the convolutions; None for that of the images."""
         name = self._settings.convolution_dtype
         return None if name is None else getattr(torch, name)
 
@@ -160,7 +160,7 @@ class LCA(Primable, Frontend):
         return raised_lam(lam, self.adaptive_lam, noise)
 
     def at(self, epoch: float | None, epochs: int, training: Any) -> None:
-        """Freeze, anneal and spread as ``training`` says; see :class:`LCATraining`."""
+        """Freeze, anneal and spread by the settings ``training``; see :class:`LCATraining`."""
         super().at(epoch, epochs, training)
         if training.lam_factor != 1.0 and self.lam_raw is not None:
             raise InputError(
@@ -190,7 +190,7 @@ class LCA(Primable, Frontend):
     @torch.no_grad()
     def margins(self, images: Tensor) -> Tensor:
         """Return how far every unit is above the threshold in every cycle, (N, cycles, units)."""
-        plain, recording = self.threshold, Recording.of(self.threshold)
+        plain, recording = self.threshold, Recording(self.threshold)
         self._threshold = recording
         try:
             self.encode(images)
@@ -209,7 +209,7 @@ class LCA(Primable, Frontend):
         """Return step sizes, momenta and threshold values of ``iterations`` cycles on a problem."""
         if self.accelerated:
             schedule = accelerated_schedule(problem.operator, iterations)
-            if self.threshold.alpha == 1.0:  # annealing finds better minima; a convex cost has but one
+            if self.threshold.convex:
                 return schedule
             return replace(schedule, levels=accelerated_thresholds(problem.lam, iterations))
         given = self.step_size is not None and not torch.compiler.is_compiling()

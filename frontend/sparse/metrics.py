@@ -18,7 +18,7 @@ def active_fraction(code: Tensor, lam: Tensor | float) -> Tensor:
 
 @dataclass(frozen=True)
 class SolveStatistics:
-    """What a solve did, per image.
+    """Statistics of a solve, per image.
 
     Attributes:
         iterations: Number of iterations done, at most.

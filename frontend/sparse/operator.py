@@ -32,7 +32,7 @@ class ConvOperator:
         stride: Step between neighbouring atoms.
         kernel: The atoms rearranged for the blocked synthesis; holds no gradient.
         lipschitz: L >= ||Phi^T Phi||_2, a scalar tensor without gradient.
-        convolution_dtype: What the convolutions compute in, for instance bfloat16; their results come back in
+        convolution_dtype: Data type of the convolutions, for instance bfloat16; their results come back in
             the dtype of the input. None: autocast's dtype where it is on, else the input's own.
         preconditioner: P for these atoms, where the dictionary was asked for one.
         cast: Atoms, kernel and P in the dtype of the convolutions; see :meth:`cast_for`.
@@ -78,7 +78,7 @@ class ConvOperator:
             return F.conv2d(values.to(dtype), matrix).to(values.dtype)  # type: ignore[arg-type]
 
     def bound(self, *, preconditioned: bool) -> Tensor:
-        """What steps are measured by: L, or the same of the preconditioned dynamics."""
+        """Return the bound on step sizes: L, or that of the preconditioned dynamics."""
         if preconditioned and self.preconditioner is not None:
             return self.preconditioner.lipschitz
         return self.lipschitz
@@ -112,7 +112,7 @@ class ConvOperator:
         return values.contiguous(memory_format=torch.channels_last)
 
     def dtype_for(self, values: Tensor) -> torch.dtype:
-        """What the convolutions of ``values`` compute in."""
+        """Return the data type of convolutions of ``values``."""
         if self.convolution_dtype is not None:
             return self.convolution_dtype
         if values.dtype == torch.float32 and torch.is_autocast_enabled(values.device.type):

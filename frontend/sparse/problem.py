@@ -1,4 +1,4 @@
-"""What sparse coding minimises: images, dictionary, threshold and lambda as one object.
+"""The problem of sparse coding: images, dictionary, threshold and lambda as one object.
 
 The dynamics, the solver, the schedules and the implicit gradient all work on a :class:`Problem`. Another data term is
 another ``residual``, ``drive`` and ``energy``.

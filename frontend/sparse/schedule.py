@@ -84,7 +84,7 @@ def plain_schedule(
     """Return the constant schedule, eta = 1 / L unless given.
 
     Args:
-        operator: Whose L.
+        operator: The operator that sets L.
         iterations: Number of steps.
         step_size: eta.
         momentum: mu.
@@ -123,12 +123,7 @@ def accelerated_schedule(operator: ConvOperator, iterations: int) -> Schedule:
 
 def accelerated_thresholds(lam: Number, iterations: int) -> list[Number]:
     """Let the threshold fall from 3 lam to lam over the first nine tenths of the iterations."""
-    return annealed_thresholds(lam, iterations, factor=3.0, span=annealing_span(iterations))
-
-
-def annealing_span(iterations: int) -> int:
-    """Number of iterations during which :func:`accelerated_thresholds` fall."""
-    return max(round(0.9 * iterations), 1)
+    return annealed_thresholds(lam, iterations, factor=3.0, span=max(round(0.9 * iterations), 1))
 
 
 def annealed_thresholds(lam: Number, iterations: int, *, factor: float, span: int) -> list[Number]:
@@ -147,7 +142,7 @@ class LearnedSteps(nn.Module):
     """Step sizes and momenta by cycle, kept in range by construction.
 
     mu = sigmoid(momentum_raw); eta = reach (1 + mu) / L * 0.99 sigmoid(step_raw). Unprimed, ``reach`` is 2, the
-    classical bound, and eta = 1 / L. Priming may raise it, because a sparse code bears longer steps; then every
+    classical bound, and eta = 1 / L. Priming may raise it, because a sparse code allows longer steps; then every
     step is guarded (see ``guard``).
 
     Args:
@@ -222,7 +217,7 @@ class LearnedSteps(nn.Module):
     def get_extra_state(self) -> Tensor:
         """Return the plain numbers as a tensor, to be saved with the weights."""
         numbers = [self.reach, self.tail_step, self.tail_momentum, self.annealing, float(self.cycles)]
-        if self.preconditioned:  # without it, weights stay what they were before there was a preconditioner
+        if self.preconditioned:
             numbers.append(1.0)
         return torch.tensor(numbers, dtype=torch.float64)
 
@@ -235,11 +230,6 @@ class LearnedSteps(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
     ) -> None:
-        # Weights from before priming could go beyond the classical bound hold none of these numbers.
-        state_dict.setdefault(
-            f"{prefix}_extra_state",
-            torch.tensor([CLASSICAL, 1.0, self.tail_momentum, 1.0, float(self.cycles)], dtype=torch.float64),
-        )
         # As many steps as were saved: a layer's cycles may have been changed since it was built.
         for name in ("momentum_raw", "step_raw"):
             own, saved = getattr(self, name), state_dict.get(prefix + name)

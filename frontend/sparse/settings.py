@@ -46,12 +46,12 @@ class LCASettings:
         accelerated: Take steps close to the largest stable ones, momentum to match and, unless the threshold is
             soft, a value that falls to lam from above: about 40 cycles then reach the energy of 1,000 plain ones
             from a cold start. It replaces ``momentum`` and ``step_size``, and the learned steps of WARP-LCA.
-        convolution_dtype: What the convolutions compute in, e.g. "bfloat16" (or ``torch.bfloat16``); the state keeps
+        convolution_dtype: Data type of the convolutions, e.g. "bfloat16" (or ``torch.bfloat16``); the state keeps
             its dtype. None: autocast's dtype where it is on, else the images'.
         checkpoint_every: With "unroll", keep only every so many-th state for the backward pass and compute the
             others again: less memory for one more forward pass.
         gate: With ``output`` "reconstruction": root mean square of what coding leaves out of the image, in pixels, at
-            which the gate begins to open and at which it is open: below, the image itself is handed on. None always
+            which the gate begins to open and at which it is open: below, the image itself is the output. None always
             restores.
         tile: With ``output`` "reconstruction", outside training: images larger than this many pixels a side are coded
             in tiles that overlap by 64, each with the mean, deviation and lambda of its whole image; the gate decides
@@ -158,7 +158,7 @@ class WarpLCASettings(LCASettings):
 
 @dataclass(frozen=True)
 class LCATraining(FrontendTraining):
-    """What training may change of LCA; the model's own settings are those that it ends with and is measured with.
+    """Settings of LCA's training; the model's own settings are those that it ends with and is measured with.
 
     Attributes:
         rate: Factor on the learning rate of its weights, which are not decayed.
@@ -197,7 +197,7 @@ class LCATraining(FrontendTraining):
 
 @dataclass(frozen=True)
 class WarpLCATraining(LCATraining):
-    """What training may change of WARP-LCA.
+    """Settings of WARP-LCA's training.
 
     Attributes:
         distillation: Weight of the predictor's self-distillation.

@@ -133,8 +133,8 @@ def solve_until(
 ) -> tuple[Tensor, Tensor]:
     """Run the dynamics until ||u - u_before|| <= tolerance * ||u||, for each image on its own.
 
-    Settled images leave the batch, so that the others go on faster; while the threshold still falls none counts as
-    settled. Nothing here has a gradient.
+    Settled images leave the batch, so that the others go on faster; none counts as settled before the threshold has
+    its last value. Nothing here has a gradient.
 
     Args:
         problem: What is minimised.

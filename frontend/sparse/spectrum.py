@@ -32,7 +32,7 @@ MARGIN = 1.01  # covers what lies between the points of the frequency grid
 def spectral_bound(atoms: Tensor, stride: int) -> Tensor:
     """Return L >= ||Phi^T Phi||_2 as a scalar tensor of the atoms' dtype, without gradient.
 
-    It is computed in single precision at least, whatever autocast says: eigenvalues bear no rounding to 8 bits.
+    It is computed in single precision at least, even under autocast: rounding to 8 bits would spoil the eigenvalues.
 
     Args:
         atoms: (M, C, k, k).

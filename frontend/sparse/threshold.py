@@ -7,7 +7,7 @@ neural circuits", Neural Computation 20 (2008), equations 3.2 and 3.3.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,11 @@ class Threshold:
         """Whether lam receives a gradient that is not zero almost everywhere."""
         return self.alpha > 0.0 or math.isfinite(self.gamma)
 
+    @property
+    def convex(self) -> bool:
+        """Whether the cost is convex; then its minimum is the only one, and annealing finds no better."""
+        return self.alpha == 1.0
+
     def __call__(self, state: Tensor, lam: Tensor | float) -> Tensor:
         """Turn a state into a code.
 
@@ -77,6 +82,24 @@ class Threshold:
         )
         count = (0.5 * (1.0 - self.alpha) ** 2 * level**2) * active
         return count if size is None else count + size
+
+    def margin(self, state: Tensor, lam: Tensor | float) -> Tensor:
+        """Return how far every unit is above the threshold value, |u| - lam or, rectified, u - lam."""
+        return (state if self.rectified else state.abs()) - lam
+
+    def surrogate(self, gamma: float) -> Threshold:
+        """Return a threshold to train through: the step, if there is one, of steepness ``gamma``."""
+        return self if self.convex else replace(self, gamma=gamma)
+
+    def smooth_cost(self, state: Tensor, code: Tensor, lam: Tensor | float) -> Tensor:
+        """Return the sum of C(T(u)) over the units of each image, (N,), with a gradient that reaches every unit.
+
+        The count of active units is replaced by a sigmoid of the state.
+        """
+        gamma = self.gamma if math.isfinite(self.gamma) else 20.0 / lam
+        count = torch.sigmoid(gamma * self.margin(state, lam))
+        cost = 0.5 * (1.0 - self.alpha) ** 2 * lam**2 * count + self.alpha * lam * code.abs()
+        return cost.flatten(1).sum(1)
 
     def derivative(self, state: Tensor, lam: Tensor | float) -> Tensor:
         """Return dT/du elementwise."""

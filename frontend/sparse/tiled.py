@@ -19,13 +19,13 @@ from .encoding import SparseEncoding
 
 @dataclass(frozen=True)
 class TiledEncoding(Encoding):
-    """What is known of images that were restored in tiles; their codes are not kept.
+    """Results for images that were restored in tiles; their codes are not kept.
 
     Attributes:
-        reconstruction: What the codes restore, (N, C, H, W) in pixel range.
+        reconstruction: Images from the codes, (N, C, H, W) in pixel range.
         active: Share of active units, (N,), mean over tiles.
         lam: The threshold value used; one per image, (N, 1, 1, 1), where it is adaptive.
-        gated: What the gate decided; None without one.
+        gated: Decision of the gate; None without one.
     """
 
     reconstruction: Tensor
@@ -47,7 +47,7 @@ Coded = SparseEncoding | TiledEncoding
 
 
 def behind_gate(images: Tensor, coded: Coded, gate: Gate | None, mode: GateMode) -> Coded:
-    """Hand on the reconstruction, behind the gate: an image's damage is what coding leaves out of it."""
+    """Output the reconstruction, behind the gate: an image's damage is what coding leaves out of it."""
     restored = coded.reconstruction
     if gate is None:
         return replace(coded, output=restored)
@@ -67,7 +67,7 @@ def coded_in_tiles(
     Args:
         code: Codes standardised images.
         standardised: The whole images.
-        dictionary: Whose atoms the code is of.
+        dictionary: The dictionary of the code.
         tile: Largest side in pixels; None for any.
     """
     least = dictionary.weight.shape[-1]

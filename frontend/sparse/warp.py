@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -77,13 +77,6 @@ class StatePredictor(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Take back what ``get_extra_state`` gave."""
         self.lam = float(state)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
-    ) -> None:
-        # Older weights do not say which lam they are for: the layer's own.
-        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())
-        super()._load_from_state_dict(state_dict, prefix, *args, **options)
 
 
 class _Block(nn.Module):
@@ -160,8 +153,6 @@ class WarpLCA(LCA):
                 threshold,
                 self._settings.threshold,
             )
-        lam = torch.tensor(float(primed.settings["lam"]), dtype=torch.float64)
-        state.setdefault("predictor._extra_state", lam)
         learned = {name: state.pop(name) for name in list(state) if name.startswith("steps.")}
         return state if self.steps is None else state | _fitted_steps(self.steps, learned)
 
@@ -228,8 +219,7 @@ def _fitted_steps(own: LearnedSteps, learned: dict[str, Tensor]) -> dict[str, Te
         return {}
     count = len(learned["steps.step_raw"])
     primed = LearnedSteps(max(count, len(own.step_raw)), own.tail_momentum)
-    primed.cycles = count
-    primed.set_extra_state(learned.get("steps._extra_state", primed.get_extra_state()))
+    primed.set_extra_state(learned["steps._extra_state"])
     primed.fill(count, primed.tail_step, primed.tail_momentum)
     fitted = primed.state_dict(prefix="steps.")
     for name in ("steps.step_raw", "steps.momentum_raw"):

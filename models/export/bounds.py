@@ -40,7 +40,7 @@ SHAPES = {
     "Reshape",
     "Constant",
 }
-"""What the length of a ``Range`` may be computed by; no result is larger than what it is made of."""
+"""Operations that may compute the length of a ``Range``; no result is larger than its inputs."""
 
 FEW = 64  # entries of a tensor that may be a shape
 MOST_BYTES = 3 * 2**28  # of all tensors that are needed at one time

@@ -13,7 +13,6 @@ states agree to a tolerance, and each unit that differs there lies within that t
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -116,7 +115,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How an exported file agrees with PyTorch on real images.
+    """Agreement of an exported file with PyTorch on real images.
 
     Attributes:
         images: Number of images compared.
@@ -124,7 +123,7 @@ class ExportCheck:
         within_tolerance: Share of images whose logits all agree to 1e-4.
         same_prediction: Share of images with the same predicted class.
         outliers: Number of images whose logits differ by more than 1e-4.
-        flips: How many of those (of the first 20) are shown to be threshold flips.
+        flips: Number of those (of the first 20) that are shown to be threshold flips.
         double_difference: Largest difference of a logit in float64; None where the backend has no float64.
         size: Bytes of the file.
         latency: Median milliseconds for one image on the CPU, as many threads as PyTorch has here.
@@ -144,7 +143,7 @@ class ExportCheck:
 
 
 class Deployed(nn.Module):
-    """What is written: logits, and what the front-end knows of each image, such as the share of active units.
+    """The exported module: logits, and the front-end's figures of each image, such as the share of active units.
 
     Args:
         model: The classifier, or any module from pixels to logits.
@@ -255,11 +254,6 @@ def metadata(model: nn.Module, images: Tensor) -> dict[str, Any]:
         "results": dict(about.get("results", {})),
         "evidence": dict(about.get("evidence", {})),
     }
-
-
-def metadata_text(values: Mapping[str, Any]) -> str:
-    """As JSON."""
-    return json.dumps(values)
 
 
 def read_metadata(text: str | bytes, path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 import warnings
@@ -33,7 +34,6 @@ from .checked import (
     in_batches,
     is_export,
     metadata,
-    metadata_text,
     on_cpu,
 )
 
@@ -74,7 +74,7 @@ class OnnxBackend:
             )
             if program is None:
                 raise InputError("PyTorch's exporter gave no ONNX program; try another version of torch.")
-            program.model.metadata_props[KEY] = metadata_text(metadata)
+            program.model.metadata_props[KEY] = json.dumps(metadata)
             program.save(str(path), include_initializers=True)
 
     def open(self, path: Path) -> Run:
@@ -153,7 +153,7 @@ def export_onnx(model: nn.Module, path: str | Path, images: Tensor, *, sparsity:
 
 @dataclass(frozen=True)
 class QuantisedCheck:
-    """What int8 costs, on real images.
+    """Effect of int8 on real images.
 
     Attributes:
         images: Number of images.
@@ -189,7 +189,7 @@ def export_quantised(
         labels: Their classes, (N,).
         calibration: Other real images, from which the ranges of values are taken.
         frontend: Whether the front-end is quantised too; its thresholds then pass other units.
-        sparsity: As for :func:`export_onnx`.
+        sparsity: Whether to add the sparsity output, as for :func:`export_onnx`.
 
     Raises:
         InputError: If optional packages are missing or accuracy falls by more (no file is written then).
@@ -238,7 +238,7 @@ class _Calibration:
         return None if batch is None else {"images": batch.cpu().numpy()}
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        raise NotImplementedError("calibration images are few enough to be handed over in one range")
+        raise NotImplementedError("calibration images are few enough for one range")
 
 
 def _frontend_nodes(path: Path) -> list[str]:
@@ -264,7 +264,7 @@ def _needed(name: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress, warnings and hints from the screen; errors still come as exceptions."""
+    """Keep the exporter's progress, warnings and hints from the screen; errors remain exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "root", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -8,6 +8,7 @@ entries which only a pickle needs are refused.
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import warnings
 import zipfile
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from ...configs import InputError
 from ...configs.errors import first_line
 from ...configs.untrusted import check_zip, parse_json, plain_file
-from .checked import ExportCheck, Run, export_checked, metadata_text, read_metadata
+from .checked import ExportCheck, Run, export_checked, read_metadata
 
 METADATA_FILE = "warplca.json"
 
@@ -44,7 +45,7 @@ class ProgramBackend:
                 "ignore", "No complete tensor found"
             )  # channels-last weights are complete
             torch.export.save(
-                exported(model, images), path, extra_files={METADATA_FILE: metadata_text(metadata)}
+                exported(model, images), path, extra_files={METADATA_FILE: json.dumps(metadata)}
             )
 
     def open(self, path: Path) -> Run:
@@ -63,7 +64,7 @@ class CompiledBackend:
         torch._inductor.aoti_compile_and_package(exported(model, images), package_path=str(path))
         with zipfile.ZipFile(path, "a") as archive:
             root = archive.namelist()[0].split("/")[0]  # PyTorch's reader wants all entries in one folder
-            archive.writestr(f"{root}/{EXTRA}{METADATA_FILE}", metadata_text(metadata))
+            archive.writestr(f"{root}/{EXTRA}{METADATA_FILE}", json.dumps(metadata))
 
     def open(self, path: Path) -> Run:
         """Open an archive that was just compiled here."""
@@ -112,7 +113,7 @@ def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
 
 
 def load_program(path: str | Path, *, trust: bool = False) -> tuple[Any, dict[str, Any]]:
-    """Open a .pt2 archive and return its callable and what the file says of itself.
+    """Open a .pt2 archive and return its callable and the description in the file.
 
     Args:
         path: A torch.export or AOTInductor archive.

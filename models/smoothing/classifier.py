@@ -28,7 +28,7 @@ class KnowsNoise(Protocol):
 
     Attributes:
         known_noise: Standard deviation in pixels; None estimates it from each image.
-        adaptive_lam: How strongly the layer answers to noise; 0 not at all.
+        adaptive_lam: Threshold per unit of noise; 0 for none.
     """
 
     known_noise: float | None
@@ -37,7 +37,7 @@ class KnowsNoise(Protocol):
 
 @dataclass(frozen=True)
 class Certificates:
-    """What is proven for N images.
+    """Certificates of N images.
 
     Attributes:
         label: (N,) classes; -1 where nothing is proven.

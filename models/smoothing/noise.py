@@ -21,7 +21,7 @@ class NoiseSource:
         digest: Digest of the image's pixels.
         seed: Seed of the run.
         shape: (C, H, W).
-        device: Where the noise is drawn; figures of the CPU and of GPUs differ as those of two seeds do.
+        device: Device on which the noise is drawn; figures of the CPU and of GPUs differ as those of two seeds do.
     """
 
     digest: str

@@ -1,4 +1,4 @@
-"""What counts of noisy copies prove: Clopper-Pearson bounds, radii, planned looks, and when to give an image up.
+"""Statistics of counts of noisy copies: Clopper-Pearson bounds, radii, planned looks, and when to give an image up.
 
 Cohen, Rosenfeld and Kolter, "Certified adversarial robustness via randomized smoothing", ICML 2019: where the base
 classifier answers c on a share p > 1/2 of Gaussian copies of an image, the smoothed classifier answers c on every
@@ -29,7 +29,7 @@ HOPELESS = 1e-4
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """How many samples an image gets, and when they are looked at: fixed beforehand.
+    """Number of samples of an image, and the looks at them: fixed in advance.
 
     Each look at the radius spends an equal part of the failure probability, so that the best of all looks holds.
     Samples added after an unplanned look would prove less than they seem to.
@@ -72,7 +72,7 @@ class SamplingPlan:
         """Return the best lower bound on the share of a class, 0 without any look.
 
         Args:
-            hits: Its samples in all at each look that was reached.
+            hits: Samples of that class in all at each look that was reached.
         """
         failure = self.failure / len(self.looks)
         bounds = lower_bounds(hits, self.looks[: len(hits)], failure)

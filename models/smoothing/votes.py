@@ -1,4 +1,4 @@
-"""What is known of one image so far: enough to go on sampling where a killed run stopped."""
+"""Counts of one image so far: enough to go on sampling where a killed run stopped."""
 
 from __future__ import annotations
 
