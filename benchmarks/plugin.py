@@ -72,9 +72,9 @@ def measured(store: ResultsStore, baseline: str, times: Mapping[str, float]) -> 
         own = cells[(cells["model"] == row["model"]) & (cells["kind"] == "corruption")]
         tests = found.tests[found.tests["model"] == row["model"]]
         lines.append([row["model"], *_figures(row, own), *_against(tests)])
-        lines[-1].append(f"{times[row['model']]:.1f}" if times else "")
+        lines[-1] += [f"{times[row['model']]:.1f}"] if times else []
     head = ["before the classifier", "clean", "mean", "without noise", "Gaussian", "shot", "impulse"]
-    head += ["cells better", "worse", "worst cell", "mean against", "p", "time"]
+    head += ["cells better", "worse", "worst cell", "mean against", "p"] + ["time"] * bool(times)
     return table(head, lines)
 
 
