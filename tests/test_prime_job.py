@@ -13,7 +13,9 @@ from warplca.data import load_dataset
 from warplca.frontend import Equaliser, PrimingPlan, WarpLCASettings
 from warplca.frontend.pretrained import open_primed
 from warplca.models import harden
+from warplca.pipeline import prime as prime_module
 from warplca.pipeline.prime import PrimeConfig, prime_frontend
+from warplca.train import state as state_module
 from warplca.train.processes import Interrupted
 
 LAYER = WarpLCASettings(
@@ -200,3 +202,18 @@ def test_an_equaliser_learns_the_spectrum_of_a_user_s_images(tmp_path, capsys):
         capsys.readouterr()
         assert main([*arguments[:5], "--out", str(tmp_path / "other"), *arguments[7:], change]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_full_disk_between_stages_costs_a_warning(tmp_path, monkeypatch, caplog):
+    saved = state_module.save_state
+
+    def limited(folder, state, progress, identity, *, keep):
+        if progress.step < 3:
+            raise InputError("cannot write it: No space left on device.")
+        saved(folder, state, progress, identity, keep=keep)
+
+    monkeypatch.setattr(state_module, "save_state", limited)
+    monkeypatch.setattr(prime_module, "SAVE_SECONDS", -1.0)
+    short = replace(PLAN, dictionary_steps=3, target_images=0, unrolled_steps=0, search_images=0)
+    prime_frontend(replace(CONFIG, plan=short), DATA, tmp_path / "out", progress=False)
+    assert caplog.text.count("The work goes on; the state will be saved at the next chance.") == 2
