@@ -118,7 +118,7 @@ class DeepFool(Minimisation):
     """Steps to the nearest boundary of the linearised model.
 
     Attributes:
-        candidates: How many of the likeliest classes are considered.
+        candidates: Number of likeliest classes to consider.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")

@@ -108,7 +108,7 @@ def refuse_input(out: str | Path, **inputs: str | None) -> None:
 
     Args:
         out: The place to write to.
-        **inputs: What is read, by the name of its option; None for what is not given.
+        **inputs: Paths that are read, by the names of their options; None for options that are not given.
 
     Raises:
         InputError: If ``out`` is one of them, or lies inside one of them.

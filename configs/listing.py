@@ -25,7 +25,7 @@ class Key:
 
     Attributes:
         name: Dotted, as on the command line.
-        type: Its type, as text.
+        type: Type of its values, as text.
         default: In YAML's spelling; empty where a value is needed.
         meaning: A sentence or two.
         of: The front-ends or losses that have it; empty where every configuration has it.

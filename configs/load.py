@@ -162,7 +162,7 @@ def read_sections(registry: Registry, value: Any, *, where: str, prefix: str) ->
     """Build the settings of one or several registered classes.
 
     Args:
-        registry: Whose classes have ``Settings``, a dataclass.
+        registry: A registry of classes with ``Settings``, a dataclass.
         value: A name, a mapping with ``name`` and settings, settings that are built already, or a list of such; None
             stands for the name "none".
         where: Name of the source in messages.

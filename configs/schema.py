@@ -50,7 +50,7 @@ class ModelConfig:
         stem_kernel: Side of its kernel; null takes 9.
         pretrained: Whether timm loads pretrained weights into the backbone.
         backbone_options: Further keyword arguments for ``timm.create_model``.
-        hardened: How many of the first front-ends ``harden`` put before a classifier that was finished; 0 for none.
+        hardened: Number of leading front-ends that ``harden`` put before a finished classifier; 0 for none.
     """
 
     ELSEWHERE: ClassVar[dict[str, str]] = {key: f"model.frontend.{key}" for key in _IN_FRONTEND}

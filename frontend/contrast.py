@@ -21,7 +21,7 @@ class ContrastSettings:
     Attributes:
         usual: The range that pictures are stretched to, in pixels: that of usual pictures, between the mean of the
             darkest fiftieth of the values and that of the brightest.
-        gate: How far, in pixels, the range stays below 1 when the gate begins to open, and when it is open.
+        gate: Difference of the range from 1, in pixels, at which the gate begins to open, and at which it is open.
         in_channels: Image channels.
     """
 

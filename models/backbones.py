@@ -80,7 +80,7 @@ def create_backbone(
         name: A timm model name.
         in_channels: Channels of its input.
         num_classes: Size of its logits.
-        stem: Its first layers.
+        stem: First layers of the backbone.
         sees: Whether its input is images or features, which are small already: then the stem's stride is 1.
         pretrained: Whether it is a model with pretrained weights.
         load_weights: Whether timm loads them.

@@ -116,9 +116,9 @@ def evaluate_plug_in(
     Args:
         model: The classifier.
         dataset: The test images.
-        plan: What to measure.
+        plan: The conditions to measure.
         frontend: As for :func:`~warplca.models.harden`.
-        name: Its entry in the results; the other row is called ``NAME + FRONT-END``.
+        name: Entry of the classifier in the results; the other row is called ``NAME + FRONT-END``.
         results: Results store.
         execution: As for ``evaluate_sharded``.
         corruptions: As for ``evaluate_sharded``.

@@ -105,7 +105,7 @@ def prime_frontend(
         config: Layer and plan.
         data: Source of the training images; labels are not used.
         out: Folder to write.
-        device: Where to compute; None takes the accelerator if there is one.
+        device: Device to compute on; None takes the accelerator if there is one.
         progress: Whether to show progress bars.
         stop_after: Stop after so many steps of this call, as Ctrl-C would (for tests).
 
@@ -206,7 +206,7 @@ class PrimingJob:
     """Does stages, saving on the way.
 
     Args:
-        folder: Where states are kept.
+        folder: Folder for the states.
         identity: What the job is; a state of another one is refused.
         progress: Whether to show progress bars.
         stop_after: Stop after so many steps, as Ctrl-C would.

@@ -35,7 +35,7 @@ class StepSettings:
     Attributes:
         threat: Norm and radius, e.g. "linf 8/255" or "l2 0.5".
         step_size: Length of the step in pixels; null takes what the loss's paper does.
-        gradient_mode: How the attack's gradient passes the front-end; null takes the layer's own.
+        gradient_mode: Gradient mode of the front-end in the attack; null takes the layer's own.
         weight_perturbation: The gradient is taken where the backbone's weights are moved against training by this share
             of their norm (adversarial weight perturbation, Wu et al., NeurIPS 2020); 0 switches that off.
     """
@@ -110,10 +110,10 @@ class AttackedLoss(StandardLoss):
     """Base of losses on attacked images.
 
     Attributes:
-        attack: How images are attacked.
+        attack: The attack on images in training.
         weight_perturbation: Share of their norm by which weights are perturbed; 0 for not at all.
         relative_step: Length of a step over epsilon.
-        start: Where the attack begins.
+        start: Starting point of the attack.
     """
 
     relative_step: ClassVar[float] = 0.25

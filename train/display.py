@@ -20,11 +20,11 @@ class Display:
     """A progress bar with figures; it prints the run's expected duration after a few steps.
 
     Args:
-        name: What is trained.
+        name: Name of the model in training.
         done: Steps done before.
         total: Steps of the run.
         epochs: Epochs of the run.
-        device: Where it computes; waited for twice.
+        device: Device of the run; waited for twice.
         shown: Whether to show anything.
         position: Line of the screen for the bar.
     """
@@ -93,7 +93,7 @@ def duration(seconds: float, steps: int) -> str:
 
     Args:
         seconds: Duration of a step.
-        steps: How many are left.
+        steps: Number of steps that are left.
     """
     left = seconds * steps
     amount = f"{left / 3600:.1f} hours" if left >= 5400 else f"{max(left / 60, 0.1):.1f} minutes"

@@ -56,7 +56,7 @@ def train(
         out: Folder of the run: ``checkpoint/``, ``run.json`` (configuration, versions, revision),
             ``curves.csv`` (one row an epoch), ``states/`` (for going on) and, where TensorBoard is installed,
             ``tensorboard/``. A finished run is not trained again.
-        device: Where to compute; None takes the accelerator if there is one. Processes take one each.
+        device: Device to compute on; None takes the accelerator if there is one. Processes take one each.
         progress: Whether to show a progress bar.
         bar_position: Line of the screen for it, where several runs show theirs.
         stop_after: Stop as if interrupted after this many steps (for tests).

@@ -56,9 +56,9 @@ class Mixture:
         Args:
             images: (N, C, H, W), uint8: the images ``rows`` of a batch.
             views: Views of each.
-            seed: Of this batch.
+            seed: Seed of this batch.
             count: Images of the whole batch, for all of which is drawn.
-            rows: Which of them these are.
+            rows: Positions of these images among them.
         """
         host, shape = generator(seed), (count, views, self.width)
         depths = torch.randint(1, DEPTH + 1, shape, generator=host)

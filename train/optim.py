@@ -59,7 +59,7 @@ class WeightAverage:
 
     Args:
         model: The model to follow; its weights now are where the average starts.
-        config: Which average.
+        config: Kind and settings of the average.
         total_steps: Length of the run.
     """
 

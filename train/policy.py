@@ -67,7 +67,7 @@ class PreparedImages(Dataset):
     Args:
         images: (N, H, W, C), uint8, in memory or on disk.
         config: Random cuts, which may be off, and the policy, which may be "none".
-        order: Which images a step takes.
+        order: The images of each step.
         plain: Whether the first view is the image itself.
         views: Further views, augmented by the policy.
         seed: Seed of the run.

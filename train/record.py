@@ -35,7 +35,7 @@ class Meter:
 
     Args:
         accelerator: For the device and the other processes.
-        sums: Where an interrupted epoch stood.
+        sums: Sums of an interrupted epoch.
         step: Steps done so far.
     """
 
@@ -137,8 +137,8 @@ class RunRecord:
         out: The run's folder.
         about: Configuration and data, as plain values.
         accelerator: For the device and the processes.
-        step: Where this session begins.
-        epochs: How many epochs are in the curves by then.
+        step: First step of this session.
+        epochs: Number of epochs in the curves by then.
     """
 
     def __init__(

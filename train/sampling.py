@@ -37,10 +37,10 @@ class Draws:
     """Random numbers for this process's part of something that a whole batch draws.
 
     Attributes:
-        total: How many the whole batch has.
-        mine: Which of them are this process's.
+        total: Number of images in the whole batch.
+        mine: Positions of this process's images among them.
         seed: Seed of these draws.
-        device: Where the images are.
+        device: Device of the images.
     """
 
     total: int
@@ -69,7 +69,7 @@ class StepOrder:
         batch_size: Images a step over all processes.
         seed: Seed of the run.
         process: Number of this process.
-        processes: How many there are.
+        processes: Number of processes.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ def mirrored_in_turn(chosen: Tensor, epoch: int, images: int, seed: int) -> Tens
     Args:
         chosen: (N,) positions of the images.
         epoch: Epochs before this one.
-        images: How many training images there are.
+        images: Number of training images.
         seed: Seed of the run.
 
     Returns:

@@ -53,9 +53,9 @@ class BatchSource:
 
     Args:
         dataset: Training images, held-out ones already cut off.
-        recipe: How to augment.
-        order: Which images a step takes.
-        device: Where to keep them.
+        recipe: The recipe, for augmentation.
+        order: The images of each step.
+        device: Device to keep them on.
     """
 
     def __init__(

@@ -185,7 +185,7 @@ def read_state(folder: Path, identity: dict[str, Any], check: Check = check_iden
     A newest state that is truncated or damaged is passed over for the one before, with a warning.
 
     Args:
-        folder: Where its states are.
+        folder: Folder of its states.
         identity: What the run is.
         check: Called with the folder of the run, the identity of a state and that of the run; refuses another one's.
 
@@ -247,13 +247,13 @@ class StateKeeper:
     """Saves the states of resumable work: every so many seconds, and when it is asked to stop.
 
     Attributes:
-        folder: Where the states lie, inside the folder of the run or job.
+        folder: Folder of the states, inside the folder of the run or job.
         state: All that continuing needs.
         identity: What the work is.
-        total: Its number of steps.
-        keep: How many states are kept.
+        total: Number of steps of the work.
+        keep: Number of states to keep.
         seconds: Time between two states.
-        name: Which part of the work this is, for the message that it stopped.
+        name: Part of the work, for the message that it stopped.
         check: Refuses states of other work; see :func:`read_state`.
         agree: Maps whether to stop, whether to save, and the step to what all processes do.
         writes: Whether this process writes.

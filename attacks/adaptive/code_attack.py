@@ -28,7 +28,7 @@ class CodeAttack(BatchwiseAttack):
 
     Attributes:
         steps: Steps of each of the ``targets + 1`` runs.
-        targets: How many images of other classes, nearest in code first, are approached.
+        targets: Number of images of other classes to approach, nearest in code first.
         check_every: The real prediction is looked at after every so many steps.
     """
 

@@ -33,7 +33,7 @@ class ViewAttack(Attack):
     """Run an attack against a view of the model.
 
     Attributes:
-        view: How to differentiate the model.
+        view: The path by which the model is differentiated.
         inner: The attack that follows those gradients; by default one that no scale of the logits can blind.
     """
 

@@ -211,7 +211,7 @@ class _IgnoreCuts(TorchFunctionMode):
     """Keeps gradients flowing where the code underneath stops them.
 
     Attributes:
-        ignored: How often a gradient was cut and passed on.
+        ignored: Number of times that a cut gradient was passed on.
     """
 
     def __init__(self) -> None:

@@ -73,7 +73,7 @@ class Suite:
     Attributes:
         attacks: Attacks by name.
         checked: Whether checks for gradient masking judge the figure that is left.
-        probe_images: How many rightly classified images those checks look at.
+        probe_images: Number of rightly classified images for those checks.
 
     Raises:
         InputError: There are no images to look at.

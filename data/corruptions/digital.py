@@ -24,7 +24,7 @@ def elastic_transform(
     Args:
         amplitude: Factor on the smoothed displacement, in pixels.
         sigma: Smoothness of the displacement in pixels.
-        jitter: How far each of the three points of the affine map moves at most, per axis.
+        jitter: Largest move of each of the three points of the affine map, per axis.
     """
     height, width = images.shape[1:3]
     shifts = np.stack([stream.uniform(-jitter, jitter, (3, 2)) for stream in streams])

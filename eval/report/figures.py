@@ -126,7 +126,7 @@ def line_panel(
         x_label: Label below.
         y_label: Label at the side.
         x_ticks: Positions of ticks; None leaves them to matplotlib.
-        x_tick_labels: Their texts.
+        x_tick_labels: Texts of the ticks.
         y_limits: Range shared by several panels, or (lower end, None).
 
     Returns:

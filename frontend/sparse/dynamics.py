@@ -30,7 +30,7 @@ def step(
     """Return the next state; gradients flow.
 
     Args:
-        problem: What is minimised.
+        problem: The problem to minimise.
         code: a = T(u), (N, M, h, w).
         state: u, same shape.
         before: The state one step earlier.
@@ -112,7 +112,7 @@ def guarded_step(
     On a GPU each operation here is a launch in every cycle: none is taken whose result follows from another's.
 
     Args:
-        problem: What is minimised; its energy judges.
+        problem: The problem to minimise; its energy judges.
         level: The threshold value of this iteration.
         state: u, (N, M, h, w).
         before: The last accepted state.

@@ -153,7 +153,7 @@ class LearnedSteps(nn.Module):
         any_length: Loading takes any number of steps.
         reach: Largest eta in units of (1 + mu) / L.
         tail_step: eta L of further cycles, where ``reach`` is above 2.
-        tail_momentum: Their mu.
+        tail_momentum: mu of further cycles.
         annealing: The threshold value of a run of ``cycles`` falls from this multiple of lam; 1 for none.
         cycles: Number of cycles that was primed for.
         preconditioned: Whether steps go through the dictionary's preconditioner; L is then that of those dynamics.

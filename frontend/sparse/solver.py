@@ -36,7 +36,7 @@ def solve(
     """Run ``len(schedule)`` iterations of the dynamics.
 
     Args:
-        problem: What is minimised.
+        problem: The problem to minimise.
         schedule: Step size, momentum and threshold value of every iteration.
         state: The initial state (N, M, h, w); None for a cold start at zero. It is not written to.
         trace: A list to which the energy (N,) is appended before the first and after every iteration.
@@ -137,7 +137,7 @@ def solve_until(
     its last value. Nothing here has a gradient.
 
     Args:
-        problem: What is minimised.
+        problem: The problem to minimise.
         schedule: Step size, momentum and threshold value; its length is the largest number of iterations.
         tolerance: Largest relative change in one iteration that counts as settled, above 0.
         state: The initial state (N, M, h, w); None for a cold start.

@@ -186,7 +186,7 @@ def export_quantised(
         model: Maps pixels in [0, 1] to logits, on any device; used in evaluation mode.
         path: File to write; an older export there is replaced if the check passes.
         images: Real images (N, C, H, W) to measure on.
-        labels: Their classes, (N,).
+        labels: Classes of the images, (N,).
         calibration: Other real images, from which the ranges of values are taken.
         frontend: Whether the front-end is quantised too; its thresholds then pass other units.
         sparsity: Whether to add the sparsity output, as for :func:`export_onnx`.
