@@ -126,7 +126,10 @@ def as_yaml(value: Any) -> str:
         return value or "''"
     if isinstance(value, tuple | list):
         return f"[{','.join(as_yaml(part) for part in value)}]"
-    return str(to_plain(value))
+    plain = to_plain(value)
+    if isinstance(plain, dict):
+        return f"{{{', '.join(f'{key}: {as_yaml(part)}' for key, part in plain.items())}}}"
+    return str(plain)
 
 
 def matching(keys: Iterable[Key], wanted: str | None) -> list[Key]:

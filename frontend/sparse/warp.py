@@ -215,7 +215,7 @@ class WarpLCA(LCA):
 
 def _fitted_steps(own: LearnedSteps, learned: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return as many learned steps as the layer has cycles; cycles beyond them take the primed tail."""
-    if not learned:
+    if "steps._extra_state" not in learned:
         return {}
     count = len(learned["steps.step_raw"])
     primed = LearnedSteps(max(count, len(own.step_raw)), own.tail_momentum)
