@@ -214,6 +214,7 @@ def test_a_full_disk_between_stages_costs_a_warning(tmp_path, monkeypatch, caplo
 
     monkeypatch.setattr(state_module, "save_state", limited)
     monkeypatch.setattr(prime_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(prime_module, "measure", lambda layer, images: {})
     short = replace(PLAN, dictionary_steps=3, target_images=0, unrolled_steps=0, search_images=0)
     prime_frontend(replace(CONFIG, plan=short), DATA, tmp_path / "out", progress=False)
     assert caplog.text.count("The work goes on; the state will be saved at the next chance.") == 2
