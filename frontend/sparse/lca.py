@@ -79,7 +79,7 @@ class LCA(Primable, Frontend):
         self.dictionary = ConvDictionary(
             s.in_channels, s.features, s.kernel_size, s.stride, preconditioned=self._preconditioned
         )
-        self._threshold = get_threshold(s.threshold)
+        self._threshold: Any = get_threshold(s.threshold)  # or what stands in for it
         self.lam_raw = positive(s.lam) if s.learn_lam else None
         self.adaptive_raw = positive(s.adaptive_lam) if s.learn_lam and s.adaptive_lam else None
         self._varied = _Varied()
