@@ -121,16 +121,7 @@ class TrainingRun:
         if start is not None:
             about["initial"] = start
         self.about = json.loads(json.dumps(about))  # as it will be read back: tuples become lists
-        self.keeper = StateKeeper(
-            self.out / STATES_FOLDER,
-            self.state,
-            identity(self.about),
-            self.total_steps,
-            keep=recipe.keep_states,
-            seconds=60.0 * recipe.save_minutes,
-            agree=self._agree,
-            writes=self.accelerator.is_main_process,
-        )
+        self.keeper = self._keeper()
 
     def _prepare(self) -> None:
         """Place model and optimiser on the device, and wrap them for several processes."""
@@ -147,6 +138,18 @@ class TrainingRun:
         objective, self.optimiser = self.accelerator.prepare(objective, optimiser)
         self.stepper = Stepper(objective, self.optimiser, recipe, self.accelerator, self.total_steps)
         self.state = self.weights.state(self.optimiser, self.accelerator.scaler)
+
+    def _keeper(self) -> StateKeeper:
+        return StateKeeper(
+            self.out / STATES_FOLDER,
+            self.state,
+            identity(self.about),
+            self.total_steps,
+            keep=self.recipe.keep_states,
+            seconds=60.0 * self.recipe.save_minutes,
+            agree=self._agree,
+            writes=self.accelerator.is_main_process,
+        )
 
     def complete(self, stop_after: int | None = None) -> Classifier:
         """Train to the end from wherever the run stands."""
