@@ -189,7 +189,7 @@ def test_averages_follow_their_recurrence(kind):
     assert not averaged.training
 
 
-def test_an_average_is_what_is_handed_over(tmp_path):
+def test_the_average_is_what_is_saved(tmp_path):
     run = config("conv", average={"kind": "ema", "decay": 0.5}, epochs=1, schedule="cosine")
     averaged = train(run, stripes(), tmp_path / "a", progress=False).state_dict()
     plain = train(config("conv", epochs=1, schedule="cosine"), stripes(), tmp_path / "p", progress=False)
