@@ -15,7 +15,7 @@ from warplca.attacks import run_attack
 from warplca.configs.errors import InputError
 from warplca.configs.plan import PLANS, AttackSetting, EvaluationPlan, resolve_plan
 from warplca.data import ImageDataset, corrupt
-from warplca.eval import CorruptionSource, Entry, ResultsStore, evaluate
+from warplca.eval import CertificationPlan, CorruptionSource, Entry, ResultsStore, certify, evaluate
 from warplca.eval.compare.statistics import calibration_error
 from warplca.eval.results.records import choose_images
 
@@ -318,3 +318,15 @@ def test_a_subset_shares_its_noise_with_the_whole_set(dataset: ImageDataset) -> 
     answers = dict(zip(big["indices"].tolist(), big["confidences"].tolist(), strict=True))
     expected = [answers[index] for index in small["indices"].tolist()]
     np.testing.assert_allclose(small["confidences"], expected, atol=2e-5)
+
+
+def test_a_function_is_one_network_to_evaluate_and_certify_whatever_their_seeds(
+    tmp_path: Path, dataset
+) -> None:
+    def brightness(images: Tensor) -> Tensor:
+        return -(images.mean(dim=(1, 2, 3))[:, None] - torch.tensor([0.2, 0.5, 0.8])).square()
+
+    kept = {"results": tmp_path / "both.sqlite", "name": "brightness", "execution": QUIET}
+    evaluate(brightness, dataset, EvaluationPlan(seed=1), **kept)
+    plan = CertificationPlan(sigma=0.1, samples=100, images=2, seed=2, attack=None)
+    assert set(certify(brightness, dataset, plan, **kept)["kind"]) == {"certificate"}
