@@ -127,8 +127,7 @@ def corrupted(dataset: ImageDataset, folder: Path, workers: int = 1) -> Path:
     return folder
 
 
-def main() -> None:
-    """Run from the command line."""
+def _arguments() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument(
         "--network", default="resnet20", help="resnet20, resnet32 or resnet44 (default: %(default)s)"
@@ -155,7 +154,12 @@ def main() -> None:
     options.add_argument(
         "--work", type=Path, default=Path("runs/plugin"), help="stores and images (default: %(default)s)"
     )
-    arguments = options.parse_args()
+    return options.parse_args()
+
+
+def main() -> None:
+    """Run from the command line."""
+    arguments = _arguments()
     torch.set_num_threads(1)
     device = choose_device(arguments.device)
     whole = load_dataset(arguments.data, "test")
