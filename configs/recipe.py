@@ -14,6 +14,7 @@ LARGEST_RATE = 100.0
 RANGES = {
     "sgd_momentum": (0.0, 0.9999),
     "bias_rate": (0.0, 1000.0),
+    "layer_decay": (0.0, 1.0),
     "weight_decay": (0.0, 1.0),
     "clip_norm": (0.0, 1e6),
     "save_minutes": (0.0, 1e6),
@@ -138,6 +139,9 @@ class TrainConfig:
         learning_rate: Peak rate of SGD with Nesterov momentum.
         sgd_momentum: Momentum of SGD.
         bias_rate: Factor on the rate of the backbone's biases and norms.
+        layer_decay: Factor on the rate from each layer of the backbone, as timm's networks name them, to the one before
+            it; the last one has the whole rate. For fine-tuning, where early layers are to change least; 1 switches
+            it off. The front-end has ``train.frontend.rate``.
         weight_decay: On weights of two or more dimensions except atoms.
         schedule: "one-cycle" (linear up, cosine down) or "cosine" (down only).
         warmup: Share of the steps on the way up; null takes 0.3 for "one-cycle".
@@ -177,6 +181,7 @@ class TrainConfig:
     learning_rate: float = 0.1
     sgd_momentum: float = 0.9
     bias_rate: float = 1.0
+    layer_decay: float = 1.0
     weight_decay: float = 5e-4
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     warmup: float | None = None

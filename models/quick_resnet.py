@@ -122,6 +122,7 @@ class QuickResNet(HeadedNetwork):
         self.whitens = in_chans <= MOST_WHITENED
         channels = 8 * in_chans if self.whitens else widths[0]
         self.whitening = nn.Conv2d(in_chans, channels, 2)
+        self.whitening.weight.requires_grad_(not self.whitens)  # set from images or loaded, never learned
         self.feature_info: list[dict[str, Any]] = []
         groups, reduction = [], 1
         for number, width in enumerate(widths):
@@ -148,7 +149,6 @@ class QuickResNet(HeadedNetwork):
         rows = directions.T / (variances[:, None] + LEAST_VARIANCE).sqrt()
         both = torch.cat([rows, -rows])
         self.whitening.weight.copy_(both.reshape(self.whitening.weight.shape))
-        self.whitening.weight.requires_grad_(False)
         assert self.whitening.bias is not None
         self.whitening.bias.copy_(-both @ mean)
 

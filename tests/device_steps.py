@@ -13,7 +13,7 @@ from stripes import config, stripes
 
 from warplca.configs import RunConfig, load_config, preset_names
 from warplca.configs.device import unwatched
-from warplca.models import create_classifier
+from warplca.models import build_classifier, create_classifier, save_checkpoint
 from warplca.train.loop import TrainingRun
 from warplca.train.perturb import InnerAttack, cross_entropy_ascent
 from warplca.train.record import Meter
@@ -88,6 +88,9 @@ def test_so_does_a_step_of_every_recipe_in_the_package(preset, tmp_path):
     run = load_config(RunConfig, presets, "train", [*TINY])
     if hasattr(run.train.loss, "steps"):
         run = load_config(RunConfig, presets, "train", [*TINY, "train.loss.steps=2"])
+    if run.train.loss_class.has_teacher:
+        save_checkpoint(build_classifier(config("none").model), tmp_path / "teacher")
+        run = load_config(RunConfig, presets, "train", [*TINY, f"train.init={tmp_path / 'teacher'}"])
     check_step(run, tmp_path, preset)
 
 

@@ -11,7 +11,7 @@ from warplca.configs import InputError, RunConfig, TrainConfig, from_dict, load_
 from warplca.configs.load import registered_name, to_plain
 from warplca.configs.recipe import AverageConfig
 from warplca.frontend.sparse.settings import LCATraining, WarpLCATraining
-from warplca.models import build_classifier, create_classifier
+from warplca.models import build_classifier, create_classifier, save_checkpoint
 from warplca.train import Interrupted, build_loss, train
 from warplca.train.optim import WeightAverage
 from warplca.train.perturb import cross_entropy_ascent
@@ -149,6 +149,9 @@ def test_every_recipe_trains_and_continues_bit_for_bit(recipe, tmp_path):
         "epochs": 2,
         "batch_size": 32,
     }
+    if section.loss_class.has_teacher:
+        save_checkpoint(build_classifier(config("none").model), tmp_path / "teacher")
+        values["init"] = str(tmp_path / "teacher")
     run = config("warp-lca", **values)
     whole = train(run, stripes(80), tmp_path / "whole", progress=False)
     with pytest.raises(Interrupted):

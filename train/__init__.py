@@ -1,6 +1,7 @@
 """Training: loop, losses, augmentation."""
 
 from .adversarial import AdversarialLoss, AttackedLoss, MartLoss, NuclearLoss, TradesLoss
+from .distillation import DistillationLoss
 from .loop import train
 from .losses import Batch, ConsistencyLoss, LossResult, NoisyLoss, StandardLoss, build_loss, register_loss
 from .perturb import InnerAttack
@@ -11,6 +12,7 @@ __all__ = [
     "AttackedLoss",
     "Batch",
     "ConsistencyLoss",
+    "DistillationLoss",
     "InnerAttack",
     "Interrupted",
     "LossResult",

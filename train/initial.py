@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -39,7 +39,7 @@ def start_from(model: Classifier, source: str) -> str:
     Raises:
         InputError: If they cannot be read, or fit less than half of the backbone.
     """
-    found = _weights(source)
+    found = read_weights(source)
     own = model.backbone.state_dict()
     fitting = {name: value for name, value in found.items() if name in own and value.shape == own[name].shape}
     share = sum(own[name].numel() for name in fitting) / max(sum(value.numel() for value in own.values()), 1)
@@ -55,7 +55,7 @@ def start_from(model: Classifier, source: str) -> str:
         logger.warning(
             "train.init: %s start at random, as %s has none of their shape", ", ".join(left), source
         )
-    return _digest(fitting)
+    return digest(fitting)
 
 
 @torch.no_grad()
@@ -80,7 +80,8 @@ def start_from_images(model: Classifier, images: Iterable[Tensor]) -> None:
     learn(torch.cat(seen))
 
 
-def _weights(source: str) -> dict[str, Tensor]:
+def read_weights(source: str) -> dict[str, Tensor]:
+    """Return the backbone's weights by name from a checkpoint folder, a shipped classifier or a safetensors file."""
     if Path(source).suffix != ".safetensors":
         return load_checkpoint(source).backbone.state_dict()
     try:
@@ -96,9 +97,10 @@ def _bare(name: str) -> str:
     return name
 
 
-def _digest(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Return a short name of weights, which differ where it differs."""
+    found = hashlib.sha256()
     for name, value in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()[:32]

@@ -20,8 +20,9 @@ from ..configs.load import to_plain
 from ..data import ImageDataset
 from ..models import Classifier, build_classifier, save_checkpoint
 from .display import Display
+from .distillation import load_teacher
 from .folder import CHECKPOINT_FOLDER, STATES_FOLDER, is_finished, refuse_foreign_run
-from .initial import start_from, start_from_images
+from .initial import digest, start_from, start_from_images
 from .losses import auxiliary_weights, build_loss
 from .optim import make_optimiser
 from .processes import Loaded, chosen_precision, from_main, make_accelerator, stop_requested
@@ -96,6 +97,7 @@ class TrainingRun:
         torch.manual_seed(recipe.seed)
         self.model = build_classifier(config.model)
         start = None if recipe.init is None else start_from(self.model, recipe.init)
+        self.teacher = load_teacher(recipe, self.model)
         frozen = any(getattr(part, "frozen_epochs", 0) != 0 for part in self.training)
         learns = self.model.frontend.always_learns and not frozen
         self.accelerator = make_accelerator(recipe.precision, all_parameters_learn=learns, device=device)
@@ -120,6 +122,8 @@ class TrainingRun:
         about = {"config": to_plain(config), "dataset": dataset.fingerprint, "images": len(kept)}
         if start is not None:
             about["initial"] = start
+        if self.teacher is not None:
+            about["teacher"] = digest(self.teacher.state_dict())
         self.about = json.loads(json.dumps(about))  # as it will be read back: tuples become lists
         self.keeper = self._keeper()
 
@@ -134,7 +138,10 @@ class TrainingRun:
             start_from_images(self.model, self.source.plain_batches())
         self.weights = Weights(self.model, recipe, self.training, self.total_steps)
         optimiser = make_optimiser(self.model, recipe, self.training)
-        objective = Objective(self.model, build_loss(recipe, auxiliary_weights(self.training)))
+        if self.teacher is not None:
+            self.teacher.to(self.accelerator.device)
+        loss = build_loss(recipe, auxiliary_weights(self.training), self.teacher)
+        objective = Objective(self.model, loss)
         objective, self.optimiser = self.accelerator.prepare(objective, optimiser)
         self.stepper = Stepper(objective, self.optimiser, recipe, self.accelerator, self.total_steps)
         self.state = self.weights.state(self.optimiser, self.accelerator.scaler)

@@ -28,11 +28,13 @@ class Batch:
         images: (N, C, H, W), augmented, pixels in [0, 1].
         labels: (N,) classes.
         views: Further augmentations of the same images, each (N, C, H, W).
+        clean: The same images before noise, AugMix and PRIME, where the loss has a teacher.
     """
 
     images: Tensor
     labels: Tensor
     views: tuple[Tensor, ...] = ()
+    clean: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,24 @@ def register_loss(name: str) -> Callable[[type[L]], type[L]]:
     return register
 
 
-def build_loss(recipe: TrainConfig, auxiliary: Mapping[str, float] | None = None) -> StandardLoss:
+def build_loss(
+    recipe: TrainConfig, auxiliary: Mapping[str, float] | None = None, teacher: Classifier | None = None
+) -> StandardLoss:
     """Return the loss that a recipe names.
 
     Args:
         recipe: The recipe.
         auxiliary: Weights of the front-end's auxiliary losses, by name; None for none.
+        teacher: For a loss that has one.
 
     Raises:
         InputError: If the threat cannot be read, or the loss has no such norm.
     """
     smoothing = filled(recipe.label_smoothing)
-    return recipe.loss_class.of(recipe.loss, label_smoothing=smoothing, auxiliary=auxiliary)
+    common: dict[str, Any] = {"label_smoothing": smoothing, "auxiliary": auxiliary}
+    if recipe.loss_class.has_teacher:
+        common["teacher"] = teacher
+    return recipe.loss_class.of(recipe.loss, **common)
 
 
 def auxiliary_weights(training: Sequence[Any]) -> dict[str, float]:
@@ -114,12 +122,14 @@ class StandardLoss:
         views: Augmented views of each image that it looks at.
         smooths_labels: Whether label smoothing enters.
         may_collapse: Whether robust accuracy may break down within an epoch, so that training watches it.
+        has_teacher: Whether it is built with a ``teacher``, and batches hold their images as that one is to see them.
     """
 
     Settings: ClassVar[type] = StandardSettings
     views: ClassVar[int] = 1
     smooths_labels: ClassVar[bool] = True
     may_collapse: ClassVar[bool] = False
+    has_teacher: ClassVar[bool] = False
     label_smoothing: float = 0.0
     auxiliary: Mapping[str, float] | None = None
 

@@ -8,17 +8,18 @@ from itertools import chain, compress
 from typing import Any
 
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
-from ..configs import TrainConfig
+from ..configs import InputError, TrainConfig
 from ..configs.recipe import AverageConfig
 from ..models import Classifier
 
 
 def make_optimiser(model: Classifier, config: TrainConfig, training: Sequence[Any] = ()) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; each front-end at its own rate.
+    """SGD with Nesterov momentum; each front-end, and with ``layer_decay`` each layer, at its own rate.
 
     Biases and norms are not decayed, nor what a front-end names; see ``Frontend.no_weight_decay``.
 
@@ -26,6 +27,9 @@ def make_optimiser(model: Classifier, config: TrainConfig, training: Sequence[An
         model: The classifier.
         config: Rate, momentum, decay.
         training: What happens to each front-end of the model in training: its ``rate`` counts, 1 without.
+
+    Raises:
+        InputError: If there is a ``layer_decay``, and the backbone does not say which layers it has.
     """
     kept = {f"frontend.{name}" for name in model.frontend.no_weight_decay()}
     several = len(model.frontend.sections) > 1
@@ -33,9 +37,11 @@ def make_optimiser(model: Classifier, config: TrainConfig, training: Sequence[An
         f"frontend.stages.{i}." if several else "frontend.": getattr(part, "rate", 1.0)
         for i, part in enumerate(training)
     }
+    layers = _layer_rates(model, config.layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for name, parameter in model.named_parameters():
         factor = next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)
+        factor *= layers.get(parameter, 1.0)
         if parameter.ndim == 1 and name.startswith("backbone."):
             factor *= config.bias_rate
         decayed = parameter.ndim > 1 and name not in kept
@@ -49,6 +55,19 @@ def make_optimiser(model: Classifier, config: TrainConfig, training: Sequence[An
     return torch.optim.SGD(
         parameters, lr=rate, momentum=config.sgd_momentum, nesterov=config.sgd_momentum > 0
     )
+
+
+def _layer_rates(model: Classifier, decay: float) -> dict[nn.Parameter, float]:
+    """Return the factor on the rate of each weight of the backbone (Howard and Ruder, ACL 2018)."""
+    if decay == 1.0:
+        return {}
+    groups = param_groups_layer_decay(model.backbone, layer_decay=decay)
+    if len({group["lr_scale"] for group in groups}) < 2:
+        raise InputError(
+            f"train.layer_decay is {decay}, and the backbone {model.config.backbone!r} does not say which layers it "
+            "has (timm's group_matcher); leave it out, or choose another backbone."
+        )
+    return {parameter: group["lr_scale"] for group in groups for parameter in group["params"]}
 
 
 class WeightAverage:

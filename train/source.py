@@ -125,7 +125,9 @@ class BatchSource:
             views = (views + self._noise(step, count, rows, views)).clamp(0.0, 1.0)
         first, *others = views.unbind(1)
         smallest = max(count // self.order.processes, 1)
-        return Share(Batch(first, self.labels[chosen], tuple(others)), self.order.weight(step), smallest)
+        clean = placed[:, 0].float() / 255.0 if recipe.loss_class.has_teacher else None
+        batch = Batch(first, self.labels[chosen], tuple(others), clean)
+        return Share(batch, self.order.weight(step), smallest)
 
     def _images(self, chosen: Tensor, augmented: Tensor | None) -> Tensor:
         """Return (n, views, C, H, W): the image, its policy's version, or for "jsd" the image and its versions."""

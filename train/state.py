@@ -40,6 +40,7 @@ def identity(about: dict[str, Any]) -> dict[str, Any]:
         "dataset": about["dataset"],
         "images": about["images"],
         "initial": about.get("initial"),
+        "teacher": about.get("teacher"),
     }
 
 

@@ -66,9 +66,11 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, images: Tensor, labels: Tensor, views: tuple[Tensor, ...]) -> LossResult:
+    def forward(
+        self, images: Tensor, labels: Tensor, views: tuple[Tensor, ...], clean: Tensor | None
+    ) -> LossResult:
         """Return the loss of a batch; see ``train.losses``."""
-        return self.loss(self.model, Batch(images, labels, views))
+        return self.loss(self.model, Batch(images, labels, views, clean))
 
 
 class Stepper:
@@ -125,7 +127,7 @@ class Stepper:
             last = number == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.objective):
                 with self.accelerator.autocast():
-                    result = self.objective(part.images, part.labels, part.views)
+                    result = self.objective(part.images, part.labels, part.views, part.clean)
                 weight = share.weight * len(part.labels) / images
                 loss = result.loss if weight == 1.0 else result.loss * weight
                 self.accelerator.backward(loss)
@@ -140,8 +142,9 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
         return [batch]
     images, labels = batch.images.tensor_split(count), batch.labels.tensor_split(count)
     views = [view.tensor_split(count) for view in batch.views]
+    clean = (None,) * count if batch.clean is None else batch.clean.tensor_split(count)
     whole = [
-        Batch(x, y, tuple(view[i] for view in views))
+        Batch(x, y, tuple(view[i] for view in views), clean[i])
         for i, (x, y) in enumerate(zip(images, labels, strict=True))
     ]
     return [part for part in whole if len(part.labels)]
