@@ -6,8 +6,9 @@
 Every run is a whole one, whose rate ends at zero: an epoch of a longer one says less. The plain preset (`none`: the
 slim ResNet) first trains for one epoch, which tells how many it may have for the minutes of each run of `quick94`.
 ``curve.csv`` gets a line after each run: accuracy on the 5,000 held-out training images, processor minutes (looking at
-those images after each epoch included), images a second by them. The same command goes on where it was stopped, and
-after a kill with the epoch that was under way. Time is that of the process: other work on the machine counts little.
+those images after each epoch included), by them images and GFLOP a second (thrice a forward pass for each image), and
+what the machine does at a large multiplication of matrices. The same command goes on where it was stopped, and after a
+kill with the epoch that was under way. Time is that of the process: other work on the machine counts little.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from warplca.configs import RunConfig, load_config
 from warplca.configs.atomic import file_written_whole
 from warplca.data import ImageDataset, load_dataset
+from warplca.models import build_classifier
 from warplca.train import Interrupted, train
 
 HELD_OUT = 5000
 PRESETS = {"quick94": "quick94", "plain": "none"}
+SIDE, TIMES = 2048, 5  # of the matrices that show the machine's peak
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,13 +100,34 @@ class Curve:
                 raise SystemExit(f"stopped at step {reached} of {out}; the same command goes on")
         curves = pd.read_csv(out / "curves.csv")
         total = sum(seconds.values()) / 60.0
-        trained = epochs * (len(self.dataset) - HELD_OUT)
+        speed = epochs * (len(self.dataset) - HELD_OUT) / (60.0 * total)
         return {
             "processor_minutes": round(total, 2),
-            "images_a_second": round(trained / (60.0 * total), 1),
+            "images_a_second": round(speed, 1),
+            "gflops": round(3e-9 * operations(config) * speed, 1),
+            "peak_gflops": round(peak(), 1),
             "held_out_accuracy": float(curves["val_accuracy"].iloc[-1]),
             "train_accuracy": round(float(curves["train_accuracy"].iloc[-1]), 4),
         }
+
+
+def operations(config: RunConfig) -> int:
+    """Floating-point operations of an image's forward pass."""
+    model = build_classifier(config.model).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.rand(1, 3, 32, 32))
+    return counter.get_total_flops()
+
+
+def peak() -> float:
+    """The most GFLOP a second of processor time that a multiplication of float32 matrices gives."""
+    one, other = torch.randn(2, SIDE, SIDE)
+    seconds = []
+    for _ in range(TIMES):
+        began = time.process_time()
+        one @ other
+        seconds.append(time.process_time() - began)
+    return 2e-9 * SIDE**3 / min(seconds)
 
 
 def states(out: Path) -> list[Path]:

@@ -67,7 +67,9 @@ class ConvFrontend(Frontend):
         s = self._settings
         if s.output == "code":
             return Encoding(code)
-        kernel = synthesis_kernel(self.synthesis, s.stride)
+        # A pixel is a sum of so many terms: so scaled, the whole layer learns at the rate of the rest.
+        terms = s.features * (s.kernel_size / s.stride) ** 2
+        kernel = synthesis_kernel(self.synthesis / terms**0.5, s.stride)
         size = (images.shape[2], images.shape[3])
         change = synthesise(code, kernel, s.kernel_size, s.stride, size)
         return Encoding(images + change * standardised.std)

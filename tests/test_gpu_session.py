@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stripes import stripes
 
-from warplca.configs import InputError
+from warplca.cli.parser import parse
+from warplca.configs import InputError, RunConfig, load_config
 from warplca.data import load_dataset, save_npz
 
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu"
@@ -107,6 +109,27 @@ rows:
   - {{name: fails, minutes: 1, command: ["{python}", -c, "raise SystemExit(3)"]}}
   - {{name: never, minutes: 1, after: [fails], command: ["{python}", -c, "pass"]}}
 """
+
+
+@pytest.mark.parametrize("rows", sorted(path.stem for path in (GPU / "rows").glob("*.yaml")))
+def test_every_command_of_the_rows_is_one_that_the_command_line_takes(rows, monkeypatch):
+    monkeypatch.chdir(GPU.parents[1])
+    words = {name: f"x/{name}" for name in ("data", "out", "python")} | {
+        "device": "cpu",
+        "cores": "2",
+        "here": str(GPU),
+    }
+    for row in read_rows(rows, None):
+        parts = groupby((word.format(**words) for word in row.command[1:]), "--".__eq__)
+        for command in (list(part) for separator, part in parts if not separator):
+            while command[0] in ("-m", "warplca.cli.main", str(GPU / "together.py")):
+                command = command[1:]
+            if command[0].endswith(".py"):
+                assert (GPU.parent / command[0]).is_file() or Path(command[0]).is_file(), row.name
+            elif command[0] not in ("-c", "pytest"):
+                taken = parse(command)
+                if taken.command == "train":
+                    load_config(RunConfig, taken.config, "train", taken.overrides)
 
 
 def test_rows_run_together_each_after_those_that_it_needs(tmp_path):

@@ -166,13 +166,32 @@ def test_the_duration_is_printed_after_eight_steps(tmp_path, capsys):
     assert "(4 steps of" in lines[0]
 
 
+def test_a_step_of_training_changes_images_alike_however_large_the_convolution():
+    """The rate that suits a trained network behind it then suits the convolution, too."""
+
+    def change(**size):
+        torch.manual_seed(0)
+        front = ConvFrontend(**size, output="reconstruction").train()
+        images, target = torch.rand(4, 3, 25, 31), torch.randn(4, 3, 25, 31)
+        (front(images) * target).sum().backward()
+        with torch.no_grad():
+            front.synthesis -= 0.1 * front.synthesis.grad
+            return float((front(images) - images).norm())
+
+    changes = [
+        change(features=features, kernel_size=kernel, stride=stride)
+        for features, kernel, stride in ((8, 5, 2), (64, 5, 2), (64, 9, 2), (64, 9, 1))
+    ]
+    assert max(changes) < 3.0 * min(changes), changes
+
+
 @pytest.mark.parametrize(("kernel", "stride", "size"), [(9, 2, (32, 32)), (5, 1, (7, 13)), (4, 2, (9, 15))])
 def test_a_convolution_that_hands_on_images_changes_nothing_at_first(kernel, stride, size):
     front = ConvFrontend(features=6, kernel_size=kernel, stride=stride, output="reconstruction").eval()
     images = torch.rand(2, 3, *size)
     assert front.hands_on == "images"
     assert torch.equal(front(images), images)
-    # What it adds is the adjoint of the strided convolution with the atoms, times the image's contrast.
+    # What it adds is the adjoint of the strided convolution with the scaled atoms, times the image's contrast.
     with torch.no_grad():
         front.synthesis.normal_()
         added = front(images) - images
@@ -180,7 +199,8 @@ def test_a_convolution_that_hands_on_images_changes_nothing_at_first(kernel, str
         code.load_state_dict({k: v for k, v in front.state_dict().items() if k != "synthesis"})
         features = code(images)
         left = (kernel - 1) // 2
-        whole = F.conv_transpose2d(features, front.synthesis, stride=stride)
+        atoms = front.synthesis / (6 * (kernel / stride) ** 2) ** 0.5
+        whole = F.conv_transpose2d(features, atoms, stride=stride)
         whole = whole[:, :, left : left + size[0], left : left + size[1]]
         whole = F.pad(whole, (0, size[1] - whole.shape[3], 0, size[0] - whole.shape[2]))
         contrast = (
