@@ -23,7 +23,7 @@ from warplca.configs import EvaluationPlan, RunConfig, load_config
 from warplca.data import EXTRA_CORRUPTIONS, ImageDataset, corrupt, load_dataset
 from warplca.eval import Execution, evaluate
 from warplca.models import Classifier, build_classifier
-from warplca.train import train
+from warplca.train import Interrupted, train
 from warplca.train.initial import start_from
 
 ARMS = Path(__file__).parent / "gpu" / "arms"
@@ -87,7 +87,10 @@ def conditions(held_out: ImageDataset) -> dict[str, ImageDataset]:
 def tuned(config: RunConfig, variant: str, images: ImageDataset, folder: Path) -> Classifier:
     """The network after its run, or before it."""
     if variant != "untouched":
-        return train(config, images, folder, progress=False, device="cpu")
+        try:
+            return train(config, images, folder, progress=False, device="cpu")
+        except Interrupted as stop:
+            raise SystemExit(f"{stop}; the same command goes on") from None
     model = build_classifier(config.model)
     start_from(model, str(config.train.init))
     return model.eval()
