@@ -193,7 +193,8 @@ def test_every_loss_reaches_every_parameter_through_the_front_end(name, threat, 
     images = torch.rand(4, 3, 17, 13)
     views = (images.flip(3), images.flip(2)) if name == "jsd" else ()
     before = {key: value.clone() for key, value in model.state_dict().items() if "running" in key}
-    loss = build_loss(from_dict(TrainConfig, values, where="test"))
+    teacher = create_classifier("resnet10_slim").eval().requires_grad_(False)
+    loss = build_loss(from_dict(TrainConfig, values, where="test"), teacher=teacher)
     result = loss(model.train(), Batch(images, torch.arange(4), views))
     result.loss.backward()
     assert torch.isfinite(result.loss)
