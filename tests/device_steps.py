@@ -90,7 +90,8 @@ def test_so_does_a_step_of_every_recipe_in_the_package(preset, tmp_path):
         run = load_config(RunConfig, presets, "train", [*TINY, "train.loss.steps=2"])
     if run.train.loss_class.has_teacher:
         save_checkpoint(build_classifier(config("none").model), tmp_path / "teacher")
-        run = load_config(RunConfig, presets, "train", [*TINY, f"train.init={tmp_path / 'teacher'}"])
+        words = [f"train.init={tmp_path / 'teacher'}", "model.frontend.output=reconstruction"]
+        run = load_config(RunConfig, presets, "train", [*TINY, *words])
     check_step(run, tmp_path, preset)
 
 
