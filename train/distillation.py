@@ -69,8 +69,8 @@ class DistillationLoss(StandardLoss):
 
 def softened_divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
     """Return the mean over images of T^2 KL(softmax(teacher / T) || softmax(student / T)), logits (N, classes)."""
-    logs = [(logits / temperature).log_softmax(dim=1) for logits in (student, teacher)]
-    return temperature**2 * F.kl_div(*logs, reduction="batchmean", log_target=True)
+    own, target = ((logits / temperature).log_softmax(dim=1) for logits in (student, teacher))
+    return temperature**2 * F.kl_div(own, target, reduction="batchmean", log_target=True)
 
 
 def load_teacher(recipe: TrainConfig, model: Classifier) -> Classifier | None:
