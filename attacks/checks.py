@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from ..configs.errors import InputError, first_line
@@ -13,6 +14,9 @@ from .access import Model
 
 MIN_FOR_CHANCE = 20
 """Images below which accuracy at chance level says nothing."""
+
+EXPLAINED_BY_CHANCE = 0.05
+"""Probability of so many right answers by guessing from which on guessing is taken to explain them."""
 
 RANDOMNESS_TOLERANCE = 1e-4
 """Relative difference of logits between two equal calls above which a model counts as random."""
@@ -131,17 +135,24 @@ def check_gradient(model: Model, image: Tensor) -> None:
 
 
 def chance_note(correct: Tensor, classes: int) -> list[str]:
-    """A remark if a model is no better than chance, as one is that expects another pixel range.
+    """A remark if guessing explains a model's accuracy, as that of one which expects another pixel range.
+
+    The exact one-sided binomial test: the probability that guessing, which is right with probability 1 / classes for
+    each image, gets as many right or more.
 
     Args:
         correct: (N,) whether each clean image is classified rightly.
         classes: Number of classes.
     """
     right, count = int(correct.sum()), len(correct)
-    if count < MIN_FOR_CHANCE or right > 1.5 * count / classes:
+    if count < MIN_FOR_CHANCE:
+        return []
+    probability = float(binomtest(right, count, 1 / classes, alternative="greater").pvalue)
+    if probability < EXPLAINED_BY_CHANCE:
         return []
     return [
-        f"Only {right} of {count} clean images are classified rightly, about chance for {classes} classes: "
+        f"Only {right} of {count} clean images are classified rightly; guessing among {classes} classes gets "
+        f"{round(count / classes, 1):g} on average, and {right} or more with probability {probability:.2g}: "
         "the model may expect another pixel range or other labels."
     ]
 

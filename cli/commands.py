@@ -162,14 +162,15 @@ def denoise(args: Namespace) -> int:
         raise InputError(f"--lam is {args.lam}; give a number above 0.")
     if args.iterations is not None and args.iterations < 1:
         raise InputError(f"--iterations is {args.iterations}; give 1 or more.")
-    from ..pipeline.denoise import FRONTEND, denoise_files
+    from ..pipeline.denoise import FRONTEND, Restorer, denoise_files
 
     # It would say of each image that its lambda is not the one of priming, which is how this command works.
     logging.getLogger("warplca.frontend.pretrained").setLevel(logging.ERROR)
-    options = {"frontend": args.frontend or FRONTEND, "lam": args.lam, "iterations": args.iterations}
-    device = choose_device(args.device)
-    denoise_files(args.images, args.out, **options, device=device, overwrite=args.overwrite, say=echo)
-    return 0
+    restorer = Restorer(args.frontend or FRONTEND, args.lam, args.iterations, choose_device(args.device))
+    written = denoise_files(
+        args.images, args.out, restorer, overwrite=args.overwrite, say=echo, complain=print_error
+    )
+    return 0 if len(written) == len(args.images) else USAGE
 
 
 def info(args: Namespace) -> int:

@@ -86,7 +86,60 @@ class Denoised:
     remark: str = ""
 
 
-@torch.no_grad()
+class Restorer:
+    """A primed front-end made ready for images, with the lambda given, the rule that it learned, or one fitted for it.
+
+    Args:
+        frontend: Primed front-end, as for :func:`denoise`.
+        lam: Threshold, as for :func:`denoise`.
+        iterations: Number of cycles, as for :func:`denoise`.
+        device: Device, as for :func:`denoise`.
+
+    Raises:
+        InputError: If there is no such front-end, or neither lambda nor a rule that chooses it.
+    """
+
+    def __init__(
+        self,
+        frontend: str | Path = FRONTEND,
+        lam: float | None = None,
+        iterations: int | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        primed = open_primed(frontend).settings
+        restores = primed.get("output") == "reconstruction" and bool(primed.get("adaptive_lam"))
+        options = {} if lam is None else {"lam": lam, "adaptive_lam": 0.0}
+        if lam is None and not restores:
+            rule = load_noise_rule(frontend)
+            options = {"lam": rule.lam, "adaptive_lam": rule.strength}
+        layer = WarpLCA.from_pretrained(frontend, output="reconstruction", tile=None, **options)
+        self.strength = float(layer.adaptive_lam)
+        self.spinning = CycleSpinning(layer, iterations if iterations or restores else ITERATIONS)
+        self.spinning.to(choose_device(device))
+        self.given = lam is not None
+        self.remarks = restores and not self.given
+
+    @torch.no_grad()
+    def restore(self, pixels: Tensor, *, tile: int = TILE, progress: bool = False) -> Denoised:
+        """Denoise one image, (C, H, W); see :func:`denoise`."""
+        layer = self.spinning.layer
+        channels = layer.dictionary.weight.shape[1]
+        if pixels.ndim != 3 or pixels.shape[0] not in (1, channels):
+            raise InputError(f"the image has shape {tuple(pixels.shape)}; expected (1 or {channels}, H, W).")
+        estimable = min(pixels.shape[1:]) >= 3
+        if not self.given and not estimable:
+            raise InputError(
+                f"the image has {pixels.shape[1]} x {pixels.shape[2]} pixels, too few to estimate its noise; "
+                "give lambda."
+            )
+        layer.adaptive_lam = self.strength * math.sqrt(channels / pixels.shape[0])
+        noise = float(noise_level(pixels[None])) if estimable else math.nan
+        output, lams = _in_tiles(self.spinning, pixels.expand(channels, -1, -1)[None], tile, progress)
+        restored = output[0] if pixels.shape[0] == channels else output[0].mean(0, keepdim=True)
+        remark = _remark(noise) if self.remarks else ""
+        return Denoised(restored.clamp(0, 1), noise, (min(lams), max(lams)), remark)
+
+
 def denoise(
     pixels: Tensor,
     *,
@@ -117,78 +170,65 @@ def denoise(
     Raises:
         InputError: If the image has another number of channels, or is too small to estimate its noise.
     """
-    primed = open_primed(frontend).settings
-    restores = primed.get("output") == "reconstruction" and bool(primed.get("adaptive_lam"))
-    layer = _layer(frontend, lam, iterations, restores=restores)
-    layer.to(choose_device(device))
-    if pixels.shape[0] == 1:
-        layer.layer.adaptive_lam = math.sqrt(3.0) * float(layer.layer.adaptive_lam)
-    channels = layer.layer.dictionary.weight.shape[1]
-    if pixels.ndim != 3 or pixels.shape[0] not in (1, channels):
-        raise InputError(f"the image has shape {tuple(pixels.shape)}; expected (1 or {channels}, H, W).")
-    estimable = min(pixels.shape[1:]) >= 3
-    if lam is None and not estimable:
-        raise InputError(
-            f"the image has {pixels.shape[1]} x {pixels.shape[2]} pixels, too few to estimate its noise; give lambda."
-        )
-    noise = float(noise_level(pixels[None])) if estimable else math.nan
-    output, lams = _in_tiles(layer, pixels.expand(channels, -1, -1)[None], tile, progress)
-    restored = output[0] if pixels.shape[0] == channels else output[0].mean(0, keepdim=True)
-    remark = _remark(noise) if restores and lam is None else ""
-    return Denoised(restored.clamp(0, 1), noise, (min(lams), max(lams)), remark)
+    return Restorer(frontend, lam, iterations, device).restore(pixels, tile=tile, progress=progress)
 
 
 def denoise_files(
     images: Sequence[str | Path],
     out: str | Path,
+    restorer: Restorer,
     *,
-    frontend: str | Path = FRONTEND,
-    lam: float | None = None,
-    iterations: int | None = None,
-    device: torch.device | str | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    complain: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Denoise PNG and JPEG files; each becomes ``out/NAME.png``, written whole or not at all.
 
     Args:
         images: The files.
         out: Folder to write to.
-        frontend: Primed front-end, as for :func:`denoise`.
-        lam: Threshold, as for :func:`denoise`.
-        iterations: Number of cycles, as for :func:`denoise`.
-        device: Device, as for :func:`denoise`.
+        restorer: What denoises them.
         overwrite: Whether files that are there already are replaced.
         say: Called with one line for each image.
+        complain: Called with what is wrong with an image that cannot be denoised; the others follow. None raises that.
+
+    Returns:
+        The files written.
 
     Raises:
-        InputError: If an image cannot be read, or an input or another output would be overwritten; images that
-            were finished before stay.
+        InputError: If an input or another output would be overwritten, or, without ``complain``, if an image cannot be
+            denoised; images that were finished before stay.
     """
     targets = _targets([Path(image) for image in images], Path(out), overwrite)
+    written = []
     for source, target in Bar(targets.items(), desc="restoring", unit="picture", delay=1):
-        start = time.perf_counter()
-        photograph = read_photograph(source)
         try:
-            found = denoise(
-                photograph.pixels,
-                frontend=frontend,
-                lam=lam,
-                iterations=iterations,
-                device=device,
-                progress=True,
-            )
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from error
-        write_photograph(target, found.pixels, photograph)
-        height, width = photograph.pixels.shape[1:]
-        used = " to ".join(dict.fromkeys(f"{value:.3g}" for value in found.lam))
-        note = "".join(f" ({text})" for text in (photograph.note, found.remark) if text)
-        say(
-            f"{source} -> {target}: {width} x {height} pixels, noise {255 * found.noise:.1f} of 255, lambda {used}, "
-            f"{time.perf_counter() - start:.1f} s{note}"
-        )
-    return list(targets.values())
+            say(_denoise_file(restorer, source, target))
+        except InputError as error:  # one bad picture of many
+            if complain is None:
+                raise
+            complain(str(error))
+        else:
+            written.append(target)
+    return written
+
+
+def _denoise_file(restorer: Restorer, source: Path, target: Path) -> str:
+    """Denoise one file, and tell what was done."""
+    start = time.perf_counter()
+    photograph = read_photograph(source)
+    try:
+        found = restorer.restore(photograph.pixels, progress=True)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    write_photograph(target, found.pixels, photograph)
+    height, width = photograph.pixels.shape[1:]
+    used = " to ".join(dict.fromkeys(f"{value:.3g}" for value in found.lam))
+    note = "".join(f" ({text})" for text in (photograph.note, found.remark) if text)
+    return (
+        f"{source} -> {target}: {width} x {height} pixels, noise {255 * found.noise:.1f} of 255, lambda {used}, "
+        f"{time.perf_counter() - start:.1f} s{note}"
+    )
 
 
 def _targets(images: Sequence[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
@@ -198,8 +238,6 @@ def _targets(images: Sequence[Path], out: Path, overwrite: bool) -> dict[Path, P
     inputs = {image.resolve() for image in images}
     targets: dict[Path, Path] = {}
     for image in images:
-        if not image.is_file():
-            raise InputError(f"there is no image {image}.")
         target = out / f"{image.stem}.png"
         if target.resolve() in inputs:
             raise InputError(f"{target} would overwrite an input; give another folder than {out}.")
@@ -209,18 +247,6 @@ def _targets(images: Sequence[Path], out: Path, overwrite: bool) -> dict[Path, P
             raise InputError(f"{target} is there already; choose another folder, or give --overwrite.")
         targets[image] = target
     return targets
-
-
-def _layer(
-    frontend: str | Path, lam: float | None, iterations: int | None, *, restores: bool
-) -> CycleSpinning:
-    """The front-end with the given lambda, the rule that it learned, or the one that was fitted for it."""
-    options = {} if lam is None else {"lam": lam, "adaptive_lam": 0.0}
-    if lam is None and not restores:
-        rule = load_noise_rule(frontend)
-        options = {"lam": rule.lam, "adaptive_lam": rule.strength}
-    layer = WarpLCA.from_pretrained(frontend, output="reconstruction", tile=None, **options)
-    return CycleSpinning(layer, iterations if iterations or restores else ITERATIONS)
 
 
 def _remark(noise: float) -> str:

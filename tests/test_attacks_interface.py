@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from warplca.attacks import ATTACKS, ThreatModel, as_attack, run_attack
 from warplca.attacks.adaptive.ensemble import ADAPTIVE
+from warplca.attacks.checks import chance_note
 from warplca.attacks.gradient_descent import FGSM, PGD
 from warplca.attacks.interface import BatchwiseAttack
 from warplca.attacks.threat import BallError
@@ -278,7 +280,23 @@ def test_a_model_at_chance_is_noted() -> None:
         labels = (network(images).argmax(dim=1) + 1) % 5
     labels[:3] = network(images[:3]).argmax(dim=1)
     (note,) = run_attack(network, images, labels, "fgsm", "linf 0.01").notes
-    assert note.startswith("Only 3 of 40 clean images are classified rightly, about chance for 5 classes")
+    assert note.startswith(
+        "Only 3 of 40 clean images are classified rightly; guessing among 5 classes gets 8 on"
+    )
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "classes", "explained"),
+    [(86, 180, 3, False), (9, 20, 3, True), (58, 100, 2, True), (59, 100, 2, False), (150, 1000, 10, False)],
+)
+def test_guessing_explains_what_the_binomial_test_says(
+    right: int, count: int, classes: int, explained: bool
+) -> None:
+    share = 1 / classes
+    tail = [math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(right, count + 1)]
+    notes = chance_note(torch.arange(count) < right, classes)
+    assert bool(notes) is explained is (sum(tail) >= 0.05)
+    assert not explained or f"{right} or more with probability {sum(tail):.2g}:" in notes[0]
 
 
 def test_progress_counts_images_on_stderr(

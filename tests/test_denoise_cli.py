@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from warplca.cli.main import main
+from warplca.configs.errors import InputError
 from warplca.data import load_dataset
 from warplca.frontend import WarpLCA, noise_level, save_frontend, shipped_frontends
 from warplca.frontend.pretrained import NoiseRule, load_noise_rule, save_noise_rule
 from warplca.frontend.tiles import OVERLAP, ramp, spans
-from warplca.pipeline.denoise import FRONTEND, denoise
+from warplca.pipeline.denoise import FRONTEND, Restorer, denoise, denoise_files
 from warplca.pipeline.photograph import read_photograph
 
 
@@ -160,6 +161,20 @@ def test_mistakes_are_one_sentence_and_change_nothing(capsys, tmp_path: Path, no
     )
     assert good.read_bytes() == before
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_picture_does_not_stop_the_others(capsys, tmp_path: Path, noisy: np.ndarray) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    for name in ("first", "last"):
+        Image.fromarray(noisy[:20, :20]).save(tmp_path / f"{name}.png")
+    given = [str(tmp_path / f"{name}.png") for name in ("first", "none", "bad", "last")]
+    assert main(["denoise", *given, "--out", str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert [line.partition(" -> ")[0] for line in out.splitlines()] == [given[0], given[3]]
+    assert [path in line for path, line in zip(given[1:3], err.splitlines(), strict=True)] == [True, True]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["first.png", "last.png"]
+    with pytest.raises(InputError, match="bad.png cannot be read"):
+        denoise_files(given[2:], tmp_path / "other", Restorer(FRONTEND))
 
 
 def test_tiny_image_with_lambda_given(capsys, tmp_path: Path, noisy: np.ndarray) -> None:

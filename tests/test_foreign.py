@@ -117,7 +117,7 @@ def test_the_range_and_chance_are_remarked_on() -> None:
     model = timm.create_model("resnet18", num_classes=10).eval()
     bare = evaluate(model, dataset(), "clean", execution=QUIET)
     assert "asks for pixels normalised by mean (0.485, 0.456, 0.406)" in bare["notes"][0]
-    assert any("about chance for 10 classes" in line for line in note_sentences(bare))
+    assert any("guessing among 10 classes gets" in line for line in note_sentences(bare))
     wrapped = evaluate(as_classifier(model), dataset(), "clean", execution=QUIET)
     assert "normalised by" not in wrapped["notes"][0]
 

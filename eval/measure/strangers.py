@@ -59,5 +59,5 @@ def remarks(model: object) -> list[str]:
 
 
 def chance_remark(predictions: NDArray[np.integer], labels: NDArray[np.integer], classes: int) -> list[str]:
-    """A remark if clean accuracy is about chance."""
+    """A remark if guessing explains the accuracy on clean images."""
     return chance_note(torch.from_numpy(predictions == labels), classes)
