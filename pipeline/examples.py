@@ -1,14 +1,12 @@
-"""Pictures of a comparison's report: atoms, example images with reconstruction and code."""
+"""What people look at in a comparison's report: atoms, example images with reconstruction and code."""
 
 from __future__ import annotations
 
 import platform
 
 import numpy as np
-import timm
 import torch
 
-from .. import __version__
 from ..attacks import as_suite, run_attack
 from ..attacks.interface import PLAIN_GRADIENTS
 from ..configs import ComparisonConfig, EvaluationPlan
@@ -32,15 +30,15 @@ def collect_examples(
 ) -> list[Example]:
     """Return rows of pictures for a few test images of different classes.
 
-    Each row shows the image, one corruption of the plan, one adversarial image against the last arm with the
-    difference times ten, for every LCA arm the reconstruction from its code and where the code is active, and what an
-    equaliser makes of either.
+    Each row shows the image, one corruption of the plan, one adversarial image against the last arm that knows the
+    image with the difference times ten, for every LCA arm the reconstruction from its code and where the code is
+    active, and what an equaliser makes of either.
     """
     _, first = np.unique(test.labels, return_index=True)
     chosen = test.subset(first[:: max(1, len(first) // count)][:count])
     rows = [
         Example(
-            f"{test.class_names[int(chosen.labels[i])]}",
+            f"{test.class_names[int(chosen.labels[i])].capitalize()} (image {chosen.indices[i]})",
             [*_disturbed(models, chosen.subset([i]), plan), *_coded(models, chosen.subset([i]))],
         )
         for i in range(len(chosen))
@@ -56,49 +54,63 @@ def _disturbed(
     models: dict[str, Classifier], one: ImageDataset, plan: EvaluationPlan
 ) -> list[tuple[str, Picture]]:
     clean = one.images[0] / 255.0
-    pictures = [(f"image; {_said(models, one, one.images[:])}", clean)]
+    answers = _answers(models, one, one.images[:])
+    pictures = [(f"clean\n{_marked(answers, one)}", clean)]
     if plan.corruptions and plan.corruptions[0] not in CORRUPTION_GROUPS:
         name, severity = plan.corruptions[0].split("+")[0], max(plan.severities)
         corrupted = corrupt(one.images[:], name, severity=severity, seed=plan.seed, indices=one.indices)
-        pictures.append(
-            (f"{name.replace('_', ' ')} {severity}; {_said(models, one, corrupted)}", corrupted[0] / 255.0)
-        )
-    if plan.attacks:
-        arm, model = list(models.items())[-1]
-        setting = plan.attacks[-1]
-        suite = as_suite(setting.attack)
-        kinds = {attack.kind for attack in suite.attacks.values()}
-        # A suite, or an attack that may not apply to this arm, is shown by a plain one.
-        attack = setting.attack if not suite.checked and kinds == {PLAIN_GRADIENTS} else "pgd-10"
-        images, labels = one.tensors(device=_device(model))
-        result = run_attack(model, images, labels, attack, setting.threat, seed=plan.seed)
-        adversarial = _picture(result.adversarial[0])
-        outcome = (
-            "wrong before"
-            if not bool(result.correct[0])
-            else f"succeeded: {one.class_names[int(result.predictions[0])]}"
-            if bool(result.success[0])
-            else "failed"
-        )
-        pictures.append((f"{attack}, {setting.threat}, against {arm}; {outcome}", adversarial))
-        pictures.append(("difference x 10", difference_picture(clean, adversarial)))
+        said = _marked(_answers(models, one, corrupted), one)
+        pictures.append((f"{name.replace('_', ' ')} {severity}\n{said}", corrupted[0] / 255.0))
+    known = [arm for arm, answer in answers.items() if answer == _class(one, one.labels[0])]
+    if plan.attacks and known:
+        pictures += _attacked(known[-1], models[known[-1]], one, plan)
     return pictures
 
 
+def _attacked(
+    arm: str, model: Classifier, one: ImageDataset, plan: EvaluationPlan
+) -> list[tuple[str, Picture]]:
+    """Return an image after the plan's last attack on an arm that classifies it rightly, and what the attack changed."""
+    setting = plan.attacks[-1]
+    suite = as_suite(setting.attack)
+    kinds = {attack.kind for attack in suite.attacks.values()}
+    # A suite, or an attack that may not apply to this arm, is shown by a plain one.
+    attack = setting.attack if not suite.checked and kinds == {PLAIN_GRADIENTS} else "pgd-10"
+    images, labels = one.tensors(device=_device(model))
+    result = run_attack(model, images, labels, attack, setting.threat, seed=plan.seed)
+    adversarial = _picture(result.adversarial[0])
+    answer = _class(one, int(result.predictions[0]))
+    outcome = f"succeeded\n✗ {answer}: {arm}" if bool(result.success[0]) else f"failed\n✓ {arm}"
+    return [
+        (f"{attack} on {arm}, {setting.threat}: {outcome}", adversarial),
+        ("what the attack changed, times 10", difference_picture(one.images[0] / 255.0, adversarial)),
+    ]
+
+
+def _class(dataset: ImageDataset, index: int) -> str:
+    return dataset.class_names[int(index)]
+
+
 @torch.no_grad()
-def _said(models: dict[str, Classifier], one: ImageDataset, images: np.ndarray) -> str:
-    """Return the models' predictions of an image, (1, H, W, C) as bytes: each class with the models that predict it."""
+def _answers(models: dict[str, Classifier], one: ImageDataset, images: np.ndarray) -> dict[str, str]:
+    """Return the class that each model predicts for an image, (1, H, W, C) as bytes."""
     pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
-    answers: dict[str, list[str]] = {}
-    for arm, model in models.items():
-        said = one.class_names[int(model(pixels.to(_device(model))).argmax())]
-        answers.setdefault(said, []).append(arm)
-    return "; ".join(f"{said}: {', '.join(arms)}" for said, arms in answers.items())
+    return {arm: _class(one, int(model(pixels.to(_device(model))).argmax())) for arm, model in models.items()}
+
+
+def _marked(answers: dict[str, str], one: ImageDataset) -> str:
+    """Return lines that name the models that are right, and each wrong answer with the models that gave it."""
+    truth = _class(one, one.labels[0])
+    lines = []
+    for answer in sorted(set(answers.values()), key=lambda answer: (answer != truth, answer)):
+        arms = ", ".join(arm for arm, given in answers.items() if given == answer)
+        lines.append(f"✓ {arms}" if answer == truth else f"✗ {answer}: {arms}")
+    return "\n".join(lines)
 
 
 @torch.no_grad()
 def _coded(models: dict[str, Classifier], one: ImageDataset) -> list[tuple[str, Picture]]:
-    """Return the pictures that each arm's front-end makes of the image."""
+    """What each arm makes of the image before its backbone sees it."""
     pictures: list[tuple[str, Picture]] = []
     for arm, model in models.items():
         seen, _ = one.tensors(device=_device(model))
@@ -143,18 +155,15 @@ def environment_facts(
     """Return what a reader must know of the run: data, seeds, recipe, versions, time."""
     recipe = config.train
     return {
-        "data": f"{test.name}: {len(test)} test images; {config.data} for training",
-        "seeds": ", ".join(map(str, config.seeds)),
-        "backbone": config.model.backbone,
-        "recipe": f"{recipe.epochs} epochs, batch {recipe.batch_size}, peak learning rate {recipe.learning_rate}",
-        "cycles": cycles_fact(config),
-        "primed front-ends": primed_fact(config),
-        "exported": f"{chosen}, chosen on {recipe.validation_images} validation images, not on the test images",
-        "time": f"{seconds:.0f} s in this call",
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+        "Data": f"{test.name}: {len(test)} test images; {config.data} for training",
+        "Backbone": config.model.backbone,
+        "Recipe": f"{recipe.epochs} epochs, batch {recipe.batch_size}, peak learning rate {recipe.learning_rate}",
+        "Cycles": cycles_fact(config),
+        "Primed front-ends": primed_fact(config),
+        "Exported": f"{chosen}, chosen on {recipe.validation_images} validation images, not on the test images",
+        "Time": f"{seconds:.0f} s in this call",
+        "Machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
         + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
-        "versions": f"warplca {__version__}, torch {torch.__version__}, timm {timm.__version__}, "
-        f"Python {platform.python_version()}",
     }
 
 

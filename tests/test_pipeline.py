@@ -12,6 +12,7 @@ from stripes import section
 from warplca.cli.main import main
 from warplca.configs import ComparisonConfig, EvaluationPlan, InputError, from_dict
 from warplca.configs.load import to_plain
+from warplca.configs.plan import AttackSetting
 from warplca.data import load_dataset
 from warplca.eval import ResultsStore
 from warplca.frontend import Equaliser, build_frontend
@@ -126,6 +127,34 @@ def test_pictures_show_what_an_equaliser_makes_of_an_image_and_of_a_reconstructi
         seen = image if arm == "none" else layer(image)
         wanted = parts[-1](seen).clamp(0, 1)[0].permute(1, 2, 0).detach()
         np.testing.assert_allclose(dict(rows[0].pictures)[f"{arm}: restored"], wanted, atol=1e-6)
+
+
+def test_examples_say_who_is_right_and_whether_the_attack_succeeded():
+    test = load_dataset("cifar10-subset", "test")
+    one = test.subset([0])
+    truth, wrong = int(one.labels[0]), (int(one.labels[0]) + 1) % 10
+    models = {name: create_classifier("resnet10_slim", "none").eval() for name in ("right", "other", "third")}
+    for name, model in models.items():
+        head = model.get_classifier()
+        with torch.no_grad():
+            head.weight.mul_(1e-3)
+            head.bias.zero_()[truth if name == "right" else wrong] = 1.0  # no small attack moves it
+    plan = EvaluationPlan(
+        corruptions=("fog",), severities=(2,), attacks=(AttackSetting("fgsm", "linf 1/255"),)
+    )
+    (row,) = collect_examples(models, one, plan, count=1)[:1]
+    names = one.class_names
+    marked = f"✓ right\n✗ {names[wrong]}: other, third"
+    assert row.title == f"{names[truth].capitalize()} (image {one.indices[0]})"
+    assert [caption for caption, _ in row.pictures[:4]] == [
+        f"clean\n{marked}",
+        f"fog 2\n{marked}",
+        "fgsm on right, linf 1/255: failed\n✓ right",
+        "what the attack changed, times 10",
+    ]
+    known = {"other": models["other"]}  # nothing to attack
+    (alone,) = collect_examples(known, one, plan, count=1)[:1]
+    assert not any("attack" in caption or "fgsm" in caption for caption, _ in alone.pictures)
 
 
 def test_bad_comparisons_are_refused(tmp_path):

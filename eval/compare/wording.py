@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..results.certificates import meaning_sentence
-from ..results.suites import bounds_sentence, suite_rows, trust_of
+from ..results.suites import NOT_ASSESSED, bounds_sentence, suite_rows, trust_of
 
 SEEDS_FOR_METHODS = 3
 
@@ -105,16 +105,18 @@ def trust_sentences(comparison: Comparison) -> Iterator[str]:
 
 
 def trust_line(comparison: Comparison) -> str:
-    """In a line: do the figures speak of methods, and can those under attack be trusted?"""
-    seeds = comparison.seeds
-    scope = (
-        f"{seeds} training seeds each"
-        if comparison.about_methods
-        else f"{seeds} training seed{'s' if seeds > 1 else ''} each: about these networks, not about methods"
+    """In two sentences: do the figures speak of methods, and can those under attack be trusted?"""
+    count = f"{comparison.seeds} training seed{'s' if comparison.seeds > 1 else ''} each"
+    whom = "for the methods" if comparison.about_methods else "for these networks, not for the methods"
+    verdicts = sorted({verdict.partition(":")[0] for verdict in comparison.verdicts.values()})
+    attacked = (
+        "no attack was run"
+        if not verdicts
+        else "as upper bounds only, for nothing was checked for gradient masking"
+        if verdicts == [NOT_ASSESSED]
+        else ", ".join(verdicts)
     )
-    verdicts = {verdict.partition(":")[0] for verdict in comparison.verdicts.values()}
-    attacked = f"under attack: {', '.join(sorted(verdicts))}" if verdicts else "no attack was run"
-    return f"{scope}; {attacked}."
+    return f"Without attack: yes, {whom} ({count}). Under attack: {attacked}."
 
 
 def figures_of(summary: pd.DataFrame) -> list[str]:
