@@ -96,22 +96,21 @@ def first_look(
             evaluate(network, test, plan, results=store, name=name, execution=Execution(progress=progress))
             for name, network in networks.items()
         )
-    say(
-        f"{CLASSIFIER} on {images} photographs that it never saw, severity {SEVERITY}, alone and behind {CHAIN}:"
-    )
     table = found.pivot(index="condition", columns="model", values="accuracy").loc[["clean", *NOISES]]
     intervals = {(row["condition"], row["model"]): row for row in found.to_dict("records")}
+    say(f"{CLASSIFIER} on {images} photographs that it never saw, severity {SEVERITY}, % correct:")
+    say(f"  {'':<15} {'alone':<19} behind {CHAIN}")
     for condition in table.index:
-        shown = [_figure(name, intervals[condition, name]) for name in networks]
-        say(f"  {condition.replace('_', ' '):<15} {'   '.join(shown)}")
+        shown = [_figure(intervals[condition, name]) for name in networks]
+        say(f"  {condition.replace('_', ' '):<15} {shown[0]:<19} {shown[1]}")
     _draw(networks, test, out / "first-look.png")
     say(f"pictures:    {out / 'first-look.png'}")
     return table[list(networks)]
 
 
-def _figure(name: str, row: Mapping[Any, Any]) -> str:
+def _figure(row: Mapping[Any, Any]) -> str:
     accuracy, low, high = (100 * row[key] for key in ("accuracy", "low", "high"))
-    return f"{name} {accuracy:5.1f} % [{low:.1f}, {high:.1f}]"
+    return f"{accuracy:4.1f} [{low:.1f}, {high:.1f}]"
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The comparison from end to end on real images, small enough for a test."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from warplca.frontend import Equaliser, build_frontend
 from warplca.models import create_classifier, load_checkpoint
 from warplca.pipeline.comparison import run_comparison
 from warplca.pipeline.examples import collect_examples
+from warplca.pipeline.first_look import first_look
 
 CONFIG = {
     "baseline": "conv",
@@ -167,3 +169,16 @@ def test_bad_comparisons_are_refused(tmp_path):
     too_many = from_dict(ComparisonConfig, {**CONFIG, "train_images": 5000}, where="test")
     with pytest.raises(InputError, match="train_images is 5000; cifar10-subset"):
         run_comparison(too_many, tmp_path, progress=False)
+
+
+def test_the_first_look_tells_and_draws_what_it_measured(tmp_path):
+    lines = []
+    table = first_look(tmp_path, images=10, say=lines.append, progress=False)
+    assert list(table.columns) == ["alone", "with front-end"]
+    assert table.loc["gaussian_noise", "alone"] < table.loc["gaussian_noise", "with front-end"]
+    assert lines[1].split() == ["alone", "behind", "cifar10"]
+    for line, row in zip(lines[2:6], table.itertuples(), strict=True):
+        told = [float(word) for word in line.split() if re.fullmatch(r"\d+\.\d", word)]
+        assert told == [round(100 * row[1], 1), round(100 * row[2], 1)]
+    assert max(map(len, lines[:6])) <= 80
+    assert (tmp_path / "first-look.png").is_file()
