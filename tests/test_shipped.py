@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from warplca.cli.main import main
 from warplca.configs import InputError
 from warplca.data import load_dataset
+from warplca.frontend.pretrained import SHIPPED as FRONTENDS
 from warplca.models import Classifier, load_checkpoint, open_predictor, read_card, shipped_checkpoints
+from warplca.models.checkpoint import SHIPPED as MODELS
 
 
 @pytest.mark.parametrize("name", shipped_checkpoints())
@@ -17,6 +20,15 @@ def test_its_accuracy_is_that_of_its_card(name):
         correct = float((model(images).argmax(1) == labels).double().mean())
     measured = [cell for cell in read_card(name)["warplca"]["evidence"]["cells"] if cell["kind"] == "clean"]
     assert correct == pytest.approx(measured[0]["accuracy"], abs=0.08)  # three standard errors of 300 images
+
+
+CARDS = sorted(card for folder in (MODELS, FRONTENDS) for card in folder.glob("*/README.md"))
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.parent.name)
+def test_its_card_is_one_that_the_hub_takes(card):
+    data = ModelCard.load(card, ignore_metadata_errors=False).data
+    assert (data.license, data.datasets) == ("mit", ["uoft-cs/cifar10"])
 
 
 def test_a_name_serves_wherever_a_folder_does(capsys, tmp_path):
