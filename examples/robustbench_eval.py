@@ -1,6 +1,6 @@
 """Measure an exported model with RobustBench on local images and write its JSON entry, in an environment of its own.
 
-RobustBench wants a timm of its own, so nothing of warplca is imported here: the model is the ONNX file, the images are
+RobustBench 1.1.1 pins another timm, so nothing of warplca is imported here: the model is the ONNX file, the images are
 files.
 
     warplca export --checkpoint DIR --out model.onnx
@@ -8,25 +8,26 @@ files.
     python -m venv rb && rb/bin/pip install robustbench==1.1.1 onnxruntime 'setuptools<81'
     rb/bin/python robustbench_eval.py model.onnx images.npz corrupted --name Mine2026
 
-In the package 1.1.1 on the index the function `benchmark` is commented out, line by line; the comment signs are
-taken away here.
+RobustBench 1.1.1 requires pyautoattack and imports it under its former name, autoattack: it gets that name here.
 images.npz holds `test_images` (uint8, NHWC) and `test_labels`; `warplca.data.save_npz` writes it.
 """
 
 import argparse
 import json
-import re
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pyautoattack
-import robustbench
+import pyautoattack.state
 import torch
-from robustbench import data, utils
-from robustbench.model_zoo.enums import BenchmarkDataset
+
+sys.modules |= {"autoattack": pyautoattack, "autoattack.state": pyautoattack.state}
+
+from robustbench import benchmark, data, utils  # noqa: E402 - it needs the name above
+from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel  # noqa: E402
 
 
 class OnnxModel(torch.nn.Module):
@@ -65,18 +66,17 @@ def use_local_images(clean, corrupted):
 
     cifar = BenchmarkDataset.cifar_10
     data._clean_dataset_loaders[cifar] = load_clean
-    data.CORRUPTION_DATASET_LOADERS[cifar] = load_corrupted
+    data.CORRUPTION_DATASET_LOADERS[cifar][ThreatModel.corruptions] = load_corrupted
     return len(labels)
 
 
-def benchmark_function():
-    """Return RobustBench's own `benchmark`."""
-    sys.modules["autoattack"] = pyautoattack  # the authors' code, as it is called on the index
-    path = Path(robustbench.__file__).with_name("eval.py")
-    lines = [re.sub("^# ?", "", line) for line in path.read_text().splitlines()]
-    module = types.ModuleType("uncommented")
-    exec(compile("\n".join(lines), str(path), "exec"), module.__dict__)
-    return module.benchmark
+def leave_out_alexnet():
+    """Let the mean corruption error be NaN: AlexNet's errors, its unit, are not in the package."""
+    table = Path("model_info") / "cifar10" / "corruptions" / "unaggregated_results.csv"
+    if not table.exists():
+        table.parent.mkdir(parents=True, exist_ok=True)
+        columns = pd.MultiIndex.from_product([data.CORRUPTIONS, range(1, 6)])
+        pd.DataFrame(np.nan, index=["AlexNet"], columns=columns).to_csv(table, na_rep="nan")
 
 
 def main():
@@ -90,7 +90,8 @@ def main():
     arguments = parser.parse_args()
     count = min(use_local_images(arguments.clean, arguments.corrupted), arguments.images)
     model = OnnxModel(arguments.model).eval()
-    benchmark_function()(
+    leave_out_alexnet()
+    benchmark(
         model,
         n_examples=count,
         dataset="cifar10",
@@ -104,9 +105,11 @@ def main():
     if set(values) != set(utils.ModelInfo.__dataclass_fields__):
         raise SystemExit(f"{entry} is not of the form that RobustBench's leaderboard reads")
     description = json.loads(model.session.get_modelmeta().custom_metadata_map["warplca"])["model"]
+    parts = description["frontend"]
+    names = [part["name"] for part in ([parts] if isinstance(parts, dict) else parts)]
     values |= {
         "name": arguments.name,
-        "architecture": f"{description['backbone']}, front-end {description['frontend'] or 'none'}",
+        "architecture": f"{description['backbone']}, front-end {' + '.join(names)}",
         "number_forward_passes": 1,
         "footnote": f"{count} images",
     }

@@ -1,4 +1,4 @@
-"""What people look at in a comparison's report: atoms, example images with reconstruction and code."""
+"""Pictures of a comparison's report: atoms, example images with reconstruction and code."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _disturbed(
 def _attacked(
     arm: str, model: Classifier, one: ImageDataset, plan: EvaluationPlan
 ) -> list[tuple[str, Picture]]:
-    """Return an image after the plan's last attack on an arm that classifies it rightly, and what the attack changed."""
+    """Return an image after the plan's last attack on an arm that classifies it rightly, and the difference."""
     setting = plan.attacks[-1]
     suite = as_suite(setting.attack)
     kinds = {attack.kind for attack in suite.attacks.values()}
@@ -110,7 +110,7 @@ def _marked(answers: dict[str, str], one: ImageDataset) -> str:
 
 @torch.no_grad()
 def _coded(models: dict[str, Classifier], one: ImageDataset) -> list[tuple[str, Picture]]:
-    """What each arm makes of the image before its backbone sees it."""
+    """Return the pictures that each arm's front-end makes of the image."""
     pictures: list[tuple[str, Picture]] = []
     for arm, model in models.items():
         seen, _ = one.tensors(device=_device(model))
