@@ -30,7 +30,7 @@ SHELL, OUTPUT = ("bash", ""), "text"
 TUTORIAL = "docs/tutorial.md"
 MINUTES = ("README.md 0", "docs/how-to/export.md 0")
 """Snippets that take longest."""
-PROGRAMS = ("accelerate", "export", "git", "pip", "pytest", "tensorboard")
+PROGRAMS = ("accelerate", "echo", "export", "git", "pip", "pytest", "tensorboard")
 """Programs of others whose command lines are not looked into."""
 
 
@@ -93,7 +93,7 @@ def check(line: list[str]) -> None:
     elif program == "python" and rest[0] != "-m":
         (script,) = [place for place in (ROOT / rest[0], ROOT / "examples" / rest[0]) if place.is_file()]
         source = "".join(file.read_text() for file in script.parent.glob("*.py"))
-        own = "timm_script.py" not in rest[0]  # which hands its options on
+        own = "timm_script.py" not in rest[0]  # which passes its options to another script
         assert not own or all(f'"{word}"' in source for word in rest if word.startswith("--")), line
     else:
         assert program in (*PROGRAMS, "python"), line
