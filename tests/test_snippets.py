@@ -132,4 +132,4 @@ def test_the_readme_is_short() -> None:
     linked = {path for path in re.findall(r"\]\(([^)#]+)", text) if "://" not in path}
     assert all((ROOT / path).exists() for path in linked)
     pages = {str(page.relative_to(ROOT)) for page in PAGES if page.parent.name in ("docs", "how-to")}
-    assert pages - linked <= {"docs/index.md", "docs/how-to/processes.md"}
+    assert pages - linked == {"docs/index.md"}
