@@ -27,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # names that this terminal's encoding lacks are spelled out
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, handlers=[Notices()])
-    logging.getLogger("huggingface_hub").setLevel(
-        logging.ERROR
-    )  # it tells of every new try, with its address
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it would log every retry, with its address
     with warnings.catch_warnings():
         log_warnings()
         return _guarded(arguments)
