@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ def evaluate(args: Namespace) -> int:
     """Measure a checkpoint, or it without and with a front-end before it."""
     from ..eval import CorruptionSource, Execution
     from ..eval.compare.aggregate import is_complete, mean_corruption_error
+    from ..eval.compare.wording import WIDTH
     from ..pipeline.plugin import advice, evaluate_plug_in
     from ..pipeline.sharded import evaluate_sharded, processes
 
@@ -51,7 +53,7 @@ def evaluate(args: Namespace) -> int:
         return 0
     echo(str(frame))
     if found is not None:
-        echo(f"\n{found.to_text()}\n{advice(found)}\n")
+        echo(f"\n{found.to_text()}\n{textwrap.fill(advice(found), WIDTH)}\n")
     elif is_complete(frame):
         echo(
             f"mCE (unnormalised, 15 corruptions x 5 severities): {mean_corruption_error(frame).iloc[0]:.2f} %"
