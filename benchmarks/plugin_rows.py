@@ -129,6 +129,12 @@ def rows(mixed: Tensor) -> dict[str, Callable[[nn.Module], nn.Module]]:
         "impulse repair": lambda model: harden(model, "impulse-repair"),
         "restoring WARP-LCA, no gate": lambda model: harden(model, {"weights": RESTORE, "gate": None}),
         "restoring WARP-LCA": lambda model: harden(model, restore),
+        **{
+            f"restoring WARP-LCA, {cycles} cycles": lambda model, cycles=cycles: harden(
+                model, {**restore, "iterations": cycles}
+            )
+            for cycles in (5, 10)
+        },
         "contrast levelling": lambda model: harden(model, "contrast"),
         "equaliser": lambda model: harden(model, "cifar10-equaliser"),
         "impulses, restoring": lambda model: harden(model, ["impulse-repair", restore]),
