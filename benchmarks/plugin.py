@@ -184,7 +184,7 @@ def main() -> None:
                 own,
                 results=path,
                 name=row,
-                corruptions=CorruptionSource(folder=files),
+                corruptions=CorruptionSource(folder=files if plan.corruptions else None),
             )
     with ResultsStore(path, read_only=True) as store:
         times = _times(model, dataset, pool) if arguments.times else {}

@@ -102,6 +102,11 @@ def test_files_without_a_note_count_as_official_after_their_checksum(
         evaluate(bright, dataset, plan, corruptions=CorruptionSource(folder=tmp_path), execution=QUIET)
 
 
+def test_a_folder_that_a_plan_does_not_need_is_refused(dataset: ImageDataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="measures no single corruption, so that nothing is read from"):
+        evaluate(bright, dataset, "clean", corruptions=CorruptionSource(folder=tmp_path), execution=QUIET)
+
+
 def test_a_subset_reads_its_own_rows(dataset: ImageDataset, folder: Path) -> None:
     part = dataset.subset(np.array([33, 4, 18, 9]))
     plan = EvaluationPlan(("fog",), (5,))

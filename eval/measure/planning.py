@@ -64,11 +64,16 @@ class CorruptionSource:
         """Open the files of every single corruption of a plan; None where all are generated.
 
         Raises:
-            InputError: A file is missing or damaged, or belongs to another data set.
+            InputError: A file is missing or damaged, or belongs to another data set; or the plan needs none.
         """
         if self.folder is None:
             return None
         singles = [name for name in corruption_names(plan) if "+" not in name]
+        if not singles:
+            raise InputError(
+                f"the evaluation plan measures no single corruption, so that nothing is read from {self.folder}; "
+                "leave the folder out, or name corruptions in the plan."
+            )
         return open_cifar_c(self.folder, names=singles, dataset=dataset)
 
 
