@@ -47,7 +47,8 @@ def candidates(folder: Path, seed: int = 0) -> Iterator[np.ndarray]:
         scale = min(generator.integers(SIDE, 2 * SIDE) / min(picture.size), 1.0)
         width, height = (max(round(scale * side), SIDE) for side in picture.size)
         left, top = generator.integers(width - SIDE + 1), generator.integers(height - SIDE + 1)
-        box = tuple(edge / scale for edge in (left, top, left + SIDE, top + SIDE))
+        corners = np.array([left, top, left + SIDE, top + SIDE]) / scale
+        box = tuple(np.minimum(corners, [*picture.size, *picture.size]))  # the division may round up
         yield np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box, reducing_gap=2.0))
 
 
