@@ -11,8 +11,9 @@ from warplca.configs import InputError, RunConfig, TrainConfig, from_dict, load_
 from warplca.configs.load import registered_name, to_plain
 from warplca.configs.recipe import AverageConfig
 from warplca.frontend.sparse.settings import LCATraining, WarpLCATraining
+from warplca.frontend.sparse.spectrum import spectral_bound
 from warplca.models import build_classifier, create_classifier, save_checkpoint
-from warplca.train import Interrupted, build_loss, train
+from warplca.train import Interrupted, build_loss, optim, train
 from warplca.train.optim import WeightAverage
 from warplca.train.perturb import cross_entropy_ascent
 from warplca.train.processes import make_accelerator
@@ -331,9 +332,6 @@ def test_a_learned_lam_is_not_annealed():
 
 
 def test_batch_norm_after_swa_sees_the_averaged_atoms(tmp_path, monkeypatch):
-    from warplca.frontend.sparse.spectrum import spectral_bound
-    from warplca.train import optim
-
     seen = []
 
     def looking(images, model):
