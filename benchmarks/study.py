@@ -22,7 +22,7 @@ from study_estimate import cost_line, estimate_costs
 from study_report import write_study
 from study_run import run_study
 
-from warplca.configs import InputError, load_config
+from warplca.configs import InputError, import_file, load_config
 from warplca.train import Interrupted
 
 
@@ -31,7 +31,9 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", help="study-small, study-full, study-pilots, or a YAML file")
+    parser.add_argument(
+        "study", help="study-small, study-full, study-pilots, study-ingredients, or a YAML file"
+    )
     parser.add_argument("--data", required=True, help="CIFAR-10, a source as `warplca train` takes it")
     parser.add_argument("--runs", type=Path, help="folder of everything (default: runs/STUDY)")
     parser.add_argument(
@@ -40,6 +42,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--parts", nargs="+", help="only these parts (default: all)")
     parser.add_argument("--cost", action="store_true", help="print the cost and stop")
     parser.add_argument("--tables", action="store_true", help="write the tables of what there is and stop")
+    parser.add_argument(
+        "--import", dest="imports", action="append", default=[], help="FILE.py with front-ends"
+    )
     parser.add_argument("overrides", nargs="*", help="key=value, for instance common.plan.attack_images=200")
     return parser
 
@@ -64,6 +69,8 @@ def main() -> int:
     """Run the study that the command line names."""
     args = parse(sys.argv[1:])
     try:
+        for file in args.imports:
+            import_file(file)
         config = replace(load_config(StudyConfig, args.study, PRESETS, args.overrides), data=args.data)
         name = Path(args.study).stem
         runs = args.runs or Path("runs") / name

@@ -11,7 +11,7 @@ from stripes import QUIET, section
 from study_config import PRESETS, StudyConfig
 from study_estimate import cost_line, estimate_costs
 
-from warplca.configs import InputError, from_dict, load_config, preset_names
+from warplca.configs import InputError, from_dict, import_file, load_config, preset_names
 from warplca.data import load_dataset
 from warplca.eval import ResultsStore, evaluate
 from warplca.models import build_classifier
@@ -94,6 +94,7 @@ def test_mistakes_name_the_part():
     ],
 )
 def test_every_arm_of_every_preset_can_be_built(name):
+    import_file(BENCHMARKS / "ingredients.py")
     for comparison in load_config(StudyConfig, name, PRESETS).comparisons().values():
         for arm in comparison.arms:
             model = comparison.run(arm, 0).model
