@@ -206,7 +206,8 @@ def _work_at_once(
     workers = min(workers, len(waiting))
     context = multiprocessing.get_context("spawn")
     tasks, failures, logged, lock = context.Queue(), context.Queue(), context.Queue(), context.RLock()
-    for task in [*waiting, *[None] * workers]:
+    # From the last: configurations go from cheap arms to expensive ones, and a short task fills the end.
+    for task in [*reversed(waiting), *[None] * workers]:
         tasks.put(task)
     shared = (tasks, failures, logged, lock, dataset, progress, tuple(imported_files))
     shares = [share_of_machine(device, place, workers) for place in range(workers)]

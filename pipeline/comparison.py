@@ -90,10 +90,13 @@ def run_comparison(
     measure_at_once(measurements, test, workers=workers, progress=progress, device=device)
     shutil.rmtree(corrupted, ignore_errors=True)
     with ResultsStore(out / "results.sqlite") as store:
-        comparison = compare(store, baseline=config.baseline)
-        chosen = _choose(config, store, validation, models, out, progress)
-        seconds = time.monotonic() - started
-        report = _write_report(config, store, models, test, out, chosen, seconds)
+        results = store.to_frame(predictions=True)
+    places = {arm: place for place, arm in enumerate(config.arms)}  # in tables, whichever was measured first
+    results = results.sort_values("model", key=lambda models: models.map(places), kind="stable")
+    comparison = compare(results, baseline=config.baseline)
+    chosen = _choose(config, results, validation, models, out, progress)
+    seconds = time.monotonic() - started
+    report = _write_report(config, results, models, test, out, chosen, seconds)
     first_seed = config.seeds[0]
     checkpoint = _export(comparison, models[chosen, first_seed], chosen, first_seed, test, out)
     return Outcome(comparison, chosen, report, checkpoint, seconds)
@@ -158,7 +161,7 @@ def validation_images(config: ComparisonConfig, training: ImageDataset) -> Image
 
 def _choose(
     config: ComparisonConfig,
-    measured: ResultsStore,
+    measured: pd.DataFrame,
     validation: ImageDataset,
     models: dict[tuple[str, int], Classifier],
     out: Path,
@@ -169,8 +172,8 @@ def _choose(
         return config.baseline
     seed = config.seeds[0]
     if config.measure_on == "validation":  # the plan has measured them
-        frame = measured.to_frame()
-        frames = {arm: frame[(frame["model"] == arm) & (frame["model_seed"] == seed)] for arm in config.arms}
+        first = measured[measured["model_seed"] == seed]
+        frames = {arm: first[first["model"] == arm] for arm in config.arms}
     else:
         with ResultsStore(out / "selection.sqlite") as store:
             frames = {
@@ -190,7 +193,7 @@ def _choose(
 
 def _write_report(
     config: ComparisonConfig,
-    store: ResultsStore,
+    results: pd.DataFrame,
     models: dict[tuple[str, int], Classifier],
     test: ImageDataset,
     out: Path,
@@ -205,7 +208,7 @@ def _write_report(
     path = out / "report.html"
     write_report(
         path,
-        store,
+        results,
         baseline=config.baseline,
         title="WARP-LCA against its baselines",
         run=RunRecord(

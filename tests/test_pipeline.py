@@ -46,7 +46,7 @@ CONFIG = {
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparison")
     config = folder / "small.yaml"
-    config.write_text(yaml.safe_dump(CONFIG))
+    config.write_text(yaml.safe_dump(CONFIG, sort_keys=False))
     arguments = ["quickstart", "--config", str(config), "--out", str(folder / "run")]
     assert main(arguments) == 0
     return folder / "run", arguments
@@ -86,6 +86,15 @@ def test_the_same_command_again_does_no_work_twice_and_says_the_same(finished, c
     assert {path: path.stat().st_mtime_ns for path in run.glob("*-0/checkpoint/*")} == before
     pd.testing.assert_frame_equal(ResultsStore(run / "results.sqlite", read_only=True).to_frame(), table)
     assert "Accuracy in %" in capsys.readouterr().out
+
+
+def test_tables_name_the_baseline_first_and_then_the_arms_in_their_order(finished, capsys):
+    _, arguments = finished
+    assert main(arguments) == 0
+    table = capsys.readouterr().out.partition("Accuracy in %")[2].partition("Images behind")[0]
+    named = [line.split()[0] for line in table.splitlines() if line.split()[:1]]
+    others = [arm for arm in CONFIG["arms"] if arm != CONFIG["baseline"]]
+    assert [name for name in named if name in CONFIG["arms"]] == [CONFIG["baseline"], *others]
 
 
 def test_the_exported_checkpoint_follows_the_choice(finished):
