@@ -146,7 +146,7 @@ def primed_fact(config: ComparisonConfig) -> str:
                 facts = open_primed(name).facts
                 images, data = facts.get("images", "some"), facts.get("data", "another set")
                 parts.append(f"{arm}: {name}, primed on {images} unlabelled images of {data}")
-    return "; ".join(parts) + " (the other arms never saw these)" if parts else "none"
+    return "; ".join(parts) + " (arms not named here never saw these)" if parts else "none"
 
 
 def environment_facts(
