@@ -248,10 +248,10 @@ def _denoise(commands: argparse._SubParsersAction) -> None:
 
 
 def _info(commands: argparse._SubParsersAction) -> None:
-    text = "describe a checkpoint: what it is, how robust it is, and by what evidence"
+    text = "describe a checkpoint: what it is, how robust, by what evidence; without one, list those in the package"
     parser = commands.add_parser("info", help=text, description=text)
     imports(parser)
-    parser.add_argument("checkpoint", help=CHECKPOINT_HELP)
+    parser.add_argument("checkpoint", nargs="?", help=CHECKPOINT_HELP)
     parser.add_argument("--all", action="store_true", help="every setting and every measured cell as well")
 
 

@@ -6,6 +6,7 @@ import logging
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import indent
 
 from ..configs import ComparisonConfig, InputError, RunConfig, load_config
 from ..configs.atomic import refuse_foreign, refuse_input
@@ -174,12 +175,19 @@ def denoise(args: Namespace) -> int:
 
 
 def info(args: Namespace) -> int:
-    """Print a checkpoint's summary and its model card's results."""
+    """Print a checkpoint's summary and its model card's results, or how robust the classifiers in the package are."""
     from ..configs.integrity import MANIFEST
     from ..models import read_card
-    from ..models.card import headline, summary
-    from ..models.checkpoint import checkpoint_folder
+    from ..models.card import headline, standing, summary
+    from ..models.checkpoint import checkpoint_folder, shipped_checkpoints
 
+    if args.checkpoint is None:
+        echo(
+            "\n\n".join(
+                f"{name}\n{indent(standing(read_card(name)), '  ')}" for name in shipped_checkpoints()
+            )
+        )
+        return 0
     card = read_card(args.checkpoint)
     echo(summary(card) if args.all else headline(card))
     if (checkpoint_folder(args.checkpoint) / MANIFEST).is_file():

@@ -57,12 +57,17 @@ def headline(config: Mapping[str, Any]) -> str:
     """Say in a few lines how robust a checkpoint is, whether that can be believed, and what it is."""
     ours = config["warplca"]
     gates = [line for text in _gates(ours["model"]) for line in text.splitlines()[2:]]
-    lines = [*_standing(ours.get("evidence", {})), "", _identity(config), *gates]
+    lines = [standing(config), "", _identity(config), *gates]
     facts = dict(_flat(ours["training"]))
     shown = [
         f"{key} {facts[key]}" for key in ("data", "epochs", "loss.name", "augment.policy") if key in facts
     ]
     return "\n".join([*lines, f"training: {', '.join(shown) or 'nothing recorded'}"])
+
+
+def standing(config: Mapping[str, Any]) -> str:
+    """Say in a line each how accurate a checkpoint is clean, corrupted and attacked, and whether to believe it."""
+    return "\n".join(_standing(config["warplca"].get("evidence", {})))
 
 
 def _standing(evidence: Mapping[str, Any]) -> Iterator[str]:
@@ -73,12 +78,15 @@ def _standing(evidence: Mapping[str, Any]) -> Iterator[str]:
     corrupted = [cell["accuracy"] for cell in cells if cell["kind"] == "corruption"]
     verdict = evidence.get("verdict")
     worst: dict[str, Mapping[str, Any]] = {}
+    others: dict[str, Mapping[str, Any]] = {}  # of several choices of images that with most
     for cell in cells:
         if cell["kind"] == "attack":
             threat = str(cell.get("threat"))
             worst[threat] = min(worst.get(threat, cell), cell, key=lambda cell: cell["accuracy"])
         elif cell["kind"] != "corruption":
-            yield _line(cell)
+            label = _label(cell)
+            others[label] = max(others.get(label, cell), cell, key=lambda cell: cell.get("images", 0))
+    yield from map(_line, others.values())
     if corrupted:
         yield f"corrupted: {_percent(sum(corrupted) / len(corrupted))}, mean of {len(corrupted)} cells"
     for cell in worst.values():

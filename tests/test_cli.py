@@ -1,6 +1,7 @@
 """The command line: one sentence for every mistake, exit code 2, never a traceback."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 from warplca.cli.main import main
 from warplca.configs import ComparisonConfig, RunConfig, load_config, preset_names
 from warplca.data import load_dataset
-from warplca.models import build_classifier, create_classifier, save_checkpoint
+from warplca.models import build_classifier, create_classifier, read_card, save_checkpoint
+from warplca.models.checkpoint import shipped_checkpoints
 
 
 def refused(capsys, *arguments: str) -> str:
@@ -124,6 +126,17 @@ def test_bad_checkpoints_plans_and_stores_are_explained(capsys, tmp_path, checkp
     assert "there is no results store" in refused(
         capsys, "compare", "--results", tmp_path / "absent.sqlite", "--baseline", "conv"
     )
+
+
+def test_info_without_a_checkpoint_lists_the_classifiers_of_the_package(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    found = re.findall(r"^(\S+)\n  clean: ([\d.]+) %", text, re.MULTILINE)
+    assert [name for name, _ in found] == shipped_checkpoints()
+    for name, clean in found:
+        cells = read_card(name)["warplca"]["evidence"]["cells"]
+        most = max((cell for cell in cells if cell["kind"] == "clean"), key=lambda cell: cell["images"])
+        assert float(clean) == pytest.approx(100 * most["accuracy"], abs=0.051)
 
 
 def test_info_prints_the_card(capsys, checkpoint):
