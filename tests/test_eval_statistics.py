@@ -109,7 +109,7 @@ def test_bootstrap_agrees_with_plain_resampling_and_with_scipy() -> None:
     interval = cluster_bootstrap(scores, draws=40_000)
     assert interval.mean == pytest.approx(scores.mean())
     assert interval[1:] == pytest.approx(expected, abs=0.003)
-    oracle = stats.bootstrap((means,), np.mean, method="percentile", rng=np.random.default_rng(1))
+    oracle = stats.bootstrap((means,), np.mean, method="percentile", random_state=np.random.default_rng(1))
     assert interval[1:] == pytest.approx(oracle.confidence_interval, abs=0.004)
 
 
