@@ -8,7 +8,7 @@ Features have half of the image's height and width: of an image, the four pixels
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from warplca.configs import InputError
 from warplca.data import load_dataset
 from warplca.frontend import Encoding, Frontend, NoTraining, WarpLCA, register_frontend, standardise
+from warplca.models.quick_resnet import whitening_of
 
 STRIDE = 2
 GATE = (0.012, 0.018)
 """As in the shipped chain."""
-LEAST_VARIANCE = 0.01
-"""Of a direction of standardised patches that is whitened."""
+PATCH = 4
+"""Side of the patches that are whitened, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Restorations(Frontend):
     @property
     def out_channels(self) -> int:
         """Four for each channel of each restoration, and the code's."""
-        coded = 64 if self.settings.code else 0
+        last = self.settings.factors[-1]
+        coded = self._layer(last).settings.features if self.settings.code else 0
         return len(self.settings.factors) * self.in_channels * STRIDE**2 + coded
 
     @staticmethod
@@ -79,10 +81,11 @@ class Restorations(Frontend):
 
     def encode(self, images: Tensor) -> Encoding:
         """Restore, standardise and stack."""
-        parts = [self._restored(images, factor) for factor in self.settings.factors]
+        coded = [self._layer(factor).encode(images) if factor else None for factor in self.settings.factors]
+        parts = [images if one is None else self._noisy(one) for one in coded]
         features = [F.pixel_unshuffle(standardise(part).images, STRIDE) for part in parts]
         if self.settings.code:
-            features.append(standardise(self._layer(self.settings.factors[-1]).encode(images).code).images)
+            features.append(standardise(coded[-1].code).images)
         return Encoding(torch.cat(features, dim=1))
 
     def _layer(self, factor: float) -> WarpLCA:
@@ -90,18 +93,15 @@ class Restorations(Frontend):
         assert isinstance(layer, WarpLCA)
         return layer
 
-    def _restored(self, images: Tensor, factor: float) -> Tensor:
-        if not factor:
-            return images
-        coded = self._layer(factor).encode(images)
+    def _noisy(self, coded: Any) -> Tensor:
+        restored = coded.output
         if not self.training or not self.settings.noise:
-            return coded.output
+            return restored
         if self.settings.noise_on == "code":
-            size = (images.shape[2], images.shape[3])
-            noise = coded.operator.synthesise(torch.randn_like(coded.code), size)
+            noise = coded.operator.synthesise(torch.randn_like(coded.code), restored.shape[2:])
         else:
-            noise = torch.randn_like(images)
-        return coded.output + noise * (self.settings.noise / noise.square().mean().sqrt())
+            noise = torch.randn_like(restored)
+        return restored + noise * (self.settings.noise / noise.square().mean().sqrt())
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class LocalContrastSettings:
 
 @register_frontend("local-contrast")
 class LocalContrast(Frontend):
-    """Local mean removed and local contrast made even, as EVNets have it before their layer (Piper et al. 2022).
+    """Local mean removed and local contrast made even, as before the layer of EVNets (Piper et al. 2024).
 
     Outputs images: mid grey and a standard deviation of 0.2.
     """
@@ -147,13 +147,7 @@ class LocalContrast(Frontend):
 
 @dataclass(frozen=True)
 class WhiteningSettings:
-    """Settings of the whitening convolution.
-
-    Attributes:
-        kernel_size: Side of a patch; even.
-    """
-
-    kernel_size: int = 4
+    """The whitening convolution has none."""
 
 
 @register_frontend("whitening")
@@ -167,12 +161,9 @@ class Whitening(Frontend):
 
     def __init__(self, settings: WhiteningSettings | None = None, **options: object) -> None:
         super().__init__(settings, **options)
-        size = self.settings.kernel_size
         images, _ = load_dataset("cifar10-subset", "train").tensors(range(1000))
-        patches = F.unfold(standardise(images).images, size, stride=size).transpose(1, 2).flatten(0, 1)
-        variances, directions = torch.linalg.eigh(torch.cov(patches.T.double()))
-        rows = (directions.T / (variances[:, None] + LEAST_VARIANCE).sqrt()).float()
-        self.register_buffer("kernel", rows.reshape(-1, 3, size, size))
+        rows, _ = whitening_of(standardise(images).images, PATCH)
+        self.register_buffer("kernel", rows.float().reshape(-1, 3, PATCH, PATCH))
 
     @property
     def out_channels(self) -> int:
@@ -181,6 +172,6 @@ class Whitening(Frontend):
 
     def encode(self, images: Tensor) -> Encoding:
         """Whiten standardised images."""
-        padding = (self.settings.kernel_size - STRIDE) // 2
+        padding = (PATCH - STRIDE) // 2
         white = F.conv2d(standardise(images).images, self.kernel, stride=STRIDE, padding=padding)
         return Encoding(torch.relu(torch.cat([white, -white], dim=1)))

@@ -175,18 +175,15 @@ def denoise(args: Namespace) -> int:
 
 
 def info(args: Namespace) -> int:
-    """Print a checkpoint's summary and its model card's results, or how robust the classifiers in the package are."""
+    """Print a checkpoint's summary and its model card's results, or those of the classifiers in the package."""
     from ..configs.integrity import MANIFEST
     from ..models import read_card
     from ..models.card import headline, standing, summary
     from ..models.checkpoint import checkpoint_folder, shipped_checkpoints
 
     if args.checkpoint is None:
-        echo(
-            "\n\n".join(
-                f"{name}\n{indent(standing(read_card(name)), '  ')}" for name in shipped_checkpoints()
-            )
-        )
+        told = summary if args.all else standing
+        echo("\n\n".join(f"{name}\n{indent(told(read_card(name)), '  ')}" for name in shipped_checkpoints()))
         return 0
     card = read_card(args.checkpoint)
     echo(summary(card) if args.all else headline(card))

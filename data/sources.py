@@ -94,7 +94,6 @@ def save_npz(path: str | Path, train: ImageDataset, test: ImageDataset, *, overw
     with file_written_whole(target) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
-            allow_pickle=False,
             train_images=train.images[:],
             train_labels=train.labels,
             test_images=test.images[:],

@@ -95,6 +95,24 @@ class QuickGroup(nn.Module):
         return F.gelu(x + self.norms[-1](self.convs[-1](x))) if len(self.convs) > 1 else x
 
 
+def whitening_of(images: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return what makes patches uncorrelated, from at most ``PATCHES`` of them.
+
+    Args:
+        images: (N, C, H, W).
+        size: Side of a patch.
+
+    Returns:
+        The directions, each divided by the standard deviation along it, (C size^2, C size^2), and the mean patch;
+        both float64.
+    """
+    patches = F.unfold(images.double(), size).transpose(1, 2).flatten(0, 1)
+    patches = patches[:: -(-len(patches) // PATCHES)]
+    mean = patches.mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov((patches - mean).T))
+    return directions.T / (variances[:, None] + LEAST_VARIANCE).sqrt(), mean
+
+
 class QuickResNet(HeadedNetwork):
     """Whitened 2 x 2 patches, three groups, the maximum over space, a linear layer.
 
@@ -142,11 +160,7 @@ class QuickResNet(HeadedNetwork):
         """
         if not self.whitens:
             return
-        patches = F.unfold(images.double(), 2).transpose(1, 2).flatten(0, 1)
-        patches = patches[:: -(-len(patches) // PATCHES)]
-        mean = patches.mean(0)
-        variances, directions = torch.linalg.eigh(torch.cov((patches - mean).T))
-        rows = directions.T / (variances[:, None] + LEAST_VARIANCE).sqrt()
+        rows, mean = whitening_of(images, 2)
         both = torch.cat([rows, -rows])
         self.whitening.weight.copy_(both.reshape(self.whitening.weight.shape))
         assert self.whitening.bias is not None

@@ -63,6 +63,14 @@ def test_runs_at_once_have_the_weights_of_runs_in_turn(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_last_run_is_started_first(tmp_path):
+    first, last = runs(tmp_path)
+    train_at_once([first, last], dataset(), workers=1, progress=False)
+    cards = [run.folder / "checkpoint" / "config.json" for run in (last, first)]
+    assert cards[0].stat().st_mtime_ns < cards[1].stat().st_mtime_ns
+
+
+@pytest.mark.slow
 def test_a_failing_run_is_named_and_its_message_kept(tmp_path):
     first, second = runs(tmp_path)
     (tmp_path / "conv").write_text("a file where the folder should be")
