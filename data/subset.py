@@ -68,7 +68,7 @@ def write_subset(path: Path, train: ImageDataset, test: ImageDataset) -> str:
         arrays[f"{split}_labels"] = dataset.labels.astype(np.uint8)
         arrays[f"{split}_indices"] = dataset.indices.astype(np.uint16)
     with file_written_whole(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
     return sha256(path)
 
 
