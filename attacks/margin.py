@@ -155,10 +155,21 @@ def _advance(
 
 
 def _keep(walks: Walks, walk: _UnderWay, fooled: Tensor, height: Tensor) -> None:
-    walks.found[walk.image] = walk.current
-    walks.found[walk.image[fooled]] = walk.current[fooled]
-    walks.broken[walk.image[fooled]] = True
-    walks.risen[walk.image[height > walk.began]] = True
+    """Keep one point of each image: a misclassified one if there is any, of several the last."""
+    count = len(walks.found)
+    for rows in (torch.ones_like(fooled), fooled):
+        # A GPU that writes two walks to one image mixes their pixels, which may lie outside the ball; so one is chosen.
+        numbers = torch.arange(len(rows), device=rows.device)[rows]
+        last = numbers.new_full((count,), -1).scatter_reduce(0, walk.image[rows], numbers, "amax")
+        hit = last >= 0
+        walks.found[hit] = walk.current[last[hit]]
+    walks.broken.logical_or_(_any_walk(walk.image, fooled, count))
+    walks.risen.logical_or_(_any_walk(walk.image, height > walk.began, count))
+
+
+def _any_walk(image: Tensor, chosen: Tensor, count: int) -> Tensor:
+    """Whether any walk of each image is chosen, (count,)."""
+    return torch.bincount(image[chosen], minlength=count) > 0
 
 
 @dataclass(frozen=True, kw_only=True)

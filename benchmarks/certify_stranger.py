@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from warplca.attacks import SmoothAdv
+from warplca.configs.device import choose_device
 from warplca.data import load_dataset
 from warplca.eval import CertificationPlan, Execution, certify
 from warplca.eval.results.certificates import bracket_lines
@@ -71,8 +72,10 @@ def main() -> None:
     parser.add_argument("--results", default="certificates.sqlite")
     parser.add_argument("--budget", type=float, default=None)
     parser.add_argument("--no-attack", action="store_true")
+    parser.add_argument("--device", help="(default: the accelerator if there is one)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    device = choose_device(arguments.device)
     data = load_dataset(arguments.data, "test")
     for name in arguments.arms:
         frame = certify(
@@ -87,7 +90,7 @@ def main() -> None:
             ),
             results=arguments.results,
             name=f"ResNet-20, {name}",
-            execution=Execution(progress=False, budget=arguments.budget),
+            execution=Execution(progress=False, budget=arguments.budget, device=device),
             say=print,
         )
         print(name)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from noises import GAUSSIAN
 from scipy.ndimage import median_filter
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 TV_WEIGHTS = (0.02, 0.04, 0.06, 0.09, 0.13, 0.2, 0.3, 0.45)
@@ -60,3 +62,33 @@ def installed(module: str, name: str) -> bool:
     if not there:
         print(f"{name} is left out: {module} is not installed.")
     return there
+
+
+class Residual(nn.Module):
+    """A residual convolutional denoiser: DnCNN without batch norm (Zhang et al., IEEE TIP 2017).
+
+    Args:
+        width: Channels inside.
+        depth: Number of 3 x 3 convolutions.
+        fold: Side of the blocks of pixels that become channels, as in FFDNet (Zhang et al., IEEE TIP 2018).
+    """
+
+    def __init__(self, width: int, depth: int, fold: int = 1) -> None:
+        super().__init__()
+        channels, self.fold = 3 * fold**2, fold
+        widths = [channels, *[width] * (depth - 1), channels]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Restore images (N, 3, H, W) of even sides."""
+        x = F.pixel_unshuffle(images, self.fold)
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        return images - F.pixel_shuffle(self.layers[-1](x), self.fold)
+
+
+CONVOLUTIONS: dict[str, Callable[[], Residual]] = {
+    "equal weights": lambda: Residual(66, 6),
+    "equal multiply-adds": lambda: Residual(84, 6, fold=2),
+}
+"""Residual networks of as many weights, or as many multiply-adds, as the restoring WARP-LCA."""

@@ -15,21 +15,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from common import Arrays, fingerprint, kept, table, write
+from denoisers import CONVOLUTIONS
 from plugin import FIRST, NOISE
-from plugin_rows import GATE, parser, published
+from plugin_rows import behind_gate, parser, published
 from torch import Tensor, nn
 
 from warplca.data import ImageDataset, corrupt, load_dataset
 from warplca.frontend import WarpLCA
-from warplca.frontend.gate import mean_of_image, through_gate
 from warplca.frontend.priming.restoring import ERROR_FLOOR, LEVELS, SHARE, STRONGEST, noisy, psnr
 from warplca.frontend.sparse import functional
 from warplca.frontend.sparse.operator import ConvOperator
@@ -44,29 +42,6 @@ START_OPTIONS = {
     "output": "reconstruction",
 }
 BATCH = 32
-
-
-class Residual(nn.Module):
-    """A residual convolutional denoiser: DnCNN without batch norm (Zhang et al., IEEE TIP 2017).
-
-    Args:
-        width: Channels inside.
-        depth: Number of 3 x 3 convolutions.
-        fold: Side of the blocks of pixels that become channels, as in FFDNet (Zhang et al., IEEE TIP 2018).
-    """
-
-    def __init__(self, width: int, depth: int, fold: int = 1) -> None:
-        super().__init__()
-        channels, self.fold = 3 * fold**2, fold
-        widths = [channels, *[width] * (depth - 1), channels]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Restore images (N, 3, H, W) of even sides."""
-        x = F.pixel_unshuffle(images, self.fold)
-        for layer in self.layers[:-1]:
-            x = torch.relu(layer(x))
-        return images - F.pixel_shuffle(self.layers[-1](x), self.fold)
 
 
 def warp(kind: type[WarpLCA] = WarpLCA, **changed: object) -> WarpLCA:
@@ -146,25 +121,26 @@ ARMS: dict[str, Callable[[], nn.Module]] = {
     "WARP-LCA, untied analysis": lambda: warp(Untied),
     "no predictor, equal multiply-adds": lambda: without_predictor(8),
     "no sparsity (lambda 0)": lambda: warp(lam=1e-6, adaptive_lam=0.0, learn_lam=False),
-    "convolutions, equal weights": lambda: Residual(66, 6),
-    "convolutions, equal multiply-adds": lambda: Residual(84, 6, fold=2),
+    **{f"convolutions, {name}": build for name, build in CONVOLUTIONS.items()},
 }
 RATE = 1e-3  # peak, as published for DnCNN and FFDNet, and as the restoring stage has
 
 
-def trained(build: Callable[[], nn.Module], images: Tensor, minutes: float, seed: int) -> nn.Module:
-    """Train for so many minutes of processor time: faster networks take more steps."""
+def trained(
+    build: Callable[[], nn.Module], images: Tensor, share: Callable[[int], float], seed: int
+) -> nn.Module:
+    """Train on the images' device until the share that is done, given the number of steps, is 1."""
     torch.manual_seed(seed)
-    network = build().train()
+    network = build().to(images.device).train()
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     few, many = [w for w in weights if w.ndim < 1 or w.numel() < 10], [w for w in weights if w.numel() >= 10]
     groups = [{"params": many, "lr": RATE}, *([{"params": few, "lr": 10 * RATE}] if few else [])]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
     peaks = [group["lr"] for group in optimiser.param_groups]
-    start, steps = time.process_time(), 0
-    while (share := (time.process_time() - start) / (60 * minutes)) < 1.0:
+    steps = 0
+    while (done := share(steps)) < 1.0:
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * min(share / 0.05, 0.5 * (1 + math.cos(math.pi * share)))
+            group["lr"] = peak * min(done / 0.05, 0.5 * (1 + math.cos(math.pi * done)))
         generator = torch.Generator().manual_seed(seed * 10_000_000 + steps)
         loss = weighted_error(network, images, generator)
         optimiser.zero_grad()
@@ -177,11 +153,17 @@ def trained(build: Callable[[], nn.Module], images: Tensor, minutes: float, seed
     return network.eval()
 
 
+def minutes_of_processor(minutes: float) -> Callable[[int], float]:
+    """Count minutes of processor time from now on: faster networks take more steps."""
+    start = time.process_time()
+    return lambda steps: (time.process_time() - start) / (60 * minutes)
+
+
 def weighted_error(network: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:
     """The loss of the restoring stage on a random batch."""
-    batch = images[torch.randint(len(images), (BATCH,), generator=generator)]
+    batch = images[torch.randint(len(images), (BATCH,), generator=generator).to(images.device)]
     shape = (BATCH, 1, 1, 1)
-    sigma = STRONGEST * torch.rand(shape, generator=generator)
+    sigma = STRONGEST * torch.rand(shape, generator=generator).to(images)
     clipped = torch.rand(shape, generator=generator) < 0.5
     error = (network(noisy(batch, sigma, generator, clipped=clipped)) - batch).square().flatten(1).mean(1)
     return (error / (ERROR_FLOOR + SHARE * sigma.flatten().square())).mean()
@@ -199,16 +181,11 @@ def measured(network: nn.Module, classifier: nn.Module, dataset: ImageDataset) -
     for name, severity in [("clean", 0), *((noise, s) for noise in NOISE for s in range(1, 6))]:
         pixels = corrupt(dataset.images, name, severity=severity, seed=0) if severity else dataset.images
         images = torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).float() / 255
-        classes = [classifier(behind_gate(network, batch)).argmax(1).numpy() for batch in images.split(100)]
+        classes = [
+            classifier(behind_gate(batch, network(batch))).argmax(1).numpy() for batch in images.split(100)
+        ]
         found[f"{name} {severity}"] = np.concatenate(classes) == labels
     return found
-
-
-def behind_gate(network: nn.Module, images: Tensor) -> Tensor:
-    """Return what the gate of the shipped chain lets through."""
-    restored = network(images)
-    damage = mean_of_image((restored - images).square()).sqrt()
-    return through_gate(images, restored, damage, GATE).images.clamp(0, 1)
 
 
 def line(name: str, runs: list[Arrays]) -> list[str]:
@@ -257,7 +234,9 @@ def main() -> None:
                     arguments.work,
                     key,
                     lambda build=build, seed=seed: measured(
-                        trained(build, images, arguments.minutes, seed), classifier, dataset
+                        trained(build, images, minutes_of_processor(arguments.minutes), seed),
+                        classifier,
+                        dataset,
                     ),
                 )
             )

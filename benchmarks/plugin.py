@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from warplca.configs import AttackSetting, EvaluationPlan
 from warplca.configs.device import choose_device
 from warplca.data import CORRUPTION_GROUPS, ImageDataset, load_dataset, write_corruptions
-from warplca.eval import CorruptionSource, ResultsStore, compare, evaluate
+from warplca.eval import CorruptionSource, Entry, ResultsStore, compare, evaluate
 from warplca.frontend.priming.restoring import noisy
 from warplca.models import load_checkpoint
 
@@ -134,6 +134,12 @@ def _arguments() -> argparse.Namespace:
     )
     options.add_argument("--checkpoint", default=None, help="a classifier of ours instead of a published one")
     options.add_argument(
+        "--seed", type=int, default=0, help="that the classifier was trained with (default: %(default)s)"
+    )
+    options.add_argument(
+        "--convolutions", type=Path, help="folder of denoisers that long_denoisers.py wrote, for their rows"
+    )
+    options.add_argument(
         "--batch-size", type=int, default=32, help="images in one pass (default: %(default)s)"
     )
     options.add_argument(
@@ -175,7 +181,7 @@ def main() -> None:
     name = f"plugin-{kind}{network}-{arguments.images}"
     model, pool = model.to(device), mixed(files).to(device)
     path = arguments.work / f"{name}.sqlite"
-    for row, build in rows(pool).items():
+    for row, build in rows(pool, arguments.convolutions).items():
         if arguments.rows is None or row in arguments.rows:
             own = replace(plan, batch_size=128) if row.startswith(ADAPTED) else plan
             evaluate(
@@ -183,7 +189,7 @@ def main() -> None:
                 dataset,
                 own,
                 results=path,
-                name=row,
+                name=Entry(row, arguments.seed),
                 corruptions=CorruptionSource(folder=files if plan.corruptions else None),
             )
     with ResultsStore(path, read_only=True) as store:

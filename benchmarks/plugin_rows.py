@@ -11,14 +11,17 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from denoisers import each
+from denoisers import CONVOLUTIONS, each
+from safetensors.torch import load_model
 from scipy.ndimage import median_filter
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from warplca.configs.load import load_config
 from warplca.frontend import LCA, noise_level
 from warplca.frontend.gate import mean_of_image, through_gate
 from warplca.models import harden
+from warplca.models.harden import ChainConfig
 
 RESTORE = "cifar10-64x9s2-restore"
 GATE = (0.012, 0.018)  # of restoring, and of everything that is compared with it
@@ -44,21 +47,40 @@ class Classical(nn.Module):
     Args:
         model: The classifier.
         denoise: Maps an image (H, W, 3) and the estimated standard deviation of its noise to an image.
-        gate: As in :func:`~warplca.frontend.gate.through_gate`.
     """
 
-    def __init__(
-        self, model: nn.Module, denoise: Callable[[Any, float], Any], gate: tuple[float, float]
-    ) -> None:
+    def __init__(self, model: nn.Module, denoise: Callable[[Any, float], Any]) -> None:
         super().__init__()
-        self.model, self.denoise, self.gate = model, denoise, gate
+        self.model, self.denoise = model, denoise
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, 3, H, W), pixels in [0, 1]."""
         noise = iter(noise_level(images).tolist())
         restored = each(images, "", lambda image: self.denoise(image, next(noise)), quiet=True)
-        damage = mean_of_image((restored - images).square()).sqrt()
-        return self.model(through_gate(images, restored, damage, self.gate).images.clamp(0, 1))
+        return self.model(behind_gate(images, restored))
+
+
+class Restored(nn.Module):
+    """A network that restores images before a classifier, behind the same gate.
+
+    Args:
+        model: The classifier.
+        network: Maps images (N, 3, H, W) to restored ones.
+    """
+
+    def __init__(self, model: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.model, self.network = model, network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images (N, 3, H, W), pixels in [0, 1]."""
+        return self.model(behind_gate(images, self.network(images)))
+
+
+def behind_gate(images: Tensor, restored: Tensor) -> Tensor:
+    """Return what the gate of the shipped chain lets through of restored images."""
+    damage = mean_of_image((restored - images).square()).sqrt()
+    return through_gate(images, restored, damage, GATE).images.clamp(0, 1)
 
 
 ADAPTED = "batch-norm statistics of the batch"
@@ -117,11 +139,12 @@ def classical() -> dict[str, Callable[[Any, float], Any]]:
     }
 
 
-def rows(mixed: Tensor) -> dict[str, Callable[[nn.Module], nn.Module]]:
+def rows(mixed: Tensor, convolutions: Path | None = None) -> dict[str, Callable[[nn.Module], nn.Module]]:
     """Every row of the study: what stands before the classifier.
 
     Args:
         mixed: Images of all corruptions, (N, 3, H, W), for the statistics of mixed batches.
+        convolutions: Folder of trained convolutional denoisers, which long_denoisers.py wrote; None has none.
     """
     restore = {"weights": RESTORE, "gate": list(GATE)}
     found: dict[str, Callable[[nn.Module], nn.Module]] = {
@@ -147,9 +170,21 @@ def rows(mixed: Tensor) -> dict[str, Callable[[nn.Module], nn.Module]]:
     }
     for name, pool in (("one corruption a batch", None), ("mixed batches", mixed)):
         found[f"{ADAPTED}, {name}"] = lambda model, pool=pool: Adapted(model, pool)
+    for path in sorted(convolutions.glob("*.safetensors")) if convolutions else ():
+        kind, _ = path.stem.split(", ")
+        network = CONVOLUTIONS[kind]()
+        load_model(network, path)
+        found[f"convolutions, {path.stem}"] = lambda model, network=network: Restored(model, network)
+        found[f"chain, convolutions, {path.stem}"] = partial(_chain_around, network=network)
     for name, denoise in classical().items():
-        found[name] = lambda model, denoise=denoise: Classical(model, denoise, GATE)
+        found[name] = lambda model, denoise=denoise: Classical(model, denoise)
     return found
+
+
+def _chain_around(model: nn.Module, network: nn.Module) -> nn.Module:
+    """The shipped chain, another network in the place of its WARP-LCA."""
+    before, _, *after = load_config(ChainConfig, "cifar10", "chains").frontends
+    return harden(Restored(harden(model, after), network), before)
 
 
 def _behind_lca(model: nn.Module, cycles: int) -> nn.Module:

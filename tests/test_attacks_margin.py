@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from stripes import QUIET_SUITE
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from warplca.attacks import ThreatModel, run_attack
+from warplca.attacks import ThreatModel, run_attack, run_suite
 from warplca.attacks.interface import is_random
 from warplca.attacks.margin import ANY, MarginAttack, ascend_margins, lead
+from warplca.attacks.registry import ATTACKS
 from warplca.configs.errors import InputError
 
 
@@ -113,3 +116,39 @@ def test_randomness_between_the_levels_of_pixels_is_seen() -> None:
     assert torch.equal(noisy_between(images), noisy_between(images))
     assert is_random(noisy_between, images, threat)
     assert not is_random(Linear(), images, threat)
+
+
+class NoRowTwice(TorchFunctionMode):
+    """Assert that no assignment writes one row twice: a GPU would mix what is written."""
+
+    seen = False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.seen |= func is Tensor.__setitem__
+        if func is Tensor.__setitem__ and isinstance(args[1], Tensor) and args[1].dtype != torch.bool:
+            assert args[1].unique().numel() == args[1].numel()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "suite", ["quick", {name: ATTACKS[name]() for name in ("margin-all", "square", "carlini-wagner")}]
+)
+def test_no_attack_writes_an_image_twice_at_once(suite) -> None:
+    model = Linear()
+    images, labels = labelled(model)
+    with NoRowTwice() as watch:
+        result = run_suite(model, images, labels, "l2 0.06", suite, batch_size=64, session=QUIET_SUITE)
+    assert watch.seen
+    assert 0 < int(result.success.sum()) < len(images)
+
+
+def test_of_several_walks_that_break_an_image_one_is_kept_whole() -> None:
+    model = Linear()
+    images, labels = labelled(model)
+    goals = torch.full_like(labels[:, None], ANY).repeat(1, 5)
+    threat = ThreatModel("l2", 0.3)
+    with NoRowTwice():
+        walks = ascend_margins(model, images, labels, threat, goals, steps=10, batch_size=100)
+    assert walks.broken.all()
+    assert (model(walks.found).argmax(1) != labels).all()
+    assert (threat.distance(walks.found, images) <= 0.3 + 1e-6).all()

@@ -15,7 +15,7 @@ from stripes import config, stripes
 
 from warplca.configs import InputError, atomic
 from warplca.configs.atomic import file_written_whole, folder_written_whole, only_one, recover
-from warplca.data import download_cifar_c
+from warplca.data import download_cifar_c, write_corruptions
 from warplca.data.download import Archive
 from warplca.train import train
 from warplca.train.folder import is_finished
@@ -131,6 +131,19 @@ def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_it_free(tmp
         process.communicate()
     with only_one(tmp_path):
         pass
+
+
+def test_finished_corruptions_may_be_asked_for_while_another_process_writes(tmp_path: Path) -> None:
+    images = stripes()
+    write_corruptions(images, tmp_path, names=["fog"], severities=[2])
+    process = holding("only_one(Path(sys.argv[1]))", tmp_path)
+    try:
+        write_corruptions(images, tmp_path, names=["fog"], severities=[2])
+        with pytest.raises(InputError, match=f"another process is writing to {tmp_path}"):
+            write_corruptions(images, tmp_path, names=["fog", "contrast"], severities=[2])
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_second_download_into_a_folder_is_refused_and_touches_nothing(tmp_path: Path) -> None:

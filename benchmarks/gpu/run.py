@@ -235,7 +235,7 @@ def main() -> int:
     """Run the rows."""
     args = options().parse_args()
     words = {"data": args.data, "out": str(args.out), "device": args.device}
-    words |= {"python": sys.executable, "here": str(HERE), "cores": str(max((os.cpu_count() or 1) - 2, 0))}
+    words |= {"python": sys.executable, "here": str(HERE), "cores": str(max((os.cpu_count() or 1) - 2, 1))}
     try:
         rows = read_rows(args.rows, args.only)
         session = Session(args.out, args.minutes, words, args.at_once)

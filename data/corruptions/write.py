@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -97,6 +98,7 @@ class Manifest:
 
 
 CHUNK = 256
+LABELS = "labels.npy"
 
 Task = tuple[np.ndarray, np.ndarray, str, int, int, Scale]
 
@@ -145,9 +147,23 @@ def write_corruptions(
         check_severity(severity)
         for name in names:  # what cannot work should fail now, not after an hour
             corrupt(dataset.images[:1], name, severity=severity, seed=seed, scale=scale)
-    with only_one(folder):
-        _write(dataset, folder, names, Manifest.describe(dataset, severities, seed, scale), workers)
+    wanted = Manifest.describe(dataset, severities, seed, scale)
+    if not _complete(dataset, folder, names, wanted):
+        with only_one(folder):
+            _write(dataset, folder, names, wanted, workers)
     return [folder / f"{name}.npy" for name in names]
+
+
+def _complete(dataset: ImageDataset, folder: Path, names: Sequence[str], wanted: Manifest) -> bool:
+    """Whether every file is there already, so that several processes may ask for them at once."""
+    manifest = Manifest.read(folder)
+    labels = folder / LABELS
+    if manifest is None or not labels.exists():
+        return False
+    manifest.check_same_origin(wanted, folder)
+    return labels.read_bytes() == _label_file(dataset, wanted.severities) and all(
+        _finished(manifest, folder, name) for name in names
+    )
 
 
 def _write(dataset: ImageDataset, folder: Path, names: Sequence[str], wanted: Manifest, workers: int) -> None:
@@ -155,14 +171,21 @@ def _write(dataset: ImageDataset, folder: Path, names: Sequence[str], wanted: Ma
     manifest = _open_manifest(folder, wanted)
     severities = manifest.severities
     missing = [name for name in names if not _finished(manifest, folder, name)]
-    with file_written_whole(folder / "labels.npy") as temporary, temporary.open("wb") as stream:
-        dtype = np.uint8 if len(dataset.class_names) <= 256 else np.int64
-        np.save(stream, np.tile(dataset.labels, len(severities)).astype(dtype), allow_pickle=False)
+    with file_written_whole(folder / LABELS) as temporary:
+        temporary.write_bytes(_label_file(dataset, severities))
     images = len(missing) * len(severities) * len(dataset)
     with _pool(workers) as run, Bar(total=images, unit="image", show=bool(images)) as progress:
         for name in missing:
             progress.set_description(name)
             _write_file(dataset, folder, name, manifest, run, progress)
+
+
+def _label_file(dataset: ImageDataset, severities: Sequence[int]) -> bytes:
+    """The content of ``labels.npy``: the labels once for each severity."""
+    dtype = np.uint8 if len(dataset.class_names) <= 256 else np.int64
+    stream = BytesIO()
+    np.save(stream, np.tile(dataset.labels, len(severities)).astype(dtype), allow_pickle=False)
+    return stream.getvalue()
 
 
 def _open_manifest(folder: Path, wanted: Manifest) -> Manifest:
