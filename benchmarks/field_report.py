@@ -1,9 +1,11 @@
-"""Tables of the field-scale study from its stores: networks untouched behind a chain, and in robust recipes.
+"""Tables of the field-scale study from its stores: networks untouched, fine-tuned, and in robust recipes.
 
-    python benchmarks/field_report.py docs/results/field.sqlite --figure docs/results/study.png
+    python benchmarks/field_report.py docs/results/field.sqlite --plugin docs/results/plugin-*.sqlite \
+        --figure docs/results/study.png
 
-The stores hold what field.py measured. Clean accuracy is that of all test images; the cells of CIFAR-10-C are those of
-2,000 images. Models without all 75 cells are named and left out.
+The stores hold what field.py and, of one network each, plugin.py measured. Clean accuracy is that of all test images,
+before untouched networks that of the same 2,000 as the cells of CIFAR-10-C. Models without all 75 cells are named and
+left out.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from common import save_figure, write
-from plugin import measured
+from common import save_figure, table, write
+from plugin import against, measured
 
-from warplca.eval import ResultsStore
+from warplca.eval import ResultsStore, compare
 
 CELLS = 75
 RECIPES = ("noise", "augmix", "l2-at", "augmix+l2-at", "prime-augment")
 CHAIN = " + cifar10"
+TUNED = "tuned-"
 
 
 def frames(stores: list[Path]) -> pd.DataFrame:
@@ -31,7 +34,7 @@ def frames(stores: list[Path]) -> pd.DataFrame:
     frame = pd.concat(found, ignore_index=True)
     clean = frame[frame["kind"] == "clean"]
     fewer = clean[clean["images"] < clean["images"].max()].index
-    return frame[frame["kind"].isin(["clean", "corruption"])].drop(index=fewer)
+    return frame.drop(index=fewer)
 
 
 def whole(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -47,13 +50,22 @@ def whole(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return frame[~lacking], left
 
 
-def sections(frame: pd.DataFrame, left: list[str]) -> list[str]:
+def sections(frame: pd.DataFrame, left: list[str], plugins: list[Path]) -> list[str]:
     """Return the page's parts."""
-    parts = ["## Networks of ours, untouched behind the chain\n"]
-    own = frame[frame["model"].isin(["quick", f"quick{CHAIN}"])]
-    seeds = own["model_seed"].unique()
-    parts.append(f"`quick94`, seeds {', '.join(map(str, seeds))}.\n\n{measured(own, 'quick', {})}")
-    parts.append("## Robust recipes, alone, trained behind the restoring WARP-LCA, and behind the chain\n")
+    parts = []
+    networks = {path.stem.removeprefix("plugin-"): whole(frames([path]))[0] for path in plugins}
+    for name, some in networks.items():
+        parts += [f"### {name}, untouched\n", measured(some, "bare", {})]
+    rivals = [line for name, some in networks.items() for line in against_convolutions(name, some)]
+    head = ["network", "where", "WARP-LCA", "convolutions", "difference", "p", "cells better", "worse"]
+    if rivals:
+        parts.append(f"### WARP-LCA against the convolutional denoiser in its place\n\n{table(head, rivals)}")
+    parts.append("### Fine-tuned behind front-ends\n")
+    tuned = frame[frame["model"].str.startswith(TUNED)]
+    parts.append(measured(tuned, f"{TUNED}none", {}))
+    pair = tuned[tuned["model"].isin([f"{TUNED}conv", f"{TUNED}warp-lca"])]
+    parts.append(f"Against the convolution:\n\n{measured(pair, f'{TUNED}conv', {})}")
+    parts.append("### Robust recipes, alone, trained behind the restoring WARP-LCA, and behind the chain\n")
     for recipe in RECIPES:
         names = [f"{recipe}-{arm}{chain}" for chain in ("", CHAIN) for arm in ("none", "warp-lca")]
         some = frame[frame["model"].isin(names)]
@@ -62,6 +74,23 @@ def sections(frame: pd.DataFrame, left: list[str]) -> list[str]:
     if left:
         parts.append(f"Not measured whole: {', '.join(left)}.\n")
     return parts
+
+
+def against_convolutions(network: str, frame: pd.DataFrame) -> list[list[str]]:
+    """Return a line for WARP-LCA alone and one for it in the chain, where a denoiser was measured in its place."""
+    lines = []
+    for where, ours, theirs in (
+        ("alone", "restoring WARP-LCA", "convolutions, "),
+        ("in the chain", "chain cifar10", "chain, convolutions, "),
+    ):
+        rival = next((name for name in frame["model"].unique() if name.startswith(theirs)), None)
+        if rival is not None:
+            both = frame[frame["model"].isin([ours, rival])]
+            means = 100 * both[both["kind"] == "corruption"].groupby("model")["accuracy"].mean()
+            better, worse, _, difference, p = against(compare(both, baseline=rival).tests)
+            figures = [f"{means[ours]:.1f}", f"{means[rival]:.1f}", difference, p, better, worse]
+            lines.append([network, where, *figures])
+    return lines
 
 
 def figure(frame: pd.DataFrame, path: Path) -> None:
@@ -80,9 +109,9 @@ def figure(frame: pd.DataFrame, path: Path) -> None:
     both["chain"] = [means.get(f"{recipes[name]}{CHAIN}") for name in both.index]
     drawn, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     titles = ("quick94, by corruption", "by recipe, mean of 75 cells")
-    for axis, table, title in zip(axes, (own, both.sort_values("alone")), titles, strict=True):
-        alone, chain = table.iloc[:, 0], table.iloc[:, 1]
-        names = [str(name).replace("_", " ") for name in table.index]
+    for axis, drawn_table, title in zip(axes, (own, both.sort_values("alone")), titles, strict=True):
+        alone, chain = drawn_table.iloc[:, 0], drawn_table.iloc[:, 1]
+        names = [str(name).replace("_", " ") for name in drawn_table.index]
         axis.hlines(names, alone, chain, color="0.75", linewidth=3, zorder=1)
         axis.scatter(alone, names, color="0.35", label="alone", zorder=2)
         axis.scatter(chain, names, color="tab:blue", label="behind the chain", zorder=3)
@@ -99,13 +128,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("stores", nargs="+", type=Path)
+    options.add_argument("--plugin", nargs="+", type=Path, default=[], help="stores of untouched networks")
     options.add_argument("--out", type=Path, help="a page; default: the screen")
     options.add_argument("--figure", type=Path, help="a PNG")
     arguments = options.parse_args()
     frame, left = whole(frames(arguments.stores))
     if arguments.figure:
         figure(frame, arguments.figure)
-    text = "\n".join(sections(frame, left))
+    text = "\n".join(sections(frame, left, arguments.plugin))
     if arguments.out:
         write(arguments.out, text)
     else:

@@ -71,7 +71,7 @@ def measured(store: ResultsStore, baseline: str, times: Mapping[str, float]) -> 
     for row in found.summary.to_dict("records"):
         own = cells[(cells["model"] == row["model"]) & (cells["kind"] == "corruption")]
         tests = found.tests[found.tests["model"] == row["model"]]
-        lines.append([row["model"], *_figures(row, own), *_against(tests)])
+        lines.append([row["model"], *_figures(row, own), *against(tests)])
         lines[-1] += [f"{times[row['model']]:.1f}"] if times else []
     head = ["before the classifier", "clean", "mean", "without noise", "Gaussian", "shot", "impulse"]
     head += ["cells better", "worse", "worst cell", "mean against", "p"] + ["time"] * bool(times)
@@ -103,7 +103,7 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.1f}"
 
 
-def _against(tests: pd.DataFrame) -> list[str]:
+def against(tests: pd.DataFrame) -> list[str]:
     """Cells significantly better and worse than the baseline's, the worst, and the mean of all, Holm-adjusted."""
     single = tests[(tests["level"] == "cell") & (tests["kind"] == "corruption")]
     whole = tests[(tests["level"] == "headline") & tests["label"].str.endswith(" mean")]
