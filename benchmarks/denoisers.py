@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from noises import GAUSSIAN
+from safetensors.torch import load_model
 from scipy.ndimage import median_filter
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -92,3 +94,13 @@ CONVOLUTIONS: dict[str, Callable[[], Residual]] = {
     "equal multiply-adds": lambda: Residual(84, 6, fold=2),
 }
 """Residual networks of as many weights, or as many multiply-adds, as the restoring WARP-LCA."""
+
+
+def trained_convolutions(folder: Path) -> dict[str, Residual]:
+    """The networks that long_denoisers.py wrote into a folder, by name and steps."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        name, _ = path.stem.split(", ")
+        found[f"convolutions, {path.stem}"] = CONVOLUTIONS[name]().eval()
+        load_model(found[f"convolutions, {path.stem}"], path)
+    return found

@@ -11,8 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from denoisers import CONVOLUTIONS, each
-from safetensors.torch import load_model
+from denoisers import each, trained_convolutions
 from scipy.ndimage import median_filter
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -170,12 +169,9 @@ def rows(mixed: Tensor, convolutions: Path | None = None) -> dict[str, Callable[
     }
     for name, pool in (("one corruption a batch", None), ("mixed batches", mixed)):
         found[f"{ADAPTED}, {name}"] = lambda model, pool=pool: Adapted(model, pool)
-    for path in sorted(convolutions.glob("*.safetensors")) if convolutions else ():
-        kind, _ = path.stem.split(", ")
-        network = CONVOLUTIONS[kind]()
-        load_model(network, path)
-        found[f"convolutions, {path.stem}"] = lambda model, network=network: Restored(model, network)
-        found[f"chain, convolutions, {path.stem}"] = partial(_chain_around, network=network)
+    for name, network in trained_convolutions(convolutions).items() if convolutions else ():
+        found[name] = lambda model, network=network: Restored(model, network)
+        found[f"chain, {name}"] = partial(_chain_around, network=network)
     for name, denoise in classical().items():
         found[name] = lambda model, denoise=denoise: Classical(model, denoise)
     return found

@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from common import table
-from denoisers import each
+from denoisers import each, trained_convolutions
 from photographs import photographs
 from torch import Tensor
 
@@ -55,6 +56,7 @@ def main() -> None:
         "--images", type=int, default=100, help="CIFAR-10 test images (default: %(default)s)"
     )
     options.add_argument("--bm3d", type=int, default=0, help="CIFAR-10 images for BM3D; 0 leaves it out")
+    options.add_argument("--convolutions", type=Path, help="folder of denoisers that long_denoisers.py wrote")
     arguments = options.parse_args()
     torch.set_num_threads(1)
     layer = WarpLCA.from_pretrained(arguments.frontend).eval()
@@ -62,6 +64,10 @@ def main() -> None:
     large = photographs()
     lines = [row("restoring", small, lambda _: layer, clipped=clipped) for clipped in (True, False)]
     lines.append(row("restoring, photographs", large, lambda _: layer, clipped=True))
+    if arguments.convolutions:
+        for name, network in trained_convolutions(arguments.convolutions).items():
+            lines.append(row(name, small, lambda _, network=network: network, clipped=True))
+            lines.append(row(f"{name}, photographs", large, lambda _, network=network: network, clipped=True))
     if arguments.bm3d:
         lines.append(row("BM3D", small[: arguments.bm3d], bm3d, clipped=True))
         lines.append(row("BM3D, photographs", large, bm3d, clipped=True))
