@@ -23,6 +23,16 @@ CELLS = 75
 RECIPES = ("noise", "augmix", "l2-at", "augmix+l2-at", "prime-augment")
 CHAIN = " + cifar10"
 TUNED = "tuned-"
+CONVOLUTIONS = "chain, convolutions, equal weights, 7000 steps"
+ALONE = {"color": "0.35", "marker": "o", "s": 22}
+CONVOLUTION = {"facecolors": "none", "edgecolors": "tab:orange", "marker": "o", "s": 70}
+OURS = {"color": "tab:blue", "marker": "D", "s": 22}
+STYLES = {
+    **dict.fromkeys(("alone", "none"), ALONE),
+    **dict.fromkeys(("convolutions", "convolution"), CONVOLUTION),
+    **dict.fromkeys(("chain", "WARP-LCA"), OURS),
+    "plain LCA": {"color": "tab:green", "marker": "v", "s": 22},
+}
 
 
 def frames(stores: list[Path]) -> pd.DataFrame:
@@ -93,33 +103,48 @@ def against_convolutions(network: str, frame: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def figure(frame: pd.DataFrame, path: Path) -> None:
-    """Draw each corruption of our network, and the mean of each recipe, alone and behind the chain."""
+def figure(frame: pd.DataFrame, untouched: pd.DataFrame, path: Path) -> None:
+    """Draw each corruption of untouched and of fine-tuned networks, and the mean of each recipe."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    cells = frame[frame["kind"] == "corruption"]
-    own = 100 * cells.groupby(["model", "condition"])["accuracy"].mean().unstack(0)
-    own = own[["quick", f"quick{CHAIN}"]].sort_values("quick")
-    means = 100 * cells.groupby("model")["accuracy"].mean()
-    recipes = {"plain": "quick", **{recipe: f"{recipe}-none" for recipe in RECIPES}}
-    both = pd.DataFrame({"alone": {name: means[model] for name, model in recipes.items() if model in means}})
-    both["chain"] = [means.get(f"{recipes[name]}{CHAIN}") for name in both.index]
-    drawn, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    titles = ("quick94, by corruption", "by recipe, mean of 75 cells")
-    for axis, drawn_table, title in zip(axes, (own, both.sort_values("alone")), titles, strict=True):
-        alone, chain = drawn_table.iloc[:, 0], drawn_table.iloc[:, 1]
-        names = [str(name).replace("_", " ") for name in drawn_table.index]
-        axis.hlines(names, alone, chain, color="0.75", linewidth=3, zorder=1)
-        axis.scatter(alone, names, color="0.35", label="alone", zorder=2)
-        axis.scatter(chain, names, color="tab:blue", label="behind the chain", zorder=3)
+    plugged = by_corruption(
+        untouched, {"alone": "bare", "convolutions": CONVOLUTIONS, "chain": "chain cifar10"}
+    )
+    arms = {"none": "none", "plain LCA": "lca", "convolution": "conv", "WARP-LCA": "warp-lca"}
+    tuned = by_corruption(frame, {name: f"{TUNED}{arm}" for name, arm in arms.items()})
+    means = 100 * frame[frame["kind"] == "corruption"].groupby("model")["accuracy"].mean()
+    recipes = pd.DataFrame(
+        {"alone": means.get(f"{name}-none"), "chain": means.get(f"{name}-none{CHAIN}")} for name in RECIPES
+    ).set_axis(list(RECIPES))
+    drawn, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    titles = (
+        "(a) untouched, by corruption",
+        "(b) fine-tuned, by corruption",
+        "(c) recipes, mean of 75 cells",
+    )
+    for axis, figures, title in zip(
+        axes, (plugged, tuned, recipes.sort_values("alone")), titles, strict=True
+    ):
+        names = [str(name).replace("_", " ") for name in figures.index]
+        axis.hlines(names, figures.min(axis=1), figures.max(axis=1), color="0.85", linewidth=3, zorder=1)
+        for column in figures.columns:
+            axis.scatter(figures[column], names, label=column, zorder=2, **STYLES[column])
         axis.set(title=title, xlabel="% correct")
         axis.grid(axis="x", color="0.92")
-    axes[0].legend(loc="upper left", frameon=False)
+        axis.legend(loc="upper left", frameon=False, fontsize=8)
     save_figure(drawn, path)
     plt.close(drawn)
+
+
+def by_corruption(frame: pd.DataFrame, models: dict[str, str]) -> pd.DataFrame:
+    """Return percent by corruption (rows) of these models (columns), the hardest for the first one first."""
+    cells = frame[(frame["kind"] == "corruption") & frame["model"].isin(models.values())]
+    found = 100 * cells.groupby(["condition", "model"])["accuracy"].mean().unstack()
+    chosen = found[list(models.values())].set_axis(list(models), axis=1)
+    return chosen.sort_values(next(iter(models)))
 
 
 def main() -> None:
@@ -130,11 +155,11 @@ def main() -> None:
     options.add_argument("stores", nargs="+", type=Path)
     options.add_argument("--plugin", nargs="+", type=Path, default=[], help="stores of untouched networks")
     options.add_argument("--out", type=Path, help="a page; default: the screen")
-    options.add_argument("--figure", type=Path, help="a PNG")
+    options.add_argument("--figure", type=Path, help="a PNG; needs --plugin, whose first store it draws")
     arguments = options.parse_args()
     frame, left = whole(frames(arguments.stores))
     if arguments.figure:
-        figure(frame, arguments.figure)
+        figure(frame, whole(frames(arguments.plugin[:1]))[0], arguments.figure)
     text = "\n".join(sections(frame, left, arguments.plugin))
     if arguments.out:
         write(arguments.out, text)
