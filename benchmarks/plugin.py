@@ -104,7 +104,7 @@ def _number(value: float) -> str:
 
 
 def against(tests: pd.DataFrame) -> list[str]:
-    """Cells significantly better and worse than the baseline's, the worst, and the mean of all, Holm-adjusted."""
+    """Cells significantly better and worse than the baseline's, the worst; the mean's difference, interval and p."""
     single = tests[(tests["level"] == "cell") & (tests["kind"] == "corruption")]
     whole = tests[(tests["level"] == "headline") & tests["label"].str.endswith(" mean")]
     if single.empty or whole.empty:
@@ -116,7 +116,7 @@ def against(tests: pd.DataFrame) -> list[str]:
         str((clear > 0).sum()),
         str((clear < 0).sum()),
         f"{worst['label']} {100 * worst['difference']:+.1f}",
-        f"{100 * mean['difference']:+.1f}",
+        f"{100 * mean['difference']:+.1f} [{100 * mean['low']:.1f}, {100 * mean['high']:.1f}]",
         f"{mean['p_holm']:.2g}",
     ]
 
