@@ -100,7 +100,7 @@ def trained_convolutions(folder: Path) -> dict[str, Residual]:
     """The networks that long_denoisers.py wrote into a folder, by name and steps."""
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
-        name, _ = path.stem.split(", ")
+        name = path.stem.split(", ")[0]
         found[f"convolutions, {path.stem}"] = CONVOLUTIONS[name]().eval()
         load_model(found[f"convolutions, {path.stem}"], path)
     return found

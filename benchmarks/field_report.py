@@ -23,14 +23,14 @@ CELLS = 75
 RECIPES = ("noise", "augmix", "l2-at", "augmix+l2-at", "prime-augment")
 CHAIN = " + cifar10"
 TUNED = "tuned-"
-CONVOLUTIONS = "chain, convolutions, equal weights, 7000 steps"
+CONVOLUTIONS = "convolutions, equal weights, 7000 steps"
 ALONE = {"color": "0.35", "marker": "o", "s": 22}
 CONVOLUTION = {"facecolors": "none", "edgecolors": "tab:orange", "marker": "o", "s": 70}
 OURS = {"color": "tab:blue", "marker": "D", "s": 22}
 STYLES = {
     **dict.fromkeys(("alone", "none"), ALONE),
-    **dict.fromkeys(("convolutions", "convolution"), CONVOLUTION),
-    **dict.fromkeys(("chain", "WARP-LCA"), OURS),
+    **dict.fromkeys(("chain, convolutions", "convolution"), CONVOLUTION),
+    **dict.fromkeys(("chain, WARP-LCA", "chain", "WARP-LCA"), OURS),
     "plain LCA": {"color": "tab:green", "marker": "v", "s": 22},
 }
 
@@ -54,10 +54,7 @@ def whole(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells = counts.reindex(frame.index)
     full = frame.assign(cells=cells).groupby(keys)["cells"].transform("max") >= CELLS
     left = sorted({f"{m} (seed {s})" for m, s in frame[~full][keys].itertuples(index=False)})
-    frame = frame[full]
-    chained = frame[frame["model"] == f"quick{CHAIN}"]["model_seed"].unique()
-    lacking = (frame["model"] == "quick") & ~frame["model_seed"].isin(chained)  # a pair has both
-    return frame[~lacking], left
+    return frame[full], left
 
 
 def sections(frame: pd.DataFrame, left: list[str], plugins: list[Path]) -> list[str]:
@@ -90,15 +87,14 @@ def against_convolutions(network: str, frame: pd.DataFrame) -> list[list[str]]:
     """Return a line for WARP-LCA alone and one for it in the chain, where a denoiser was measured in its place."""
     lines = []
     for where, ours, theirs in (
-        ("alone", "restoring WARP-LCA", "convolutions, "),
-        ("in the chain", "chain cifar10", "chain, convolutions, "),
+        ("alone", "restoring WARP-LCA", CONVOLUTIONS),
+        ("in the chain", "chain cifar10", f"chain, {CONVOLUTIONS}"),
     ):
-        rival = next((name for name in frame["model"].unique() if name.startswith(theirs)), None)
-        if rival is not None:
-            both = frame[frame["model"].isin([ours, rival])]
+        if theirs in set(frame["model"]):
+            both = frame[frame["model"].isin([ours, theirs])]
             means = 100 * both[both["kind"] == "corruption"].groupby("model")["accuracy"].mean()
-            better, worse, _, difference, p = against(compare(both, baseline=rival).tests)
-            figures = [f"{means[ours]:.1f}", f"{means[rival]:.1f}", difference, p, better, worse]
+            better, worse, _, difference, p = against(compare(both, baseline=theirs).tests)
+            figures = [f"{means[ours]:.1f}", f"{means[theirs]:.1f}", difference, p, better, worse]
             lines.append([network, where, *figures])
     return lines
 
@@ -111,7 +107,12 @@ def figure(frame: pd.DataFrame, untouched: pd.DataFrame, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     plugged = by_corruption(
-        untouched, {"alone": "bare", "convolutions": CONVOLUTIONS, "chain": "chain cifar10"}
+        untouched,
+        {
+            "alone": "bare",
+            "chain, convolutions": f"chain, {CONVOLUTIONS}",
+            "chain, WARP-LCA": "chain cifar10",
+        },
     )
     arms = {"none": "none", "plain LCA": "lca", "convolution": "conv", "WARP-LCA": "warp-lca"}
     tuned = by_corruption(frame, {name: f"{TUNED}{arm}" for name, arm in arms.items()})
@@ -157,6 +158,8 @@ def main() -> None:
     options.add_argument("--out", type=Path, help="a page; default: the screen")
     options.add_argument("--figure", type=Path, help="a PNG; needs --plugin, whose first store it draws")
     arguments = options.parse_args()
+    if arguments.figure and not arguments.plugin:
+        options.error("--figure needs --plugin, whose first store it draws.")
     frame, left = whole(frames(arguments.stores))
     if arguments.figure:
         figure(frame, whole(frames(arguments.plugin[:1]))[0], arguments.figure)

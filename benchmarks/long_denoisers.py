@@ -39,7 +39,8 @@ def main() -> None:
     images = training.tensors(list(range(len(training))), device)[0]
     for steps in arguments.steps:
         for name in arguments.networks:
-            path = arguments.out / f"{name}, {steps} steps.safetensors"
+            seed = f", seed {arguments.seed}" if arguments.seed else ""
+            path = arguments.out / f"{name}, {steps} steps{seed}.safetensors"
             if path.exists():
                 continue
             print(path.stem, flush=True)

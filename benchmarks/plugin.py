@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from common import table, write
-from plugin_rows import ADAPTED, parser, published, rows
+from plugin_rows import ADAPTED, Builders, parser, published, rows
 from torch import Tensor, nn
 
 from warplca.configs import AttackSetting, EvaluationPlan
@@ -46,14 +46,14 @@ def mixed(folder: Path, count: int = 384) -> Tensor:
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
 
 
-def _times(model: nn.Module, dataset: ImageDataset, pool: Tensor, images: int = 16) -> dict[str, float]:
+def _times(model: nn.Module, builders: Builders, dataset: ImageDataset, images: int = 16) -> dict[str, float]:
     """Time of each row on a batch of noisy images, as a ratio to the bare classifier's; shortest of two."""
     batch = noisy(
         dataset.tensors(list(range(images)))[0], 0.1, torch.Generator().manual_seed(0), clipped=True
     )
     found = {}
     with torch.no_grad():
-        for name, build in rows(pool).items():
+        for name, build in builders.items():
             behind, seconds = build(model), []
             for _ in range(2):
                 start = time.process_time()
@@ -181,7 +181,12 @@ def main() -> None:
     name = f"plugin-{kind}{network}-{arguments.images}"
     model, pool = model.to(device), mixed(files).to(device)
     path = arguments.work / f"{name}.sqlite"
-    for row, build in rows(pool, arguments.convolutions).items():
+    builders = rows(pool, arguments.convolutions)
+    if unknown := set(arguments.rows or ()) - set(builders):
+        raise SystemExit(
+            f"error: --rows names {', '.join(sorted(unknown))}; the rows are: {', '.join(builders)}."
+        )
+    for row, build in builders.items():
         if arguments.rows is None or row in arguments.rows:
             own = replace(plan, batch_size=128) if row.startswith(ADAPTED) else plan
             evaluate(
@@ -193,7 +198,7 @@ def main() -> None:
                 corruptions=CorruptionSource(folder=files if plan.corruptions else None),
             )
     with ResultsStore(path, read_only=True) as store:
-        times = _times(model, dataset, pool) if arguments.times else {}
+        times = _times(model, builders, dataset) if arguments.times else {}
         text = attacked(store) if arguments.attacked else measured(store, arguments.baseline, times)
         text += _caption(arguments, network)
     print(text)

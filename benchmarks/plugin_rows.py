@@ -26,6 +26,7 @@ RESTORE = "cifar10-64x9s2-restore"
 GATE = (0.012, 0.018)  # of restoring, and of everything that is compared with it
 CODING = "cifar10-64x9s2-soft"
 RULE = {"output": "reconstruction", "lam": 0.05, "adaptive_lam": 1.5, "gate": list(GATE)}
+Builders = dict[str, Callable[[nn.Module], nn.Module]]
 LCA_CYCLES = {"equal cycles (3)": 3, "equal multiply-adds (9)": 9, "settled (300)": 300}
 
 
@@ -138,7 +139,7 @@ def classical() -> dict[str, Callable[[Any, float], Any]]:
     }
 
 
-def rows(mixed: Tensor, convolutions: Path | None = None) -> dict[str, Callable[[nn.Module], nn.Module]]:
+def rows(mixed: Tensor, convolutions: Path | None = None) -> Builders:
     """Every row of the study: what stands before the classifier.
 
     Args:
@@ -146,7 +147,7 @@ def rows(mixed: Tensor, convolutions: Path | None = None) -> dict[str, Callable[
         convolutions: Folder of trained convolutional denoisers, which long_denoisers.py wrote; None has none.
     """
     restore = {"weights": RESTORE, "gate": list(GATE)}
-    found: dict[str, Callable[[nn.Module], nn.Module]] = {
+    found: Builders = {
         "bare": lambda model: model,
         "impulse repair": lambda model: harden(model, "impulse-repair"),
         "restoring WARP-LCA, no gate": lambda model: harden(model, {"weights": RESTORE, "gate": None}),

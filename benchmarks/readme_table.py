@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from common import table, write
-from field_report import frames
+from field_report import CHAIN, CONVOLUTIONS, frames
 from plugin import against
 
 from warplca.configs import InputError
@@ -21,7 +21,6 @@ from warplca.eval import compare
 
 RESULTS = Path("docs/results")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
-LONG = "convolutions, equal weights, 7000 steps"
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,18 @@ class Trio:
     rows: tuple[str, ...] = ("clean", "mean")
 
 
-PLUGGED = ("bare", f"chain, {LONG}", "chain cifar10")
+PLUGGED = ("bare", f"chain, {CONVOLUTIONS}", "chain cifar10")
 TRIOS = (
     Trio(
-        "**Our networks, not retrained** (three seeds)",
-        "plugin-quick",
-        PLUGGED,
-        ("clean", "mean", "gaussian_noise"),
+        "**Our networks, not retrained** (three seeds)", "field", ("quick", "", f"quick{CHAIN}"), ("clean",)
     ),
-    Trio("**Published ResNet-20, not retrained**", "plugin-resnet20", PLUGGED),
+    Trio("", "plugin-quick", PLUGGED, ("mean", "gaussian_noise")),
+    Trio("**Published ResNet-20, not retrained** (2,000 clean images)", "plugin-resnet20", PLUGGED),
     Trio(
         "**Our networks, fine-tuned** (three seeds)", "field", ("tuned-none", "tuned-conv", "tuned-warp-lca")
     ),
     Trio(
-        "**Trained with AugMix**, at last behind the chain",
+        "**Trained with AugMix** (right: behind WARP-LCA, measured behind the chain)",
         "field",
         ("augmix-none", "", "augmix-warp-lca + cifar10"),
     ),
@@ -95,9 +92,10 @@ def lines(trio: Trio) -> list[list[str]]:
             words += f" ({better} of 75 cells better, {worse} worse)"
         if " " in row:
             words = f"attacked at {row.replace('linf', 'Linf')} (upper bounds)"
-        title = f"{trio.title}: {words}" if number == 0 else words
+        title = f"{trio.title}: {words}" if trio.title and number == 0 else words
         cells = [figure(frame[frame["model"] == name], row) if name else "" for name in trio.models]
-        cells[2] = f"**{cells[2]}**" if row == "mean" else cells[2]
+        if row == "mean":
+            cells = [f"**{cell}**" if cell == max(cells) else cell for cell in cells]
         found.append([title, *cells])
     return found
 

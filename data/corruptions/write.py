@@ -119,7 +119,8 @@ def write_corruptions(
 
     Each file holds the images of the first severity, then those of the second, and so on: uint8,
     shape (severities * N, H, W, 3). A file appears whole or not at all. Run again, finished files
-    are recognised by the SHA-256 in ``corruptions.json`` and left alone.
+    are recognised by the SHA-256 in ``corruptions.json`` and left alone. Where all are there, several processes
+    may ask at once; else one at a time writes.
 
     Args:
         names: Corruptions; unless given, the 15 standard ones.
@@ -158,7 +159,8 @@ def _complete(dataset: ImageDataset, folder: Path, names: Sequence[str], wanted:
     """Whether every file is there already, so that several processes may ask for them at once."""
     manifest = Manifest.read(folder)
     labels = folder / LABELS
-    if manifest is None or not labels.exists():
+    wanted_files = [labels, *(folder / f"{name}.npy" for name in names)]
+    if manifest is None or not all(path.exists() for path in wanted_files):
         return False
     manifest.check_same_origin(wanted, folder)
     return labels.read_bytes() == _label_file(dataset, wanted.severities) and all(
