@@ -63,6 +63,11 @@ def sections(frame: pd.DataFrame, left: list[str], plugins: list[Path]) -> list[
     networks = {path.stem.removeprefix("plugin-"): whole(frames([path]))[0] for path in plugins}
     for name, some in networks.items():
         parts += [f"### {name}, untouched\n", measured(some, "bare", {})]
+    own = frame[(frame["kind"] == "clean") & frame["model"].isin(["quick", f"quick{CHAIN}"])]
+    means = [
+        f"`{model}` {100 * value:.2f} %" for model, value in own.groupby("model")["accuracy"].mean().items()
+    ]
+    parts.append(f"All clean images: {', '.join(means)} (three seeds).\n")
     rivals = [line for name, some in networks.items() for line in against_convolutions(name, some)]
     head = ["network", "where", "WARP-LCA", "convolutions", "difference", "p", "cells better", "worse"]
     if rivals:
