@@ -46,18 +46,18 @@ TRIOS = (
         "**Our networks, not retrained** (three seeds)", "field", ("quick", "", f"quick{CHAIN}"), ("clean",)
     ),
     Trio("", "plugin-quick", PLUGGED, ("mean", "gaussian_noise")),
-    Trio("**Published ResNet-20, not retrained** (2,000 clean images)", "plugin-resnet20", PLUGGED),
+    Trio("**Published ResNet-20, not retrained** (2,000 images)", "plugin-resnet20", PLUGGED),
     Trio(
         "**Our networks, fine-tuned** (three seeds)", "field", ("tuned-none", "tuned-conv", "tuned-warp-lca")
     ),
     Trio(
-        "**Trained with AugMix** (right: behind WARP-LCA, measured behind the chain)",
+        "**Trained with AugMix** (right: behind WARP-LCA and the chain)",
         "field",
         ("augmix-none", "", "augmix-warp-lca + cifar10"),
     ),
     Trio("Small networks of 82 %", "study-small-standard", ("none", "conv", "warp-lca"), ("mean",)),
     Trio(
-        "Small networks trained adversarially, 100 images",
+        "The same, trained adversarially",
         "study-small-fast-verdicts",
         ("none", "conv", "warp-lca"),
         ("linf 4/255",),
@@ -89,7 +89,7 @@ def lines(trio: Trio) -> list[list[str]]:
         if row == "mean":
             tests = compare(family, baseline=baseline).tests
             better, worse, *_ = against(tests[tests["model"] == ours])
-            words += f" ({better} of 75 cells better, {worse} worse)"
+            words += f" ({better} of 75 better, {worse} worse)"
         if " " in row:
             words = f"attacked at {row.replace('linf', 'Linf')} (upper bounds)"
         title = f"{trio.title}: {words}" if trio.title and number == 0 else words
@@ -108,6 +108,7 @@ def main() -> None:
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     head = ["CIFAR-10, % correct", "without", "convolution", "WARP-LCA"]
     made = table(head, [line for trio in TRIOS for line in lines(trio)])
+    made = made.replace("| ", "|").replace(" |", "|")  # the page has few words
     write(page, before + BEGIN + made + END + rest.split(END)[1])
 
 
