@@ -64,10 +64,9 @@ def sections(frame: pd.DataFrame, left: list[str], plugins: list[Path]) -> list[
     for name, some in networks.items():
         parts += [f"### {name}, untouched\n", measured(some, "bare", {})]
     own = frame[(frame["kind"] == "clean") & frame["model"].isin(["quick", f"quick{CHAIN}"])]
-    means = [
-        f"`{model}` {100 * value:.2f} %" for model, value in own.groupby("model")["accuracy"].mean().items()
-    ]
-    parts.append(f"All clean images: {', '.join(means)} (three seeds).\n")
+    for name, some in own.groupby("model"):
+        seeds = some["model_seed"].nunique()
+        parts.append(f"All clean images, {name}: {100 * some['accuracy'].mean():.2f} % ({seeds} seeds).\n")
     rivals = [line for name, some in networks.items() for line in against_convolutions(name, some)]
     head = ["network", "where", "WARP-LCA", "convolutions", "difference", "p", "cells better", "worse"]
     if rivals:
