@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from warplca.configs.plan import EvaluationPlan
 from warplca.data import ImageDataset, load_dataset, open_cifar_c, write_corruptions
 from warplca.eval import CorruptionSource, Execution, evaluate
+from warplca.models import as_classifier
 
 CORRUPTIONS = ("brightness", "contrast", "gaussian_noise")
 SEVERITIES = (1, 3, 5)
@@ -38,7 +39,8 @@ def main() -> None:
     options = parser.parse_args()
     whole = load_dataset("cifar10-subset", "test")
     dataset = whole.subset(range(min(options.images, len(whole))))
-    model = timm.create_model(options.backbone, num_classes=len(dataset.class_names)).eval()
+    network = timm.create_model(options.backbone, num_classes=len(dataset.class_names))
+    model = as_classifier(network).eval()
     plan = EvaluationPlan(CORRUPTIONS, SEVERITIES, batch_size=options.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         write_corruptions(dataset, folder, names=CORRUPTIONS, severities=SEVERITIES)
