@@ -20,7 +20,7 @@ from plugin import against, measured
 from warplca.eval import ResultsStore, compare
 
 CELLS = 75
-RECIPES = ("noise", "augmix", "l2-at", "augmix+l2-at", "prime-augment")
+RECIPES = ("noise", "augmix", "l2-at", "augmix+l2-at", "prime-augment", "augmix-tuned")
 CHAIN = " + cifar10"
 TUNED = "tuned-"
 CONVOLUTIONS = "convolutions, equal weights, 7000 steps"
@@ -78,10 +78,10 @@ def sections(frame: pd.DataFrame, left: list[str], plugins: list[Path]) -> list[
     parts.append(f"Against the convolution:\n\n{measured(pair, f'{TUNED}conv', {})}")
     parts.append("### Robust recipes, alone, trained behind the restoring WARP-LCA, and behind the chain\n")
     for recipe in RECIPES:
-        names = [f"{recipe}-{arm}{chain}" for chain in ("", CHAIN) for arm in ("none", "warp-lca")]
-        some = frame[frame["model"].isin(names)]
-        if f"{recipe}-none" in set(some["model"]):
-            parts.append(measured(some, f"{recipe}-none", {}))
+        names = [f"{recipe}-{arm}{chain}" for arm in ("none", "warp-lca") for chain in ("", CHAIN)]
+        present = [name for name in names if name in set(frame["model"])]
+        if present:
+            parts.append(measured(frame[frame["model"].isin(present)], present[0], {}))
     if left:
         parts.append(f"Not measured whole: {', '.join(left)}.\n")
     return parts
@@ -124,6 +124,7 @@ def figure(frame: pd.DataFrame, untouched: pd.DataFrame, path: Path) -> None:
     recipes = pd.DataFrame(
         {"alone": means.get(f"{name}-none"), "chain": means.get(f"{name}-none{CHAIN}")} for name in RECIPES
     ).set_axis(list(RECIPES))
+    recipes = recipes[recipes["alone"].notna()]
     drawn, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     titles = (
         "(a) untouched, by corruption",
