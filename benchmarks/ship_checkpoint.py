@@ -42,9 +42,19 @@ def main() -> None:
     options.add_argument("--data", required=True, help="CIFAR-10, a source as `warplca train` takes it")
     options.add_argument("--results", required=True, type=Path, help="results store")
     options.add_argument("--name", help="its name there")
+    options.add_argument(
+        "--init", help="shipped classifier that it was fine-tuned from, named in place of its path"
+    )
     options.add_argument("--remark", default="", help="what the card should say, such as the mean over seeds")
     arguments = options.parse_args()
     model = load_checkpoint(arguments.checkpoint)
+    training = dict(model.about["training"])
+    if training.get("init"):
+        if not arguments.init:
+            raise SystemExit(
+                f"it was fine-tuned from {training['init']}; name that shipped classifier with --init."
+            )
+        training["init"] = arguments.init
     rounded = copy.deepcopy(model).half()
     evidence = collect_evidence(arguments.results, model, name=arguments.name)
     test = load_dataset(arguments.data, "test")
@@ -58,7 +68,8 @@ def main() -> None:
     }
     results = {"remark": arguments.remark} if arguments.remark else None
     folder = SHIPPED / arguments.shipped
-    save_checkpoint(rounded, folder, evidence=evidence, results=results, image_size=test.size, source="")
+    facts = {"evidence": evidence, "results": results, "training": training}
+    save_checkpoint(rounded, folder, **facts, image_size=test.size, source="")
     card = folder / "README.md"
     ours = "license: mit\ndatasets:\n- uoft-cs/cifar10\n"
     card.write_text(card.read_text().replace("license: unknown\n", ours, 1))

@@ -1,5 +1,7 @@
 """Classifiers inside the package: found by name everywhere, as good as their cards say."""
 
+import re
+
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -29,6 +31,14 @@ CARDS = sorted(card for folder in (MODELS, FRONTENDS) for card in folder.glob("*
 def test_its_card_is_one_that_the_hub_takes(card):
     data = ModelCard.load(card, ignore_metadata_errors=False).data
     assert (data.license, data.datasets) == ("mit", ["uoft-cs/cifar10"])
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.parent.name)
+def test_it_names_no_path_of_the_machine_that_trained_it(card):
+    files = [card, *card.parent.glob("*.json")]
+    assert not [
+        line for file in files for line in file.read_text().splitlines() if re.search(r"[ \"]/\w", line)
+    ]
 
 
 def test_a_name_serves_wherever_a_folder_does(capsys, tmp_path):
