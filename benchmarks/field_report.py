@@ -21,6 +21,7 @@ from warplca.eval import ResultsStore, compare
 
 CELLS = 75
 RECIPES = ("noise", "augmix", "l2-at", "augmix+l2-at", "prime-augment", "augmix-tuned")
+ARMS = ("none", "conv", "lca", "warp-lca")
 CHAIN = " + cifar10"
 TUNED = "tuned-"
 CONVOLUTIONS = "convolutions, equal weights, 7000 steps"
@@ -57,6 +58,16 @@ def whole(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return frame[full], left
 
 
+def names(recipe: str) -> list[str]:
+    """What the networks of a recipe are called, RECIPE-ARM, alone and behind the chain."""
+    return [f"{recipe}-{arm}{chain}" for arm in ARMS for chain in ("", CHAIN)]
+
+
+def of_recipe(frame: pd.DataFrame, recipe: str) -> pd.DataFrame:
+    """Return the cells of a recipe's networks: the family of tests that are adjusted together."""
+    return frame[frame["model"].isin(names(recipe))]
+
+
 def sections(frame: pd.DataFrame, left: list[str], plugins: list[Path]) -> list[str]:
     """Return the page's parts."""
     parts = []
@@ -72,16 +83,16 @@ def sections(frame: pd.DataFrame, left: list[str], plugins: list[Path]) -> list[
     if rivals:
         parts.append(f"### WARP-LCA against the convolutional denoiser in its place\n\n{table(head, rivals)}")
     parts.append("### Fine-tuned behind front-ends\n")
-    tuned = frame[frame["model"].str.startswith(TUNED)]
+    tuned = of_recipe(frame, "tuned")
     parts.append(measured(tuned, f"{TUNED}none", {}))
     pair = tuned[tuned["model"].isin([f"{TUNED}conv", f"{TUNED}warp-lca"])]
     parts.append(f"Against the convolution:\n\n{measured(pair, f'{TUNED}conv', {})}")
     parts.append("### Robust recipes, alone, trained behind the restoring WARP-LCA, and behind the chain\n")
     for recipe in RECIPES:
-        names = [f"{recipe}-{arm}{chain}" for arm in ("none", "warp-lca") for chain in ("", CHAIN)]
-        present = [name for name in names if name in set(frame["model"])]
-        if present:
-            parts.append(measured(frame[frame["model"].isin(present)], present[0], {}))
+        some = of_recipe(frame, recipe)
+        if len(some):
+            baseline = next(name for name in names(recipe) if name in set(some["model"]))
+            parts.append(measured(some, baseline, {}))
     if left:
         parts.append(f"Not measured whole: {', '.join(left)}.\n")
     return parts

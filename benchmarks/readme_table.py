@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from common import table, write
-from field_report import CHAIN, CONVOLUTIONS, frames
+from field_report import CHAIN, CONVOLUTIONS, frames, of_recipe
 from plugin import against
 
 from warplca.configs import InputError
@@ -82,7 +82,7 @@ def lines(trio: Trio) -> list[list[str]]:
     """The table's rows of one trio."""
     frame = frames([RESULTS / f"{trio.store}.sqlite"])
     baseline, _, ours = trio.models
-    family = frame[frame["model"].str.startswith(baseline.removesuffix("none"))] if "-" in baseline else frame
+    family = of_recipe(frame, baseline.removesuffix("-none")) if "-" in baseline else frame
     found = []
     for number, row in enumerate(trio.rows):
         words = {"mean": "CIFAR-10-C", "gaussian_noise": "its Gaussian noise"}.get(row, row)
